@@ -1,0 +1,136 @@
+"""Floor 1. The one dial: from the hardware at hand to everything that a run is set to, with the reason in words.
+
+A profile's values may be overridden one by one (a notebook's literal parameters do that); an unknown name is an error.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+
+from summkit.errors import SummkitError, check_known
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What this machine computes with. Memory in bytes; capability is CUDA's (major, minor), None without a GPU."""
+
+    device: str
+    name: str
+    memory_bytes: int | None
+    capability: tuple[int, int] | None = None
+
+    @property
+    def bf16(self) -> bool:
+        # torch.cuda.is_bf16_supported() says True on a T4, which only emulates it.
+        return self.capability is not None and self.capability >= (8, 0)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything a run is set to. Lengths in tokens unless the name says words; rates per optimizer step."""
+
+    name: str
+    model: str
+    dataset: str
+    precision: str
+    compute_dtype: str
+    template: str
+    max_length: int
+    max_new_tokens: int
+    min_words: int
+    max_words: int | None
+    train_rows: int | None
+    validation_rows: int
+    test_rows: int
+    method: str = "lora"
+    targets: str = "attention"
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    learning_rate: float = 2e-4
+    epochs: float = 1
+    batch_size: int = 8
+    gradient_accumulation: int = 1
+    generation_batch_size: int = 16
+    optimizer: str = "paged_adamw_8bit"
+    gradient_checkpointing: bool = False
+    evaluations_per_epoch: int = 4
+    patience: int = 3
+    reason: str = ""
+
+    def line(self) -> str:
+        """One line for people: what was picked, why, and on which numbers it computes."""
+        weights = self.precision.upper() if self.precision == "nf4" else self.precision
+        return f"profile {self.name} ({self.reason}): {self.model}, {weights} weights, {self.compute_dtype} compute"
+
+
+_SMOKE = Profile(
+    name="smoke", model="tiny-llama", dataset="examples", precision="nf4", compute_dtype="float32",
+    template="instruction", max_length=320, max_new_tokens=24, min_words=0, max_words=None, train_rows=24,
+    validation_rows=8, test_rows=8, targets="all-linear", batch_size=4, generation_batch_size=8, learning_rate=1e-3,
+)  # fmt: skip
+_CPU = Profile(
+    name="cpu", model="smollm2-135m-instruct", dataset="xsum-sample", precision="nf4", compute_dtype="float32",
+    template="chat", max_length=384, max_new_tokens=48, min_words=40, max_words=200, train_rows=215,
+    validation_rows=32, test_rows=64, targets="all-linear", learning_rate=1e-3,
+)  # fmt: skip
+_T4 = Profile(
+    name="t4", model="microsoft/phi-2", dataset="EdinburghNLP/xsum", precision="nf4", compute_dtype="float16",
+    template="instruction", max_length=512, max_new_tokens=64, min_words=10, max_words=None, train_rows=5000,
+    validation_rows=200, test_rows=500, batch_size=4, gradient_accumulation=4, gradient_checkpointing=True,
+)  # fmt: skip
+_GPU = dataclasses.replace(
+    _T4, name="gpu", compute_dtype="bfloat16", train_rows=None, validation_rows=1000, test_rows=1000,
+    batch_size=16, gradient_accumulation=1, generation_batch_size=64,
+)  # fmt: skip
+PROFILES = {p.name: p for p in (_SMOKE, _CPU, _T4, _GPU)}
+
+
+def hardware() -> Hardware:
+    """Look at the machine. Imports torch only where an NVIDIA driver is present."""
+    import psutil
+
+    if os.path.exists("/proc/driver/nvidia") or os.path.exists("/dev/nvidia0") or os.name == "nt":
+        import torch
+
+        if torch.cuda.is_available():
+            gpu = torch.cuda.get_device_properties(0)
+            return Hardware("cuda", gpu.name, gpu.total_memory, (gpu.major, gpu.minor))
+    return Hardware("cpu", f"{os.cpu_count()} CPU cores", psutil.virtual_memory().total)
+
+
+def choose(name: str = "auto", **overrides) -> Profile:
+    """The profile `name`, with every override that is not None put in its place.
+
+    `auto` looks at the environment variable SUMMKIT_PROFILE, then at the hardware.
+    Raises SummkitError for an unknown profile or an unknown option, listing the known ones.
+    """
+    reason = "asked for by name"
+    if name == "auto" and os.environ.get("SUMMKIT_PROFILE"):
+        name, reason = os.environ["SUMMKIT_PROFILE"], "set by SUMMKIT_PROFILE"
+    if name == "auto":
+        name, reason = _from_hardware(hardware())
+    check_known("profile", name, [*PROFILES, "auto"])
+    given = {key: value for key, value in overrides.items() if value is not None}
+    for key in given:
+        check_known("option", key, {f.name for f in dataclasses.fields(Profile)} - {"name", "reason"})
+    return _checked(dataclasses.replace(PROFILES[name], reason=reason, **given))
+
+
+def _from_hardware(machine: Hardware) -> tuple[str, str]:
+    if machine.device != "cuda":
+        return "cpu", f"no GPU here, {machine.name}"
+    kind = f"{machine.name}, {machine.memory_bytes / 2**30:.0f} GiB"
+    if machine.bf16:
+        return "gpu", f"{kind}, computes in bf16"
+    return "t4", f"{kind}, older than compute capability 8.0: no bf16"
+
+
+def _checked(profile: Profile) -> Profile:
+    for key in ("max_length", "max_new_tokens", "validation_rows", "test_rows", "rank", "batch_size"):
+        value = getattr(profile, key)
+        if not isinstance(value, int) or value < 1:
+            raise SummkitError(f"option {key}={value!r}: a whole number of at least 1 is needed")
+    if profile.train_rows is not None and profile.train_rows < 1:
+        raise SummkitError(f"option train_rows={profile.train_rows!r}: at least 1, or None for every row")
+    return profile
