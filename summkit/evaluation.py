@@ -1,0 +1,145 @@
+"""Floor 6. From summaries to the table that a reader can trust: scores with intervals, baselines, paired differences.
+
+Everything here is about texts that were already generated, scored alone (never prompt and answer, never teacher-forced
+tokens). Results are plain numbers, ready for a run record: what cannot be known is None, never nan.
+Other kinds of task (classification) get their own functions beside these.
+"""
+
+import math
+
+from summkit.errors import SummkitError, check_known
+from summkit.metrics import (
+    ROUGE_TYPES,
+    bootstrap,
+    bootstrap_interval,
+    check_texts,
+    lead,
+    novel_ngrams,
+    paired_bootstrap,
+    rouge_rows,
+    supported_facts,
+)
+
+# The table's columns: entry of a score → (heading, factor, decimals). Shares are shown in percent.
+COLUMNS = {
+    "rouge1": ("ROUGE-1", 1, 1),
+    "rouge2": ("ROUGE-2", 1, 1),
+    "rougeL": ("ROUGE-L", 1, 1),
+    "rougeLsum": ("ROUGE-Lsum", 1, 1),
+    "support": ("supported names and numbers, %", 100, 0),
+    "novel_2grams": ("novel bigrams, %", 100, 0),
+    "words": ("words", 1, 1),
+    "ended_by_eos": ("ended by EOS, %", 100, 0),
+}
+_MEANS = (*ROUGE_TYPES, "novel_1grams", "novel_2grams", "words")
+
+
+def measure(predictions, references, documents) -> dict:
+    """Every measure of every row: {name: float array [rows]}; `supported` of `facts` are counts, nan is 'has none'."""
+    import numpy as np
+
+    check_texts(predictions=predictions, references=references, documents=documents)
+    pairs = list(zip(predictions, documents, strict=True))
+    rows = rouge_rows(predictions, references)
+    for n in (1, 2):
+        rows[f"novel_{n}grams"] = np.array([novel_ngrams(text, document, n) for text, document in pairs])
+    rows["words"] = np.array([float(len(text.split())) for text in predictions])
+    counts = np.array([supported_facts(text, document) for text, document in pairs], dtype=float)
+    rows["supported"], rows["facts"] = counts.T
+    return rows
+
+
+def score(predictions, references, documents, ended=None, seed: int = 0) -> dict:
+    """One system's entry in a record's `scores`: each measure as {"mean", "low", "high"} (95 %, bootstrap over rows).
+
+    ROUGE from 0 to 100; support and novelty are shares from 0 to 1; words are counted between spaces. Support is the
+    share of all rows' names and numbers together, not a mean of shares: a row with one name weighs as one.
+    `ended`, one truth value a row, says which summaries the model ended itself: "ended_by_eos" is their share.
+    """
+    rows = measure(predictions, references, documents)
+    if ended is not None and len(ended) != len(predictions):
+        raise SummkitError(f"one row each is needed, but there are {len(predictions)} predictions, {len(ended)} ended")
+    result = {name: _mean(rows[name], seed) for name in ROUGE_TYPES}
+    result["support"] = _support(rows, seed)
+    result |= {name: _mean(rows[name], seed) for name in _MEANS[4:]}
+    share = None if ended is None else sum(map(bool, ended)) / len(ended)
+    return result | {"ended_by_eos": share, "n": len(predictions)}
+
+
+def _mean(values, seed: int) -> dict:
+    kept = [value for value in values.tolist() if not math.isnan(value)]
+    low, high = bootstrap_interval(values, seed)
+    return _plain(mean=math.fsum(kept) / len(kept) if kept else math.nan, low=low, high=high)
+
+
+def _support(rows: dict, seed: int) -> dict:
+    supported, facts = rows["supported"].sum(), rows["facts"].sum()
+    low, high = bootstrap(list(zip(rows["supported"], rows["facts"], strict=True)), lambda m: m[:, 0] / m[:, 1], seed)
+    return _plain(mean=supported / facts if facts else math.nan, low=low, high=high)
+
+
+def _plain(**numbers) -> dict:
+    return {name: None if math.isnan(number) else float(number) for name, number in numbers.items()}
+
+
+def baselines(rows, ks=(1, 3)) -> dict[str, list[str]]:
+    """The lead-k summaries of `rows` (a data set or dicts with a `document`): {"lead1": [...], "lead3": [...]}."""
+    documents = [row["document"] for row in rows]
+    check_texts(documents=documents)
+    return {f"lead{k}": [lead(document, k) for document in documents] for k in ks}
+
+
+def compare(name_a: str, name_b: str, predictions: dict, references, documents, seed: int = 0) -> dict:
+    """How much system a is above system b on the same rows: {measure: {"difference", "low", "high"}}, all a minus b.
+
+    `predictions` is {system: texts}. Measures are the four ROUGE types, support and words. An interval (95 %, paired
+    bootstrap: both systems on the same drawn rows) that leaves out 0 is a difference that these rows can show.
+    """
+    for name in (name_a, name_b):
+        check_known("system", name, predictions)
+    a, b = (measure(predictions[name], references, documents) for name in (name_a, name_b))
+    result = {}
+    for name in (*ROUGE_TYPES, "support", "words"):
+        numbers = _support_difference(a, b, seed) if name == "support" else paired_bootstrap(a[name], b[name], seed)
+        result[name] = _plain(**dict(zip(("difference", "low", "high"), numbers, strict=True)))
+    return result
+
+
+def _support_difference(a: dict, b: dict, seed: int) -> tuple[float, float, float]:
+    import numpy as np
+
+    def difference(sums):
+        return sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
+
+    columns = np.stack([a["supported"], a["facts"], b["supported"], b["facts"]], axis=1)
+    if not columns[:, 1].sum() or not columns[:, 3].sum():
+        return math.nan, math.nan, math.nan
+    return float(difference(columns.sum(axis=0)[None])[0]), *bootstrap(columns, difference, seed)
+
+
+def score_table(scores: dict[str, dict]):
+    """A pandas DataFrame of text, a system a row in the order given: "26.3 [24.1, 28.6]", or "–" for what is unknown.
+
+    Print it with `to_string()`, or for a report with `markdown_table` (pandas' own `to_markdown` needs tabulate).
+    """
+    import pandas as pd
+
+    table = {heading: [_cell(entry.get(key), *form) for entry in scores.values()]
+             for key, (heading, *form) in COLUMNS.items()}  # fmt: skip
+    return pd.DataFrame(table, index=pd.Index(list(scores), name="system"))
+
+
+def _cell(entry, factor: int, decimals: int) -> str:
+    value, low, high = (entry["mean"], entry["low"], entry["high"]) if isinstance(entry, dict) else (entry, None, None)
+    if value is None:
+        return "–"
+    mean = f"{value * factor:.{decimals}f}"
+    return mean if low is None else f"{mean} [{low * factor:.{decimals}f}, {high * factor:.{decimals}f}]"
+
+
+def markdown_table(frame) -> str:
+    """A DataFrame as a Markdown table, its index first; bars and newlines inside a cell are made harmless."""
+    rows = [[frame.index.name or "", *frame.columns], *map(list, frame.itertuples())]
+    lines = ["| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines.insert(1, "|---" * (len(frame.columns) + 1) + "|")
+    return "\n".join(lines)
