@@ -1,0 +1,169 @@
+"""The run record: complete, strict, atomic, portable."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from summkit import records
+from summkit.errors import SummkitError
+
+
+@pytest.fixture
+def record():
+    return records.new_record("task3", "smoke", 0)
+
+
+def git(folder, *arguments):
+    names = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    done = subprocess.run(["git", *names, *arguments], cwd=folder, check=True, capture_output=True, text=True, env=env)
+    return done.stdout.strip()
+
+
+def test_a_new_record_has_every_key_and_guesses_nothing(record):
+    assert tuple(record) == records.ORDER
+    for section, keys in records.SECTIONS.items():
+        assert tuple(record[section]) == keys
+        if section != "environment":
+            assert set(record[section].values()) == {None}
+    assert record["wall_seconds"] is None and record["scores"] == {} and record["figures"] == []
+    assert record["started"].endswith("+00:00") and "." not in record["started"]
+    assert record["environment"]["device"] == "cpu" and record["environment"]["transformers"]
+
+
+def test_environment_imports_none_of_what_it_reports():
+    code = "import sys; from summkit import records; records.environment(); "
+    code += "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'peft', 'datasets')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_write_and_read_give_the_same_record_back(record, tmp_path):
+    records.fill(record, "run", wall_seconds=1.5)
+    records.fill(record, "data", id="examples", dropped={"empty": 2})
+    records.fill(record, "scores", lead1={"rouge1": records.interval(16.8, 14.0, 19.5), "n": 64})
+    path = records.write_record(record, tmp_path / "run" / "run.json")
+    assert records.read_record(path) == record
+    assert tuple(json.loads(path.read_text())) == records.ORDER
+    assert path.read_text().endswith("}\n")
+    assert [p.name for p in path.parent.iterdir()] == ["run.json"]
+    assert record["scores"]["lead1"]["rougeLsum"] is None
+
+
+@pytest.mark.parametrize("section", ["model", "data", "training", "generation", "resources", "environment", "run"])
+def test_an_unknown_key_is_refused_with_the_known_ones(record, section):
+    with pytest.raises(SummkitError, match="known:"):
+        records.fill(record, section, train_los=1.0)
+
+
+def test_unknown_sections_and_misspelt_rouge_are_refused(record):
+    with pytest.raises(SummkitError, match="known: data, details"):
+        records.fill(record, "score", lead1={})
+    with pytest.raises(SummkitError, match="rougeLsum"):
+        records.fill(record, "scores", lead1={"rougel": 1.0})
+
+
+def test_nan_becomes_null_and_numpy_becomes_numbers(record, tmp_path):
+    numpy = pytest.importorskip("numpy")
+    records.fill(record, "training", train_loss=float("nan"), steps=numpy.int64(3), eval_loss=numpy.float32("inf"))
+    record["details"]["late"] = [float("nan"), (1, 2)]  # put in past fill(): the writer checks again
+    records.fill(record, "details", lengths=numpy.array([1.5, 2.5]), note="text \ud800")
+    read = records.read_record(records.write_record(record, tmp_path / "run.json"))
+    assert read["training"]["train_loss"] is None and read["training"]["eval_loss"] is None
+    assert read["training"]["steps"] == 3
+    assert read["details"] == {"late": [None, [1, 2]], "lengths": [1.5, 2.5], "note": "text ?"}
+
+
+@pytest.mark.parametrize("text", ["/data/model", "~/model", "C:\\models\\x", "\\\\host\\share", "file:///data/x"])
+def test_no_path_of_a_machine_gets_in(record, text, tmp_path):
+    with pytest.raises(SummkitError, match=r"model\.id"):
+        records.fill(record, "model", id=text)
+    assert record["model"]["id"] is None
+    record["details"]["nested"] = [{"deep": text}]
+    with pytest.raises(SummkitError, match=r"details\.nested\[0\]\.deep"):
+        records.write_record(record, tmp_path / "run.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_home_folder_is_refused_inside_a_text_too(record, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("USERPROFILE", "/home/somebody")
+    with pytest.raises(SummkitError, match="path of this machine"):
+        records.fill(record, "details", note="saved to /home/somebody/out")
+    records.fill(record, "model", id="microsoft/phi-2")
+    records.fill(record, "details", note="a 50/50 chance, and/or ~5 km, bed/home/somebody else")
+
+
+def test_portable_is_relative_inside_and_a_bare_name_outside(tmp_path):
+    assert records.portable(tmp_path / "figures" / "loss.png", tmp_path) == "figures/loss.png"
+    assert records.portable(tmp_path / "loss.png", tmp_path / "run") == "loss.png"
+
+
+def test_other_kinds_of_value_are_refused(record):
+    with pytest.raises(SummkitError, match="cannot hold a set"):
+        records.fill(record, "details", seen={1, 2})
+    with pytest.raises(SummkitError, match="keys are text"):
+        records.fill(record, "details", seen={1: 2})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"schema": 1, "stage"', "broken"),
+        (b'{"schema": 1, "seed": NaN}', "NaN is not JSON"),
+        (b"\xff\xfe", "broken"),
+        (b'{"schema": 99}', "schema 99, this version reads 1"),
+        (b"[]", "schema 'list'"),
+        (b'{"schema": 1}', "missing or unknown: data, details"),
+        (None, "No such file"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, content, message):
+    path = tmp_path / "run.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SummkitError, match=message) as error:
+        records.read_record(path)
+    assert str(path) in str(error.value)
+
+
+def test_an_interrupted_write_leaves_the_old_record(record, tmp_path, monkeypatch):
+    path = records.write_record(record, tmp_path / "run.json")
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(SummkitError, match="No space left"):
+        records.write_record(records.fill(record, "run", seed=7), path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_record_with_a_stray_key_is_not_written(record, tmp_path):
+    record["scoers"] = {}
+    with pytest.raises(SummkitError, match="scoers"):
+        records.write_record(record, tmp_path / "run.json")
+
+
+def test_differences_skip_time_and_machine(record):
+    other = records.new_record("task3", "smoke", 0)
+    records.fill(other, "run", wall_seconds=9.0, started="2000-01-01T00:00:00+00:00")
+    records.fill(other, "training", seconds=3.0)
+    assert records.differences(record, other) == {}
+    records.fill(other, "training", train_loss=2.5)
+    assert records.differences(record, other) == {"training.train_loss": (None, 2.5)}
+    assert "wall_seconds" in records.differences(record, other, ignore=())
+
+
+def test_git_commit_says_dirty_and_is_null_outside(tmp_path):
+    inside, loose = tmp_path / "module.py", tmp_path / "untracked.py"
+    inside.write_text("a = 1\n")
+    assert records.git_commit(inside) is None
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "module.py")
+    git(tmp_path, "commit", "-qm", "one")
+    loose.write_text("b = 1\n")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    assert records.git_commit(inside) == head
+    assert records.git_commit(loose) is None  # as a package installed inside another project's checkout
+    inside.write_text("a = 2\n")
+    assert records.git_commit(inside) == head + "+dirty"
