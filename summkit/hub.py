@@ -1,4 +1,4 @@
-"""Floor 1. One quick question before anything is asked of the Hugging Face Hub: is it there?"""
+"""Floor 0. One quick question before anything is asked of the Hugging Face Hub: is it there?"""
 
 import os
 import threading

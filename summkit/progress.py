@@ -1,6 +1,13 @@
-"""Floor 1. One progress bar for all: a widget in a notebook that someone watches, plain text everywhere else."""
+"""Floor 0. One progress bar for all: a widget in a notebook that someone watches, plain text everywhere else."""
 
 import os
+import re
+import shutil
+import sys
+import threading
+import time
+import types
+from contextlib import contextmanager
 
 
 def headless() -> bool:
@@ -17,8 +24,27 @@ def bar(*args, **settings):
     return tqdm(*args, **settings)
 
 
+@contextmanager
+def clock(title: str):
+    """The seconds gone by, for work whose own progress cannot be seen."""
+    done = threading.Event()
+    with bar(desc=title, bar_format="{desc}: {elapsed}", leave=False) as shown:
+
+        def tick():
+            while not done.wait(0.5):
+                shown.refresh()
+
+        thread = threading.Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
 def quiet_libraries() -> None:
-    """Silence the bars that transformers and datasets draw for steps of a second, and notes that ask nothing of a reader.
+    """Silence the bars that libraries draw for steps of a second, and notes that ask nothing of a reader.
 
     Downloads from the Hub keep theirs.
     """
@@ -31,7 +57,73 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     # Deprecations inside the libraries' own code, and paged optimizers on a CPU: named in the notebooks, not shouted.
-    for message in ("`gradient_checkpointing", "`is_gradient_checkpointing`", "Paged optimizers", "Could not find a config"):
+    for message in (
+        "`gradient_checkpointing",
+        "`is_gradient_checkpointing`",
+        "Paged optimizers",
+        "Could not find a config",
+    ):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
     # LLM.int8() says at every layer and batch that it casts what it multiplies to fp16.
-    logging.getLogger("bitsandbytes.autograd._functions").addFilter(lambda record: "MatMul8bitLt" not in str(record.msg))
+    logging.getLogger("bitsandbytes.autograd._functions").addFilter(
+        lambda record: "MatMul8bitLt" not in str(record.msg)
+    )
+
+
+class Line:
+    """Two bars in one line of a terminal: the cells that a run has done, and what the running cell draws on its stderr.
+
+    A file for both: `write` takes the kernel's stderr, `cells.write` the count. Other text passes through, above the
+    line. Where nobody watches (a log), a finished bar is one line, and so is the state of things once a minute.
+    """
+
+    def __init__(self, title: str, stream=None):
+        self.stream = stream or sys.stderr
+        self.title, self.count, self.bar, self.text, self.is_bar = title, "", "", "", False
+        self.live, self.shown = self.stream.isatty(), time.monotonic()
+        self.cells = types.SimpleNamespace(write=self._count, flush=self.flush)
+
+    def write(self, text: str) -> None:
+        """Text as tqdm and other programs write it: what follows a carriage return replaces the line."""
+        for piece in re.split(r"([\r\n])", text.replace("\x1b[A", "")):
+            if piece == "\r":
+                self.bar, self.is_bar = "", True
+            elif piece == "\n":
+                self._end_line()
+            elif self.is_bar:
+                self.bar += piece
+            else:
+                self.text += piece
+        self._draw()
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def close(self) -> None:
+        self._end_line()
+        self._put("\r\x1b[K" if self.live else "")
+
+    def _count(self, text: str) -> None:
+        self.count = text.strip() or self.count
+        self._draw()
+
+    def _end_line(self) -> None:
+        unfinished = re.search(r"\d\d:\d\d", self.bar) and "100%" not in self.bar
+        said = self.text + ("" if unfinished else self.bar)
+        self.text, self.is_bar = "", False
+        if said.strip():
+            self._put(("\r\x1b[K" if self.live else "") + said.rstrip() + "\n")
+            self.bar = ""
+
+    def _draw(self) -> None:
+        line = " · ".join(part for part in (f"{self.title} {self.count}".strip(), self.bar.strip()) if part)
+        if self.live:
+            width = shutil.get_terminal_size().columns
+            self._put(f"\r{line[: width - 1]}\x1b[K")
+        elif time.monotonic() - self.shown > 60:
+            self._put(f"{line}\n")
+
+    def _put(self, text: str) -> None:
+        self.shown = time.monotonic()
+        self.stream.write(text)
+        self.stream.flush()

@@ -13,7 +13,7 @@ from collections import namedtuple
 
 import pytest
 
-from summkit import assets
+from summkit import assets, progress
 from summkit.errors import SummkitError
 
 MEMBER = "pkg/data/rows.jsonl"
@@ -286,7 +286,7 @@ def test_every_asset_is_pinned_and_described():
 def test_a_conversion_happens_once_and_a_failed_one_leaves_nothing(toy, cache, monkeypatch):
     use(monkeypatch, toy, parameters=1)
 
-    def half(asset, gguf, folder):
+    def half(member, folder, parameters):
         folder.mkdir()
         (folder / "config.json").write_text("{}")
         if not calls:
@@ -295,7 +295,7 @@ def test_a_conversion_happens_once_and_a_failed_one_leaves_nothing(toy, cache, m
         calls.append("done")
 
     calls = []
-    monkeypatch.setattr(assets, "_convert", half)
+    monkeypatch.setattr(assets.gguf, "convert", half)
     with pytest.raises(SummkitError, match="no wits"):
         assets.embedded_model("toy")
     assert len(files(cache)) == 1  # the fetched file alone
@@ -313,7 +313,7 @@ def test_a_model_in_the_cache_is_found_without_its_source_file_and_without_torch
 
 def test_the_clock_ticks_and_goes_away(monkeypatch):
     bars = record_bars(monkeypatch)
-    with assets._clock("converting"):
+    with progress.clock("converting"):
         time.sleep(0.6)
     assert bars[0].disable and not bars[0].leave  # closed, and nothing of it stays
     assert bars[0].fp.getvalue().count("converting: 00:0") >= 2

@@ -1,0 +1,219 @@
+"""Floor 3. Load a tokenizer and a model at a precision, and look at what was loaded: footprint, parameters, layers.
+
+A model is named by its Hub id, by an embedded asset's name, or "tiny-llama": random weights and a byte-level tokenizer
+made here, for tests and CI.
+"""
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from summkit import assets, hub
+from summkit.errors import SummkitError, check_known
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4", "nf4-single")
+_CHAT = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def load_tokenizer(name: str):
+    """The tokenizer of model `name`, with a pad token."""
+    from transformers import AutoTokenizer
+
+    if name == "tiny-llama":
+        return tiny_tokenizer()
+    with _clear_errors(name):
+        tokenizer = AutoTokenizer.from_pretrained(_where(name), trust_remote_code=False)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(name: str, precision: str = "fp32", compute_dtype: str = "float32", device: str | None = None):
+    """The model `name` on `device` (default: the first GPU, or the CPU), its weights in `precision`.
+
+    "nf4" quantises the constants of the blocks too (double quantisation), "nf4-single" does not, "int8" is LLM.int8().
+    `compute_dtype` ("float32", "float16", "bfloat16") is what quantised weights are multiplied in.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    check_known("precision", precision, PRECISIONS)
+    device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    settings = {"dtype": _weight_dtype(precision, compute_dtype), "device_map": {"": device}}
+    settings |= {"trust_remote_code": False, "use_safetensors": True}  # left to itself, it would ask, and take pickles
+    if precision in ("nf4", "nf4-single", "int8"):
+        settings["quantization_config"] = _quantization(precision, compute_dtype)
+    if name == "tiny-llama":
+        with tempfile.TemporaryDirectory() as folder:
+            tiny_llama().save_pretrained(folder)
+            return _never_repacked(AutoModelForCausalLM.from_pretrained(folder, **settings))
+    with _clear_errors(name):
+        return _never_repacked(AutoModelForCausalLM.from_pretrained(_where(name), **settings))
+
+
+def _never_repacked(model):
+    """On CPUs with AVX512-BF16, bitsandbytes rewrites 4-bit weights for a bf16 kernel in the first evaluation.
+
+    That rounds the constants for good, and the kernel has no backward: training after an evaluation would go on
+    without gradients, and without a word.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def tiny_tokenizer():
+    """A byte-level tokenizer of 256 bytes and a few specials, with a chat template; nothing is read from anywhere."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(BPE(vocab={token: number for number, token in enumerate(specials + alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token=specials[0], pad_token=specials[1], additional_special_tokens=specials[2:]
+    )
+    tokenizer.chat_template = _CHAT
+    return tokenizer
+
+
+def tiny_llama(seed: int = 0):
+    """A Llama of 0.1 million random weights over the vocabulary of `tiny_tokenizer`, the same for the same seed."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=264, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=None,
+        eos_token_id=0, pad_token_id=1,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def footprint(model) -> dict[str, int]:
+    """Bytes of the weights as they lie in memory, by kind: quantised, their constants, everything else."""
+    parts = {"quantised weights": 0, "quantisation constants": 0, "unquantised weights": 0}
+    # An int8 layer holds its scales beside the weight, and from its first forward on in its own state.
+    moved = {id(m.weight): m.state.SCB for m in model.modules() if type(m).__name__ == "Linear8bitLt"}
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        rows = getattr(parameter, "SCB", None)
+        rows = moved.get(id(parameter)) if rows is None else rows
+        size = parameter.numel() * parameter.element_size()
+        parts["unquantised weights" if state is None and rows is None else "quantised weights"] += size
+        parts["quantisation constants"] += _constants_bytes(state) if state is not None else _bytes(rows)
+    return parts
+
+
+def _constants_bytes(state) -> int:
+    nested = _constants_bytes(state.state2) if getattr(state, "nested", False) else 0
+    return _bytes(state.absmax) + _bytes(state.code) + nested
+
+
+def _bytes(tensor) -> int:
+    return 0 if tensor is None else tensor.numel() * tensor.element_size()
+
+
+def parameter_report(model) -> dict[str, int]:
+    """{"parameters", "trainable"}: weights as numbers, whether or not two of them share a byte."""
+    total = trainable = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        count = state.shape.numel() if state is not None else parameter.numel()
+        total += count
+        trainable += count if parameter.requires_grad else 0
+    return {"parameters": total, "trainable": trainable}
+
+
+def linear_layers(model, within: str = "") -> dict[str, int]:
+    """The linear layers an adapter can target: last part of the name → how many; the head is not among them.
+
+    `within` keeps those whose parent's name holds it: "attn" finds the attention's projections, whatever their names.
+    """
+    import torch
+
+    head = model.get_output_embeddings()
+    found: dict[str, int] = {}
+    for path, module in model.named_modules():
+        parent, _, name = path.rpartition(".")
+        linear = isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+        if linear and module is not head and within in parent:
+            found[name] = found.get(name, 0) + 1
+    return found
+
+
+@contextmanager
+def unpacked(model):
+    """For as long as it lasts, 4-bit layers on a CPU multiply with a float32 copy of their own weights.
+
+    The values are the same, so the outputs are; what is saved is unpacking every weight again for every token, most of
+    the time that generation from a 4-bit model takes on a CPU. Costs 4 bytes a weight. On a GPU it does nothing: there
+    the 4-bit kernels are fast and memory is short.
+    """
+    layers = [m for m in model.modules() if _packed(m) and m.weight.device.type == "cpu" and "forward" not in vars(m)]
+    for layer in layers:
+        layer.forward = _unpacked_forward(layer)
+    try:
+        yield model
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _packed(module) -> bool:
+    # peft's own Linear4bit wraps this one and adds the adapter: replacing that forward would leave the adapter out.
+    return type(module).__name__ == "Linear4bit" and type(module).__module__.startswith("bitsandbytes")
+
+
+def _unpacked_forward(layer):
+    import bitsandbytes.functional
+    import torch
+
+    weight = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.float32)
+    return lambda hidden: torch.nn.functional.linear(hidden, weight.to(hidden.dtype), layer.bias)
+
+
+def _where(name: str) -> str | Path:
+    if name in assets.ASSETS:
+        return assets.embedded_model(name)
+    if Path(name).is_dir():
+        return Path(name)
+    hub.require(f"model {name}")
+    return name
+
+
+def _weight_dtype(precision: str, compute_dtype: str):
+    import torch
+
+    full = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    return full[precision] if precision in full else getattr(torch, compute_dtype)
+
+
+def _quantization(precision: str, compute_dtype: str):
+    from transformers import BitsAndBytesConfig
+
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute_dtype,
+        bnb_4bit_use_double_quant=precision == "nf4",
+    )  # fmt: skip
+
+
+@contextmanager
+def _clear_errors(name: str):
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise SummkitError(f"model {name} could not be loaded: {str(error).strip().splitlines()[0]}") from None

@@ -1,0 +1,220 @@
+"""Loading at a precision, what was loaded, and what a wrong name gets: on the tiny model, nothing is fetched."""
+
+import json
+
+import pytest
+
+from summkit import methods, models, profiles
+from summkit.errors import SummkitError
+
+LINEARS = {"q_proj": 2, "k_proj": 2, "v_proj": 2, "o_proj": 2, "gate_proj": 2, "up_proj": 2, "down_proj": 2}
+# Per block: Q and O are 64 × 64, K and V 64 × 32 (two of four heads), and three layers of the MLP 64 × 128.
+LINEAR_WEIGHTS = [n for _ in range(2) for n in (4096, 2048, 2048, 4096, 8192, 8192, 8192)]
+LINEAR_OUTPUTS = 2 * (64 + 32 + 32 + 64 + 128 + 128 + 64)
+PARAMETERS = 264 * 64 + sum(LINEAR_WEIGHTS) + (2 * 2 + 1) * 64  # the tied embedding counts once; then the norms
+
+
+def ids():
+    import torch
+
+    return torch.randint(5, 264, (2, 12), generator=torch.Generator().manual_seed(0))
+
+
+def logits(model):
+    import torch
+
+    with torch.inference_mode():
+        return model.eval()(input_ids=ids()).logits
+
+
+@pytest.mark.parametrize("precision, size", [("fp32", 4), ("fp16", 2), ("bf16", 2)])
+def test_footprint_of_whole_numbers(precision, size):
+    model = models.load_model("tiny-llama", precision)
+    assert models.footprint(model) == {
+        "quantised weights": 0, "quantisation constants": 0, "unquantised weights": PARAMETERS * size
+    }  # fmt: skip
+    assert str(model.dtype) == {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}[precision]
+
+
+@pytest.mark.parametrize("precision, constants", [
+    # A tensor has its 16 levels in fp32. Single: an fp32 absmax for 64 weights. Double: that in 8 bits, a table of 256
+    # levels for it, and an fp32 absmax for 256 blocks.
+    ("nf4-single", sum(64 + 4 * n // 64 for n in LINEAR_WEIGHTS)),
+    ("nf4", sum(64 + n // 64 + 1024 + 4 for n in LINEAR_WEIGHTS)),
+])  # fmt: skip
+def test_footprint_of_nf4_is_the_arithmetic(precision, constants):
+    model = models.load_model("tiny-llama", precision)
+    assert models.footprint(model) == {
+        "quantised weights": sum(LINEAR_WEIGHTS) // 2,
+        "quantisation constants": constants,
+        "unquantised weights": 4 * (PARAMETERS - sum(LINEAR_WEIGHTS)),
+    }
+
+
+def test_footprint_of_int8_stays_the_same_after_a_forward():
+    model = models.load_model("tiny-llama", "int8")
+    before = models.footprint(model)
+    assert before["quantised weights"] == sum(LINEAR_WEIGHTS)
+    assert before["quantisation constants"] == 4 * LINEAR_OUTPUTS
+    logits(model)  # bitsandbytes moves the scales from the weight to the layer here
+    assert models.footprint(model) == before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "nf4", "nf4-single"])
+def test_parameters_are_numbers_and_not_bytes(precision):
+    assert models.parameter_report(models.load_model("tiny-llama", precision))["parameters"] == PARAMETERS
+
+
+def test_double_quantisation_changes_the_constants_and_little_else():
+    import torch
+
+    whole, double, single = (logits(models.load_model("tiny-llama", p)) for p in ("fp32", "nf4", "nf4-single"))
+    assert not torch.equal(double, whole)
+    assert (double - single).norm() < 0.1 * (double - whole).norm()
+
+
+@pytest.mark.parametrize("precision", ["nf4", "nf4-single"])
+def test_unpacked_gives_equal_outputs_and_is_undone(precision):
+    import torch
+
+    model = models.load_model("tiny-llama", precision)
+    packed = logits(model)
+    with models.unpacked(model) as same:
+        assert same is model
+        assert sum("forward" in vars(module) for module in model.modules()) == sum(LINEARS.values())
+        assert torch.equal(logits(model), packed)
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert torch.equal(logits(model), packed)
+
+
+def test_unpacked_is_undone_after_an_exception():
+    model = models.load_model("tiny-llama", "nf4")
+    with pytest.raises(KeyboardInterrupt), models.unpacked(model):
+        raise KeyboardInterrupt
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_unpacked_within_unpacked_is_undone_by_the_outer_one():
+    model = models.load_model("tiny-llama", "nf4")
+    with models.unpacked(model):
+        with models.unpacked(model):
+            pass
+        assert sum("forward" in vars(module) for module in model.modules()) == sum(LINEARS.values())
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_unpacked_keeps_the_adapter():
+    import torch
+
+    model = methods.apply(models.load_model("tiny-llama", "nf4"), profiles.choose("smoke"))
+    bare = logits(model)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+    packed = logits(model)
+    assert not torch.allclose(packed, bare)
+    with models.unpacked(model):
+        assert torch.allclose(logits(model), packed, atol=1e-5)
+
+
+def test_unpacked_leaves_a_whole_model_alone():
+    model = models.load_model("tiny-llama")
+    with models.unpacked(model):
+        assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_an_evaluation_does_not_rewrite_the_weights(monkeypatch):
+    """On CPUs with AVX512-BF16, where bitsandbytes would: bf16 constants, and a kernel that has no backward."""
+    import bitsandbytes.nn.modules
+    import torch
+
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: True)
+    repack = "_convert_weight_packed_for_cpu"
+    monkeypatch.setattr(bitsandbytes.nn.modules, repack, lambda *_: pytest.fail("the weights were packed again"))
+    model = models.load_model("tiny-llama", "nf4")
+    with torch.no_grad():
+        model.eval()(input_ids=ids())
+
+
+def test_linear_layers_leave_out_the_head():
+    model = models.load_model("tiny-llama")
+    assert models.linear_layers(model) == LINEARS
+    attention = {"q_proj": 2, "k_proj": 2, "v_proj": 2, "o_proj": 2}
+    assert models.linear_layers(model, "attn") == attention
+    assert models.linear_layers(models.load_model("tiny-llama", "nf4"), "attn") == attention
+
+
+def test_linear_layers_know_gpt2s_own_class():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=32, n_positions=8))
+    assert models.linear_layers(model) == {"c_attn": 2, "c_proj": 4, "c_fc": 2}
+
+
+def test_the_tiny_model_is_the_same_for_the_same_seed_and_leaves_the_generator_alone():
+    import torch
+
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    first, second, other = models.tiny_llama(), models.tiny_llama(), models.tiny_llama(seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = [model.get_input_embeddings().weight for model in (first, second, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_the_tiny_tokenizer_keeps_every_text():
+    tokenizer = models.load_tokenizer("tiny-llama")
+    text = "Café £5 – “yes”\n\t日本\N{PILE OF POO}"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+
+
+def test_an_unknown_precision_lists_the_known_ones():
+    with pytest.raises(SummkitError, match="unknown precision 'fp8'.*bf16, fp16, fp32, int8, nf4, nf4-single"):
+        models.load_model("tiny-llama", "fp8")
+
+
+@pytest.mark.parametrize("load", [models.load_model, models.load_tokenizer])
+@pytest.mark.parametrize("config", [None, {}, {"model_type": "unheard-of"}, {"model_type": "llama"}])
+def test_a_folder_without_a_model_is_a_clear_error(load, config, tmp_path):
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SummkitError, match="could not be loaded") as caught:
+        load(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_weight_file_that_was_cut_off_is_a_clear_error(tmp_path):
+    models.tiny_llama().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(SummkitError, match="could not be loaded"):
+        models.load_model(str(tmp_path))
+
+
+def test_a_pickle_is_not_loaded(tmp_path):
+    import torch
+
+    model = models.tiny_llama()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(SummkitError, match="safetensors"):
+        models.load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("load", [models.load_model, models.load_tokenizer])
+def test_no_code_from_a_model_folder_is_run(load, tmp_path, monkeypatch):
+    """Left at its default, transformers asks whether to run it; here even a yes must not be asked for."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the folder's code"))
+    ran = tmp_path / "ran"
+    (tmp_path / "custom.py").write_text(
+        f"open({str(ran)!r}, 'w').close()\nfrom transformers import PreTrainedConfig\n"
+        "class Config(PreTrainedConfig):\n    model_type = 'custom'\n"
+    )
+    classes = {"AutoConfig": "custom.Config", "AutoModelForCausalLM": "custom.M", "AutoTokenizer": ["custom.T", None]}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "custom", "auto_map": classes}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": classes, "tokenizer_class": "T"}))
+    with pytest.raises(SummkitError, match="could not be loaded"):
+        load(str(tmp_path))
+    assert not ran.exists()
