@@ -1,0 +1,212 @@
+"""Floor 5. `fit`: transformers' Trainer, with the loss on the summary's positions only and the head applied only there.
+
+It resumes from the last whole checkpoint, keeps the best one, stops early, and saves the adapter so far on Ctrl-C.
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from summkit import checkpoints, features, models, progress
+from summkit.checkpoints import last_whole_checkpoint, save_adapter, save_settings
+from summkit.profiles import Profile
+
+__all__ = ["FitResult", "fit", "last_whole_checkpoint", "mean_loss", "save_adapter", "save_settings", "summary_loss"]
+
+
+@dataclass
+class FitResult:
+    """What a training came to. Losses are means over summary tokens, in nats; seconds are wall time, all parts of a
+    resumed run together; `padding_fraction` is the share of computed positions that were padding."""
+
+    method: str
+    steps: int
+    epochs: float
+    seconds: float
+    tokens: int
+    padding_fraction: float
+    train_loss: float | None
+    eval_loss: float | None
+    resumed_from: str | None
+    best_step: int | None
+    stopped_early: bool
+    interrupted: bool
+    adapter: str
+    history: list[dict] = field(default_factory=list)
+
+    def record(self) -> dict:
+        """The record's `training` section: everything but the history and where the adapter lies."""
+        return {key: value for key, value in asdict(self).items() if key not in ("history", "adapter")}
+
+
+def fit(
+    model, tokenizer, train, validation, profile: Profile, *, seed: int, out_dir, resume=False, on_log=None
+) -> FitResult:
+    """Train `model` on encoded rows (`features.encode_rows`) and leave the best adapter in out_dir/adapter.
+
+    `resume` goes on from the newest whole checkpoint in `out_dir`: on a CPU to the last bit what the run would have
+    been without the break; checkpoints of other settings are refused with a SummkitError. Without it, an earlier run's
+    checkpoints there are removed. `on_log` is called with the history, a list of {"step", "loss" | "eval_loss", …},
+    after each new entry.
+    """
+    out_dir = Path(out_dir)
+    made_with = checkpoints.fingerprint(profile, seed, train, validation)
+    checkpoint = last_whole_checkpoint(out_dir) if resume else None
+    if checkpoint:
+        checkpoints.check_same(checkpoint, made_with)
+    checkpoints.clear_after(out_dir, checkpoint)
+    counts = {"tokens": 0, "positions": 0, "seconds": 0.0}
+    if checkpoint:
+        counts |= checkpoints.read_manifest(checkpoint)["counts"]
+    trainer = _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, made_with, on_log)
+    interrupted = False
+    try:
+        with checkpoints.no_hub():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt:
+        interrupted = True
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+        print(f"interrupted at step {trainer.state.global_step}: the adapter so far is saved; resume will go on")
+    save_adapter(trainer.model, out_dir / "adapter", profile)
+    return _result(trainer, profile, counts, checkpoint, interrupted, out_dir)
+
+
+def mean_loss(model, encoded, tokenizer, batch_size: int = 8) -> float:
+    """Mean loss over all summary tokens of `encoded`, each token counting once whatever batch it came in. In nats."""
+    import torch
+
+    rows = list(encoded)
+    collate = features.Collator(tokenizer)
+    was_training = model.training
+    model.eval()
+    total = tokens = 0.0
+    with torch.no_grad(), models.unpacked(model):
+        for batch in features.length_sorted_batches([row["length"] for row in rows], batch_size):
+            inputs = {name: value.to(model.device) for name, value in collate([rows[n] for n in batch]).items()}
+            count = int((inputs["labels"] != features.IGNORE).sum())
+            total += float(summary_loss(model, inputs, num_items_in_batch=1))
+            tokens += count
+    model.train(was_training)
+    return total / tokens
+
+
+def summary_loss(model, inputs: dict, num_items_in_batch=None):
+    """Cross entropy on the summary's tokens, the head applied to no other position.
+
+    The same value as over all positions with the prompt masked (tested), with less memory and, where the vocabulary is
+    large, a fifth less work. `inputs`: input_ids, attention_mask, labels, (rows, tokens). With `num_items_in_batch` the
+    sum is divided by it, else by the batch's own number of summary tokens.
+    """
+    import torch
+
+    labels = inputs["labels"]
+    shifted = torch.nn.functional.pad(labels, (0, 1), value=features.IGNORE)[:, 1:]
+    keep = shifted != features.IGNORE  # positions that predict a summary token
+    extra = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
+    return model(**inputs, logits_to_keep=keep, shift_labels=shifted[keep], use_cache=False, **extra).loss
+
+
+def _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, made_with, on_log):
+    from transformers import EarlyStoppingCallback, PrinterCallback
+
+    trainer = _trainer_class()(
+        counts=counts, model=model, args=_arguments(profile, len(train), seed, out_dir),
+        train_dataset=train, eval_dataset=validation,
+        data_collator=features.Collator(tokenizer), processing_class=tokenizer,
+        callbacks=[EarlyStoppingCallback(profile.patience), *_callbacks(counts, made_with, on_log)],
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # prints each log as a dict; the progress bar shows it
+    trainer.model.config.use_cache = False
+    return trainer
+
+
+def _trainer_class():
+    # Made here because a class statement at the module's top would import transformers and torch with it.
+    from transformers import Trainer
+
+    class SummaryTrainer(Trainer):
+        """Trainer with `summary_loss` and `mean_loss`; counts tokens and computed positions as it goes."""
+
+        def __init__(self, counts, **arguments):
+            super().__init__(**arguments)
+            self.counts = counts
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            if model.training:
+                self.counts["tokens"] += int(inputs["attention_mask"].sum())
+                self.counts["positions"] += inputs["input_ids"].numel()
+            return summary_loss(model, inputs, num_items_in_batch)
+
+        def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+            rows = eval_dataset or self.eval_dataset
+            loss = mean_loss(self.model, rows, self.processing_class, self.args.eval_batch_size)
+            metrics = {f"{metric_key_prefix}_loss": loss}
+            self.log(metrics)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
+
+    return SummaryTrainer
+
+
+def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path):
+    from transformers import TrainingArguments
+
+    steps = math.ceil(rows / (profile.batch_size * profile.gradient_accumulation))
+    between = max(1, math.ceil(steps / profile.evaluations_per_epoch))
+    return TrainingArguments(
+        output_dir=str(out_dir), num_train_epochs=profile.epochs, learning_rate=profile.learning_rate,
+        per_device_train_batch_size=profile.batch_size, per_device_eval_batch_size=profile.batch_size,
+        gradient_accumulation_steps=profile.gradient_accumulation, optim=profile.optimizer,
+        gradient_checkpointing=profile.gradient_checkpointing, lr_scheduler_type="cosine", warmup_steps=0.1,
+        fp16=profile.compute_dtype == "float16", bf16=profile.compute_dtype == "bfloat16",
+        train_sampling_strategy="group_by_length", remove_unused_columns=False, label_names=["labels"],
+        eval_strategy="steps", eval_steps=between, save_strategy="steps", save_steps=between, save_total_limit=2,
+        load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, logging_steps=1,
+        seed=seed, data_seed=seed, report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+
+
+def _callbacks(counts: dict, made_with: dict, on_log) -> list:
+    from transformers import TrainerCallback
+
+    class Manifest(TrainerCallback):
+        def on_train_begin(self, args, state, control, **_):
+            self.started = time.monotonic() - counts["seconds"]
+
+        def on_save(self, args, state, control, **_):
+            counts["seconds"] = time.monotonic() - self.started
+            checkpoints.write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}", counts, made_with)
+
+        def on_train_end(self, args, state, control, **_):
+            counts["seconds"] = time.monotonic() - self.started
+
+    class Progress(TrainerCallback):
+        def on_train_begin(self, args, state, control, **_):
+            self.bar = progress.bar(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
+
+        def on_log(self, args, state, control, logs=None, **_):
+            self.bar.set_postfix({key: f"{value:.3f}" for key, value in logs.items() if key in ("loss", "eval_loss")})
+            if on_log:
+                on_log(state.log_history)
+
+        def on_step_end(self, args, state, control, **_):
+            self.bar.update(state.global_step - self.bar.n)
+
+        def on_train_end(self, args, state, control, **_):
+            self.bar.close()
+
+    return [Manifest(), Progress()]
+
+
+def _result(trainer, profile: Profile, counts: dict, checkpoint, interrupted: bool, out_dir: Path) -> FitResult:
+    state = trainer.state
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    return FitResult(
+        method=profile.method, steps=state.global_step, epochs=round(state.epoch or 0, 4), seconds=counts["seconds"],
+        tokens=counts["tokens"], padding_fraction=1 - counts["tokens"] / max(1, counts["positions"]),
+        train_loss=sum(losses) / len(losses) if losses else None, eval_loss=state.best_metric,
+        resumed_from=checkpoint.name if checkpoint else None, best_step=state.best_global_step,
+        stopped_early=not interrupted and state.global_step < state.max_steps, interrupted=interrupted,
+        adapter=str(out_dir / "adapter"), history=state.log_history,
+    )  # fmt: skip

@@ -1,0 +1,227 @@
+"""Generation on a tiny random model: order, padding side, the model's state, EOS, limits; and the saved adapter."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from summkit import checkpoints, features, generation, methods, models, profiles, templates, training
+from summkit.errors import SummkitError
+
+TEXTS = [
+    "A short text.",
+    "The bridge over the Marran opened on Monday after a year of work. " * 2,
+    "Rain.",
+    "Two tugs.",
+]
+LIMITS = {"max_length": 320, "max_new_tokens": 12}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """A tiny model is faster on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """(model, tokenizer, template); weights are larger than usual, so that the answers depend on the prompt."""
+    model = models.tiny_llama()
+    for parameter in model.parameters():
+        parameter.data.mul_(4 if parameter.dim() > 1 else 1)
+    tokenizer = models.tiny_tokenizer()
+    return model.eval(), tokenizer, templates.build("instruction", tokenizer)
+
+
+def texts(found):
+    return [summary.text for summary in found]
+
+
+def alone(tiny, document, **settings):
+    """The answer by steps written out here: no batch, no padding, no cache."""
+    model, tokenizer, template = tiny
+    ids = features.encode(template, tokenizer, document, None, **LIMITS)["input_ids"]
+    for _ in range(LIMITS["max_new_tokens"]):
+        with torch.no_grad():
+            ids = [*ids, int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())]
+    return ids[-LIMITS["max_new_tokens"] :]
+
+
+def test_a_batch_answers_as_one_by_one_and_in_the_order_asked(tiny):
+    batched = generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS)
+    single = [generation.summarize(*tiny, [text], **LIMITS)[0] for text in TEXTS]
+    assert batched == single
+    assert len(set(texts(batched))) > 1, "the same answer to everything would hide a wrong order"
+    turned = generation.summarize(*tiny, TEXTS[::-1], batch_size=2, **LIMITS)
+    assert turned == batched[::-1]
+
+
+def test_greedy_takes_the_likeliest_token_each_time(tiny):
+    for text in TEXTS[:2]:
+        found = generation._read(tiny[1], alone(tiny, text), 0)
+        assert generation.summarize(*tiny, TEXTS, **LIMITS)[TEXTS.index(text)] == found
+
+
+def test_prompts_are_padded_on_the_left(tiny, monkeypatch):
+    """Mistake 5: padded on the right, a decoder goes on from a pad. The same call with right padding must differ."""
+    right = generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS)
+    collator = features.Collator
+    monkeypatch.setattr(features, "Collator", lambda tokenizer, side: collator(tokenizer, "right"))
+    assert generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS) != right
+
+
+def test_evaluation_mode_and_cache_while_generating_and_as_before_after(tiny, monkeypatch):
+    """Mistake 5: in training mode, dropout is on; without cache every token costs the whole prompt."""
+    model, seen = tiny[0], []
+    generate = model.generate
+    monkeypatch.setattr(
+        model, "generate", lambda **k: seen.append((model.training, model.config.use_cache)) or generate(**k)
+    )
+    for training_mode, cache in ((True, False), (False, True)):
+        model.train(training_mode)
+        model.config.use_cache = cache
+        generation.summarize(*tiny, TEXTS[:1], **LIMITS)
+        assert (model.training, model.config.use_cache) == (training_mode, cache)
+    assert seen == [(False, True)] * 2
+
+
+def test_the_state_comes_back_after_an_error_too(tiny, monkeypatch):
+    model = tiny[0]
+    monkeypatch.setattr(model, "generate", lambda **_: 1 / 0)
+    model.train()
+    with pytest.raises(ZeroDivisionError):
+        generation.summarize(*tiny, TEXTS[:1], **LIMITS)
+    assert model.training
+    model.eval()
+
+
+@pytest.mark.parametrize("decoding", generation.DECODINGS)
+@pytest.mark.parametrize("limit", [1, 7])
+def test_no_more_new_tokens_than_asked(tiny, decoding, limit):
+    found = generation.summarize(*tiny, TEXTS[:2], max_length=320, max_new_tokens=limit, decoding=decoding)
+    assert all(1 <= summary.tokens <= limit for summary in found)
+
+
+def test_eos_ends_an_answer_and_is_counted_and_flagged(tiny):
+    tokenizer = tiny[1]
+    word, eos, pad = tokenizer("ab")["input_ids"], tokenizer.eos_token_id, tokenizer.pad_token_id
+    assert generation._read(tokenizer, [*word, eos, pad, pad], 3) == generation.Summary("ab", True, 3, 3)
+    assert generation._read(tokenizer, word, 0) == generation.Summary("ab", False, 2, 0)
+
+
+def test_nucleus_is_the_same_for_the_same_seed(tiny):
+    ask = dict(decoding="nucleus", **LIMITS)
+    first, again, other = (generation.summarize(*tiny, TEXTS, seed=seed, **ask) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("bad", ["", " \n", None, 7, "a\0b", "\ud800", "x" * 1_000_001])
+def test_a_document_that_cannot_be_used_is_named_by_its_number(tiny, bad):
+    with pytest.raises(SummkitError, match="document 2"):
+        generation.summarize(*tiny, ["fine", bad], **LIMITS)
+
+
+def test_an_unknown_decoding_lists_the_known(tiny):
+    with pytest.raises(SummkitError, match="beam, greedy, nucleus"):
+        generation.summarize(*tiny, ["a"], decoding="contrastive", **LIMITS)
+
+
+def test_what_was_cut_is_said(tiny):
+    found = generation.summarize(*tiny, ["a" * 1000, "a"], **LIMITS)
+    assert found[0].cut > 600 and found[1].cut == 0
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return dataclasses.replace(profiles.choose("smoke"), max_new_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def saved(profile, tmp_path_factory):
+    """(folder of an adapter that changes the answers, the model it was saved from)."""
+    model = methods.apply(models.load_model(profile.model, profile.precision), profile)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator)
+    folder = tmp_path_factory.mktemp("run") / "adapter"
+    return training.save_adapter(model, folder, profile), model
+
+
+@pytest.fixture
+def broken(saved, tmp_path):
+    """A copy of the adapter's folder, to be damaged."""
+    import shutil
+
+    return shutil.copytree(saved[0], tmp_path / "adapter")
+
+
+def test_the_adapter_counts_when_4_bit_layers_are_unpacked(saved):
+    """peft's class bears the name of the layer it wraps: unpacked instead of it, the adapter would be left out."""
+    model, ids = saved[1].eval(), torch.arange(5, 60)[None]
+    with torch.no_grad():
+        plain = model(ids).logits
+        with models.unpacked(model):
+            unpacked = model(ids).logits
+        with model.disable_adapter():
+            base = model(ids).logits
+    assert torch.allclose(plain, unpacked, atol=1e-5)
+    assert (plain - base).abs().max() > 0.1
+
+
+def test_a_saved_adapter_answers_as_before(saved, profile):
+    folder, model = saved
+    loaded = generation.Summarizer.load(folder)
+    tokenizer = models.load_tokenizer(profile.model)
+    template = templates.build(profile.template, tokenizer)
+    limits = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens}
+    assert loaded.summarize(TEXTS) == generation.summarize(model, tokenizer, template, TEXTS, **limits)
+    base = models.load_model(profile.model, profile.precision)
+    assert loaded.summarize(TEXTS, base=True) == generation.summarize(base, tokenizer, template, TEXTS, **limits)
+    assert loaded.summarize(TEXTS, base=True) != loaded.summarize(TEXTS)
+
+
+def test_settings_are_the_profiles(saved, profile):
+    settings = json.loads((saved[0] / "summkit.json").read_text())
+    assert settings == {key: getattr(profile, key) for key in checkpoints.ASKING}
+    assert not list(saved[0].glob("*.bin")) and not list(saved[0].parent.glob("adapter.*"))
+
+
+@pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors", "summkit.json"])
+def test_a_folder_that_is_no_adapter(broken, missing):
+    (broken / missing).unlink()
+    with pytest.raises(SummkitError, match=missing):
+        generation.Summarizer.load(broken)
+
+
+def test_no_folder_at_all(tmp_path):
+    with pytest.raises(SummkitError, match="no such folder"):
+        generation.Summarizer.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kept", [0, 5, 300, -1])
+def test_weights_that_are_cut_off(broken, kept):
+    weights = broken / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(SummkitError, match="cut off"):
+        generation.Summarizer.load(broken)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": "tiny-llama"}'])
+def test_settings_that_are_broken(broken, text):
+    (broken / "summkit.json").write_text(text)
+    with pytest.raises(SummkitError, match="summkit.json is broken"):
+        generation.Summarizer.load(broken)
+
+
+def test_an_adapter_of_another_shape(broken):
+    from safetensors.torch import load_file, save_file
+
+    path = broken / "adapter_model.safetensors"
+    save_file({name: torch.zeros(3, 3) for name in load_file(path)}, path)
+    with pytest.raises(SummkitError, match="does not fit"):
+        generation.Summarizer.load(broken)

@@ -1,0 +1,291 @@
+"""Training on a tiny random model: which loss, what is counted, and what a killed, broken or foreign run leads to."""
+
+import dataclasses
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+import transformers
+
+from summkit import checkpoints, features, generation, methods, models, profiles, templates, training
+from summkit.errors import SummkitError
+
+ROOT = Path(__file__).parents[2]
+SMOKE = dataclasses.replace(profiles.PROFILES["smoke"], evaluations_per_epoch=3)
+PLAIN = dataclasses.replace(SMOKE, precision="fp32", optimizer="adamw_torch", dropout=0.0)
+TOKENIZER = models.tiny_tokenizer()
+TEMPLATE = templates.build("instruction", TOKENIZER, "Sum up.")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A tiny model is faster on one thread, and bits depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def rows(number, seed=0, longest=60):
+    """Encoded pairs of random letters; articles of all lengths."""
+    draw = random.Random(seed)
+    pairs = [
+        ("x" * draw.randint(5, longest), "".join(draw.choices("abc ", k=draw.randint(4, 9)))) for _ in range(number)
+    ]
+    encoded = [features.encode(TEMPLATE, TOKENIZER, *pair, max_length=200, max_new_tokens=16) for pair in pairs]
+    return datasets.Dataset.from_list(encoded)
+
+
+def adapted(profile=SMOKE):
+    transformers.set_seed(0)
+    return methods.apply(models.load_model(profile.model, profile.precision), profile)
+
+
+def run(out, profile=SMOKE, train=None, **settings):
+    """A training of six steps: (result, the adapter's bytes)."""
+    train, validation = train or rows(24), rows(6, seed=1)
+    fit = training.fit(adapted(profile), TOKENIZER, train, validation, profile, seed=0, out_dir=out, **settings)
+    return fit, (Path(fit.adapter) / "adapter_model.safetensors").read_bytes()
+
+
+def losses(fit):
+    return [{k: e[k] for k in ("step", "loss", "eval_loss", "learning_rate") if k in e} for e in fit.history]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    torch.set_num_threads(1)
+    return run(tmp_path_factory.mktemp("unbroken"))
+
+
+@pytest.fixture
+def finished(unbroken, tmp_path):
+    """A copy of the unbroken run's folder, to be damaged."""
+    return shutil.copytree(Path(unbroken[0].adapter).parent, tmp_path / "run")
+
+
+def by_hand(model, encoded):
+    """Mean loss over the summaries' tokens: every row alone, all logits, no library code."""
+    total = count = 0
+    for row in encoded:
+        ids = torch.tensor([row["input_ids"]])
+        with torch.no_grad():
+            chances = model(ids, use_cache=False).logits[0].log_softmax(-1)
+        for place, label in enumerate(row["labels"]):
+            if label != -100:
+                total, count = total - float(chances[place - 1, label]), count + 1
+    return total / count
+
+
+# The loss
+
+
+def test_the_loss_is_the_full_computations_and_its_logits_the_summarys():
+    model, seen = models.tiny_llama(), []
+    batch = features.Collator(TOKENIZER)(list(rows(5)))
+    model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    loss = training.summary_loss(model, batch)
+    full = model(**batch).loss
+    kept = int((batch["labels"] != features.IGNORE).sum())
+    assert abs(float(loss) - float(full)) < 1e-6
+    assert seen[0][-2] == kept and seen[0][:-1].numel() == kept
+    assert seen[1][:-1].numel() == batch["input_ids"].numel()
+    loss.backward()
+    ours = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    model(**batch).loss.backward()
+    assert all(torch.allclose(a, p.grad, atol=1e-6) for a, p in zip(ours, model.parameters(), strict=True))
+
+
+def test_mean_loss_counts_every_token_once_and_leaves_the_mode():
+    model, encoded = models.tiny_llama().train(), rows(7)
+    for batch_size in (1, 3, 7):
+        assert training.mean_loss(model, encoded, TOKENIZER, batch_size) == pytest.approx(
+            by_hand(model, encoded), abs=1e-5
+        )
+    assert model.training
+
+
+def test_trainer_sees_the_masked_labels(tmp_path):
+    """Mistake 1: a collator that writes the inputs over the labels makes every loss one over the prompt too."""
+    train, profile = rows(6), dataclasses.replace(PLAIN, batch_size=6)
+    before = by_hand(models.tiny_llama(), train)
+    model = adapted(profile)
+    fit = training.fit(model, TOKENIZER, train, rows(5, seed=1), profile, seed=0, out_dir=tmp_path)
+    assert fit.steps == 1 and losses(fit)[0]["loss"] == pytest.approx(before, abs=1e-4)  # the adapter starts at zero
+    assert fit.eval_loss == pytest.approx(by_hand(model.eval(), rows(5, seed=1)), abs=1e-5)
+
+
+def test_accumulated_batches_weigh_every_token_the_same(tmp_path):
+    train = rows(8)
+    whole, parts = (dataclasses.replace(PLAIN, batch_size=b, gradient_accumulation=g) for b, g in ((8, 1), (2, 4)))
+    found = [run(tmp_path / str(p.batch_size), p, train)[0] for p in (whole, parts)]
+    assert [fit.steps for fit in found] == [1, 1]
+    assert losses(found[0])[0]["loss"] == pytest.approx(losses(found[1])[0]["loss"], abs=1e-4)
+
+
+def test_the_end_is_learned(tmp_path):
+    """Mistake 2: without EOS among the labels a model that knows the sentence by heart still goes on after it."""
+    pair = ("A ferry.", "ab")
+    row = features.encode(TEMPLATE, TOKENIZER, *pair, max_length=200, max_new_tokens=16)
+    profile = dataclasses.replace(PLAIN, learning_rate=5e-3, epochs=20, evaluations_per_epoch=1, batch_size=4)
+    model = adapted(profile)
+    pairs = datasets.Dataset.from_list([row] * 16)
+    training.fit(model, TOKENIZER, pairs, pairs.select([0]), profile, seed=0, out_dir=tmp_path)
+    found = generation.summarize(model, TOKENIZER, TEMPLATE, [pair[0]], max_length=200, max_new_tokens=16)[0]
+    learned = sum(label != features.IGNORE for label in row["labels"])
+    assert (found.text, found.ended, found.tokens) == ("ab", True, learned)
+
+
+# What is counted
+
+
+def test_tokens_and_padding_are_counted_and_length_grouping_saves_padding(tmp_path):
+    train = rows(96, longest=140)
+    lengths = list(train["length"])
+    fit, _ = run(tmp_path, PLAIN, train)
+    assert (fit.steps, fit.tokens) == (24, sum(lengths))
+    order = random.Random(0).sample(range(96), 96)
+    at_random = features.padding_fraction([order[n : n + 4] for n in range(0, 96, 4)], lengths)
+    best = features.padding_fraction(features.length_sorted_batches(lengths, 4), lengths)
+    assert best - 1e-9 <= fit.padding_fraction < at_random / 2
+
+
+def test_early_stopping_keeps_the_best(tmp_path):
+    profile = dataclasses.replace(PLAIN, learning_rate=3.0, patience=1, epochs=4, evaluations_per_epoch=6)
+    fit, _ = run(tmp_path, profile)
+    assert fit.stopped_early and fit.best_step < fit.steps < 24
+    best = next(e["eval_loss"] for e in fit.history if e["step"] == fit.best_step and "eval_loss" in e)
+    assert fit.eval_loss == best == min(e["eval_loss"] for e in fit.history if "eval_loss" in e)
+
+
+def test_the_record_has_what_the_schema_asks_for(unbroken):
+    from summkit import records
+
+    assert set(unbroken[0].record()) == set(records.SECTIONS["training"])
+
+
+# Killed, interrupted, damaged
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = [{root!r}]
+from tests.unit import test_training as t
+def kill(history):
+    if history[-1]["step"] == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+t.torch.set_num_threads(1)
+t.run({out!r}, on_log=kill)
+"""
+
+
+def test_killed_at_any_step_and_resumed_it_is_the_same_run(unbroken, tmp_path):
+    step = random.SystemRandom().randint(1, 6)
+    code = KILLED.format(root=str(ROOT), step=step, out=str(tmp_path))
+    killed = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    fit, adapter = run(tmp_path, resume=True)
+    assert fit.resumed_from == (None if step < 3 else f"checkpoint-{2 * ((step - 1) // 2)}"), f"killed at step {step}"
+    assert losses(fit) == losses(unbroken[0]), f"killed at step {step}"
+    assert adapter == unbroken[1], f"killed at step {step}"
+    assert (fit.tokens, fit.padding_fraction) == (unbroken[0].tokens, unbroken[0].padding_fraction)
+
+
+def test_ctrl_c_saves_the_adapter_so_far_and_resumes(unbroken, tmp_path, capsys):
+    def interrupt(history):
+        if history[-1]["step"] == 4 and "loss" in history[-1]:
+            raise KeyboardInterrupt
+
+    fit, adapter = run(tmp_path, on_log=interrupt)
+    assert fit.interrupted and not fit.stopped_early and fit.seconds > 0
+    assert "the adapter so far is saved" in capsys.readouterr().out
+    assert len(adapter) == len(unbroken[1]) and adapter != unbroken[1]
+    assert checkpoints.read_settings(fit.adapter)["model"] == SMOKE.model
+    fit, adapter = run(tmp_path, resume=True)
+    assert fit.resumed_from == "checkpoint-2" and adapter == unbroken[1] and losses(fit) == losses(unbroken[0])
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", checkpoints.MANIFEST])
+def test_a_checkpoint_cut_off_is_left_out_and_the_one_before_used(unbroken, finished, name, capsys):
+    broken = finished / "checkpoint-6" / name
+    broken.write_bytes(broken.read_bytes()[:40])
+    assert checkpoints.last_whole_checkpoint(finished).name == "checkpoint-4"
+    assert "checkpoint-6 was cut off" in capsys.readouterr().out
+    if name == "optimizer.pt":
+        fit, adapter = run(finished, resume=True)
+        assert fit.resumed_from == "checkpoint-4" and adapter == unbroken[1] and losses(fit) == losses(unbroken[0])
+
+
+def test_a_missing_file_counts_as_cut_off(finished):
+    (finished / "checkpoint-6" / "trainer_state.json").unlink()
+    (finished / "checkpoint-4" / checkpoints.MANIFEST).unlink()
+    assert checkpoints.last_whole_checkpoint(finished) is None
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [({"learning_rate": 5e-4}, "learning_rate was 0.001, now 0.0005"), ({"rank": 8}, "rank was 16, now 8")],
+)
+def test_other_settings_are_refused(finished, change, said):
+    with pytest.raises(SummkitError, match=said):
+        run(finished, dataclasses.replace(SMOKE, **change), resume=True)
+    assert (finished / "checkpoint-6").is_dir(), "nothing is lost"
+
+
+def test_other_rows_or_another_seed_are_refused_and_other_test_rows_are_not():
+    same = checkpoints.fingerprint(SMOKE, 0, rows(4), rows(2))
+    assert checkpoints.fingerprint(SMOKE, 0, rows(4, seed=5), rows(2))["training rows"] != same["training rows"]
+    assert checkpoints.fingerprint(SMOKE, 1, rows(4), rows(2)) != same
+    assert checkpoints.fingerprint(dataclasses.replace(SMOKE, test_rows=3, reason="x"), 0, rows(4), rows(2)) == same
+
+
+def test_without_resume_an_earlier_runs_checkpoints_do_not_stay(finished):
+    checkpoints.clear_after(finished, finished / "checkpoint-4")
+    assert [path.name for path in finished.glob("checkpoint-*")] == ["checkpoint-4"]
+    checkpoints.clear_after(finished, None)
+    assert not list(finished.glob("checkpoint-*")) and (finished / "adapter").is_dir()
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"])
+def test_a_pickle_in_a_checkpoint_is_not_executed(finished, tmp_path, name):
+    marker, checkpoint = tmp_path / "executed", finished / "checkpoint-4"
+    shutil.rmtree(finished / "checkpoint-6")
+    (checkpoint / name).write_bytes(pickle.dumps(Evil(marker)))
+    manifest = json.loads((checkpoint / checkpoints.MANIFEST).read_text())
+    manifest["files"][name] = (checkpoint / name).stat().st_size
+    (checkpoint / checkpoints.MANIFEST).write_text(json.dumps(manifest))
+    try:
+        run(finished, resume=True)
+    except pickle.UnpicklingError:
+        pass
+    assert not marker.exists()
+
+
+def test_an_adapter_is_replaced_whole(finished, monkeypatch):
+    def killed(*_):
+        raise OSError("no space")
+
+    model, before = adapted(), (finished / "adapter" / "adapter_model.safetensors").read_bytes()
+    monkeypatch.setattr(model, "save_pretrained", killed)
+    with pytest.raises(OSError):
+        training.save_adapter(model, finished / "adapter", SMOKE)
+    assert (finished / "adapter" / "adapter_model.safetensors").read_bytes() == before
