@@ -1,4 +1,4 @@
-"""Floor 0. One progress bar for all: a widget in a notebook that someone watches, plain text everywhere else."""
+"""One progress bar for all: a widget in a notebook that someone watches, plain text everywhere else."""
 
 import os
 import re

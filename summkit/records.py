@@ -103,7 +103,7 @@ def interval(value: float, low: float, high: float) -> dict:
 
 
 def portable(path, folder=".") -> str:
-    """`path` as a record may hold it: relative to `folder` with forward slashes, or its last name if it lies outside."""
+    """`path` as a record may hold it: relative to `folder` with forward slashes, or its last name if it is outside."""
     path, folder = Path(path).resolve(), Path(folder).resolve()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 

