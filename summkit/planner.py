@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from summkit import methods, models
 from summkit.errors import SummkitError, check_known
+from summkit.shapes import Shape, on_meta, shape_of
 
 COMPUTE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -49,60 +50,6 @@ class Plan:
     def rows(self) -> list[tuple[str, int, str]]:
         """The parts and their total, for a table."""
         return [*self.parts, ("total", self.total, "the sum of the parts, an upper bound")]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the arithmetic needs of a decoder. `linears`: (name, inputs, outputs, parent) of every linear layer but the head."""
-
-    layers: int
-    hidden: int
-    queries: int  # heads × head width
-    keys: int  # key-value heads × head width
-    heads: int
-    intermediate: int
-    vocabulary: int
-    norms: int  # as wide as the hidden state, in one block
-    gated: bool
-    activation: str
-    residual_dropout: bool
-    attention_dropout: bool
-    parameters: tuple[int, ...]
-    linears: tuple[tuple[str, int, int, str], ...]
-
-
-def known_config(name: str):
-    """The configuration of a model that the tutorial names, without the Hub. SummkitError for any other name."""
-    import transformers
-
-    check_known("configuration", name, KNOWN)
-    kind, values = KNOWN[name]
-    return getattr(transformers, kind)(**values)
-
-
-KNOWN = {
-    "microsoft/phi-2": ("PhiConfig", {
-        "vocab_size": 51200, "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "max_position_embeddings": 2048, "partial_rotary_factor": 0.4, "resid_pdrop": 0.1,
-        "hidden_act": "gelu_new", "bos_token_id": 50256, "eos_token_id": 50256,
-    }),
-    "gpt2": ("GPT2Config", {}),
-    "smollm2-135m-instruct": ("LlamaConfig", {
-        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-        "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192, "rope_theta": 100000.0,
-        "tie_word_embeddings": True,
-    }),
-}  # fmt: skip
-
-
-def on_meta(model):
-    """`model` (a known name, a configuration, or a model of which the configuration is taken) without any weights."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    config = known_config(model) if isinstance(model, str) else getattr(model, "config", model)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
 
 
 def plan(
@@ -182,33 +129,6 @@ def for_profile(profile, **overrides) -> dict:
     settings = {key: getattr(profile, key) for key in (*same, "gradient_checkpointing")}
     settings |= {"sequence_length": profile.max_length, "logits_tokens": profile.max_new_tokens}
     return settings | {"device": "cpu" if profile.compute_dtype == "float32" else "cuda"} | overrides
-
-
-def shape_of(meta) -> Shape:
-    """The shape of a dense causal decoder built by `on_meta`."""
-    import torch
-
-    config, head = meta.config, meta.get_output_embeddings()
-    linears = []
-    for path, module in meta.named_modules():
-        parent, _, name = path.rpartition(".")
-        if isinstance(module, torch.nn.Linear) and module is not head:
-            linears.append((name, *module.weight.shape[::-1], parent))
-        elif type(module).__name__ == "Conv1D":  # GPT-2's linear layer holds the transpose
-            linears.append((name, *module.weight.shape, parent))
-    hidden, layers, heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
-    width = getattr(config, "head_dim", None) or hidden // heads
-    norms = [m for m in meta.modules() if "Norm" in type(m).__name__ and tuple(m.weight.shape) == (hidden,)]
-    return Shape(
-        layers=layers, hidden=hidden, heads=heads, queries=heads * width,
-        keys=(getattr(config, "num_key_value_heads", None) or heads) * width,
-        intermediate=max(i for _, i, o, _ in linears if o == hidden), vocabulary=config.vocab_size,
-        norms=round(len(norms) / layers), gated=any("gate" in name for name, *_ in linears),
-        activation=getattr(config, "hidden_act", None) or getattr(config, "activation_function", ""),
-        residual_dropout=bool(getattr(config, "resid_pdrop", 0)),
-        attention_dropout=bool(getattr(config, "attention_dropout", 0) or getattr(config, "attn_pdrop", 0)),
-        parameters=tuple(p.numel() for p in meta.parameters()), linears=tuple(linears),
-    )  # fmt: skip
 
 
 def _saved(shape, chosen, rank, dropout, compute, device, length, batch) -> list[float]:

@@ -16,7 +16,7 @@ FLOORS = [
     {"profiles", "assets", "records", "meters", "facts"},
     {"data", "templates", "metrics"},
     {"features", "models"},
-    {"checkpoints", "methods"},
+    {"checkpoints", "methods", "shapes"},
     {"training", "generation", "planner"},
     {"evaluation", "distillation"},
     {"figures", "markup", "train", "widgets"},
