@@ -1,0 +1,146 @@
+"""The playground and its tables, with a summariser that only repeats: what is escaped, marked and said."""
+
+import time
+from html.parser import HTMLParser
+
+import pytest
+from IPython.display import HTML
+
+from summkit import widgets
+from summkit.errors import SummkitError
+from summkit.generation import Summary
+
+ARTICLE = "Ann Reed opened the bridge over the Marran on 3 March."
+
+
+class Fake:
+    """Answers with fixed sentences; remembers how it was asked."""
+
+    def __init__(self, base="Ann Reed opened a bridge.", adapted="Bob Stone opened 12 bridges.", cut=0):
+        self.answers, self.cut, self.asked = {True: base, False: adapted}, cut, []
+
+    def summarize(self, documents, decoding="greedy", base=False, seed=0):
+        if not documents[0].strip():
+            raise SummkitError("document 1: empty; there is no text to summarise")
+        self.asked.append((decoding, base))
+        return [Summary(self.answers[base], True, 9, self.cut)]
+
+
+class Reader(HTMLParser):
+    """What a browser would make of it: tags in order, balanced, and the text inside <mark>."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.marked = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.open.append(tag)
+        if tag == "mark":
+            self.marked.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if "mark" in self.open:
+            self.marked[-1] += text
+
+
+def test_text_is_escaped_before_the_marks_are_added():
+    shown = widgets.marked("<script>alert(1)</script> Zed & <b>Ann</b>", ARTICLE)
+    assert "<script" not in shown and "<b>" not in shown
+    assert "&lt;script&gt;" in shown and " &amp; " in shown
+    assert Reader(shown).marked == ["1", "Zed"]
+
+
+@pytest.mark.parametrize("key", ["id", "document", "reference", "base", "fine_tuned"])
+def test_no_cell_of_the_table_lets_markup_through(key):
+    evil = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
+    row = {"id": "1", "document": ARTICLE, "reference": "r", "base": "b", "fine_tuned": "f"} | {key: evil}
+    found = Reader(widgets.side_by_side([row]).data).tags
+    assert set(found) <= {"table", "thead", "tbody", "tr", "th", "td", "b", "p", "mark"}
+
+
+def test_only_what_the_article_lacks_is_marked():
+    shown = widgets.side_by_side([{"document": ARTICLE, "base": "Ann Reed, 3 March.", "fine_tuned": "Bob Stone, 12."}])
+    assert isinstance(shown, HTML)
+    assert Reader(shown.data).marked == ["Bob", "Stone", "12", "Marked"]
+
+
+def test_the_table_quotes_and_does_not_copy():
+    text = " ".join(f"w{n}" for n in range(100))
+    shown = widgets.side_by_side([{"id": "7", "document": text, "base": "x"}]).data
+    assert "w24" in shown and "w25" not in shown and "<b>7</b>" in shown
+    assert "reference" not in shown
+
+
+def test_no_script_and_no_style_sheet():
+    shown = widgets.playground(Fake()).data
+    assert "<script" not in shown and "<style" not in shown and "class=" not in shown
+
+
+@pytest.mark.parametrize("which, bases", [("both", [True, False]), ("base", [True]), ("adapter", [False])])
+def test_the_chosen_answers_and_no_other(which, bases):
+    fake = Fake(base="one answer", adapted="another answer")
+    shown = widgets.answer_html(fake, ARTICLE, which, "beam")
+    assert fake.asked == [("beam", base) for base in bases]
+    assert ("one answer" in shown, "another answer" in shown) == (True in bases, False in bases)
+
+
+def test_errors_are_shown_in_words():
+    shown = widgets.answer_html(Fake(), "  ")
+    assert "No summary" in shown and "no text to summarise" in shown
+    assert "its last 1,234 tokens were cut" in widgets.answer_html(Fake(cut=1234), ARTICLE)
+    assert "cut" not in widgets.answer_html(Fake(), ARTICLE)
+
+
+@pytest.mark.parametrize("text", ["word & <b>Name</b> 7 " * 50_000, "A" * 1_000_000, "Aa." * 333_000])
+def test_a_text_of_a_megabyte_is_shown_in_a_moment(text):
+    began = time.process_time()
+    shown = widgets.answer_html(Fake(), text)
+    assert time.process_time() - began < 10
+    assert len(shown) < 5_000
+
+
+def test_without_a_kernel_or_headless_it_is_plain_html(monkeypatch):
+    assert isinstance(widgets.playground(Fake()), HTML)  # no kernel in a test
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
+    monkeypatch.setenv("SUMMKIT_HEADLESS", "1")
+    assert isinstance(widgets.playground(Fake()), HTML)
+
+
+@pytest.fixture
+def live(monkeypatch):
+    """The playground as in a live notebook: (text area, model, decoding, button, answer)."""
+    monkeypatch.delenv("SUMMKIT_HEADLESS", raising=False)
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
+
+    def show(summarizer):
+        return widgets.playground(summarizer).children
+
+    return show
+
+
+def test_the_button_answers_with_what_was_chosen(live):
+    fake = Fake()
+    area, which, decoding, button, answer = live(fake)
+    area.value, which.value, decoding.value = ARTICLE, "adapter", "nucleus"
+    button.click()
+    assert fake.asked == [("nucleus", False)]
+    assert Reader(answer.value).marked[:3] == ["Bob", "Stone", "12"]
+    assert not button.disabled
+
+
+def test_the_button_says_what_went_wrong(live):
+    area, *_, button, answer = live(Fake())
+    area.value = ""
+    button.click()
+    assert "no text to summarise" in answer.value
+    area.value, broken = ARTICLE, Fake()
+    broken.summarize = lambda *_, **__: 1 / 0
+    area, *_, button, answer = live(broken)
+    button.click()
+    assert "ZeroDivisionError" in answer.value and not button.disabled
