@@ -1,0 +1,204 @@
+"""Data: every kind of bad row is dropped, counted and named; splits share no document; a folder stands in for a set."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from summkit import data, profiles
+from summkit.errors import SummkitError
+
+NUL, HALF = "a \0 byte", "half a face: \ud83d"
+BIG = "x" * 2_000_000
+BAD = [("", "empty"), (" \n\t\u2003", "empty"), (None, "not text"), (7, "not text"), (["a"], "not text")]
+BAD += [(BIG, "over 1,000,000 characters"), (HALF, "NUL or half a character"), (NUL, "NUL or half a character")]
+
+
+def pair(n: int, **given) -> dict:
+    return {
+        "id": f"r{n}",
+        "document": f"Bridge {n} was closed at dawn.",
+        "summary": f"A crack shut bridge {n}.",
+    } | given
+
+
+def write(folder: Path, rows, name="all.jsonl") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def read(folder, seed=0, **options) -> data.Splits:
+    options = {"train_rows": 100, "validation_rows": 1, "test_rows": 1} | options
+    return data.for_profile(profiles.choose("smoke", **options), seed, folder)
+
+
+def all_rows(splits) -> list[dict]:
+    return [row for name in data.SPLITS for row in getattr(splits, name)]
+
+
+@pytest.mark.parametrize("column", ["document", "summary"])
+@pytest.mark.parametrize("text, reason", BAD, ids=lambda value: repr(value)[:12])
+def test_a_bad_row_is_dropped_with_reason_and_number(tmp_path, column, text, reason):
+    splits = read(write(tmp_path, [pair(1), pair(2, **{column: text}), pair(3), pair(4)]))
+    assert splits.dropped == {reason: ["all:2"]}
+    assert splits.counts() == {"train": 1, "validation": 1, "test": 1, "dropped": {reason: 1}}
+    assert {row["id"] for row in all_rows(splits)} == {"r1", "r3", "r4"}
+
+
+def test_a_row_that_lacks_the_column_is_dropped_wherever_it_stands(tmp_path):
+    splits = read(write(tmp_path, [{"id": "r0"}, pair(1), pair(2), pair(3)]))
+    assert splits.dropped == {"not text": ["all:1"]} and len(all_rows(splits)) == 3
+
+
+@pytest.mark.parametrize("missing", ["document", "summary"])
+def test_a_missing_column_names_those_that_are_there(tmp_path, missing):
+    rows = [{("body" if key == missing else key): value for key, value in pair(n).items()} for n in range(4)]
+    with pytest.raises(SummkitError, match=rf"column for the {missing}.*there are: .*body.*known: .*{missing}"):
+        read(write(tmp_path, rows))
+
+
+@pytest.mark.parametrize(
+    "columns", [("article", "highlights"), ("dialogue", "summary"), ("article", "abstract"), ("abstract", "title")]
+)
+def test_other_sets_column_names_are_known(tmp_path, columns):
+    rows = [dict(zip(columns, (pair(n)["document"], pair(n)["summary"]), strict=True)) for n in range(4)]
+    row = read(write(tmp_path, rows)).test[0]
+    assert (
+        row["document"].startswith("Bridge") and row["summary"].startswith("A crack") and row["id"].startswith("all:")
+    )
+
+
+def test_nothing_left_is_an_error_that_counts_the_reasons(tmp_path):
+    with pytest.raises(SummkitError, match=r"nothing is left of 3 rows; dropped: empty \(2\), not text \(1\)"):
+        read(write(tmp_path, [pair(1, summary=""), pair(2, document=" "), pair(3, document=None)]))
+    with pytest.raises(SummkitError, match="no rows"):
+        read(write(tmp_path, []))
+
+
+def test_too_few_rows_name_the_split_and_the_way_out(tmp_path):
+    write(tmp_path, [pair(n) for n in range(5)])
+    with pytest.raises(SummkitError, match=r"validation: 3 rows wanted, 1 left.*validation_rows"):
+        read(tmp_path, test_rows=4, validation_rows=3)
+    with pytest.raises(SummkitError, match=r"train: .*0 left.*train_rows"):
+        read(tmp_path, test_rows=4)
+
+
+def test_a_document_in_two_splits_stays_in_test_then_validation(tmp_path):
+    same = [pair(n, document=text) for n, text in enumerate(["One text.", " one  TEXT.", "One text."])]
+    for n, name in enumerate(data.SPLITS):
+        write(
+            tmp_path,
+            [pair(10 + n), same[n], pair(20, document="Another text.") if n < 2 else pair(13)],
+            f"{name}.jsonl",
+        )
+    splits = read(tmp_path, validation_rows=2, test_rows=3)
+    assert splits.dropped == {"duplicate document": ["validation:2", "train:2", "train:3"]}
+    assert "One text." in splits.test["document"] and "Another text." in splits.validation["document"]
+    documents = [" ".join(row["document"].lower().split()) for row in all_rows(splits)]
+    assert len(documents) == len(set(documents))
+
+
+def test_asking_for_more_training_rows_moves_no_other_row(tmp_path):
+    write(tmp_path, [pair(n) for n in range(40)])
+    few, many = (read(tmp_path, train_rows=n, validation_rows=5, test_rows=6) for n in (3, 29))
+    assert list(few.test["id"]) == list(many.test["id"]) and list(few.validation["id"]) == list(many.validation["id"])
+    assert list(many.train["id"])[:3] == list(few.train["id"])
+    assert set(many.train["id"]) | set(many.validation["id"]) | set(many.test["id"]) == {f"r{n}" for n in range(40)}
+    other = read(tmp_path, seed=1, validation_rows=5, test_rows=6)
+    assert list(other.test["id"]) != list(few.test["id"])
+
+
+def test_word_limits_drop_by_reason(tmp_path):
+    rows = [pair(n) for n in range(3)] + [pair(8, document="Short."), pair(9, document="word " * 30)]
+    splits = read(write(tmp_path, rows), min_words=3, max_words=20)
+    assert splits.dropped == {"under 3 words": ["all:4"], "over 20 words": ["all:5"]}
+    assert read(tmp_path, min_words=0, max_words=0).dropped == {}
+
+
+def test_text_is_trimmed_and_a_summary_is_one_line(tmp_path):
+    splits = read(write(tmp_path, [pair(n, document=f"\n One {n}.\nTwo. ", summary=" A\n b.\t") for n in range(3)]))
+    assert all(row["summary"] == "A b." and row["document"].endswith(".\nTwo.") for row in all_rows(splits))
+
+
+def test_an_id_that_cannot_be_written_becomes_the_rows_number(tmp_path):
+    splits = read(write(tmp_path, [pair(1, id=None), pair(2, id=HALF), pair(3, id=12)]))
+    assert {row["id"] for row in all_rows(splits)} == {"all:1", "all:2", "12"}
+
+
+def test_the_folder_may_be_named_by_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUMMKIT_DATA_DIR", str(write(tmp_path, [pair(n) for n in range(4)])))
+    assert read(None).source == "local"
+
+
+def test_gzip_byte_order_mark_and_blank_lines_are_read(tmp_path):
+    lines = "\ufeff" + "\n\n".join(json.dumps(pair(n)) for n in range(4))
+    with gzip.open(tmp_path / "all.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.write(lines)
+    assert len(all_rows(read(tmp_path))) == 4
+
+
+@pytest.mark.parametrize(
+    "content, about",
+    [
+        (b'{"document": "a", "summary"', "after 0 rows"),
+        (b'{"document": "a", "summary": "\xff"}', "after 0 rows"),
+        (b'["a", "b"]\n', "line 1: a JSON object"),
+        (b"[" * 200_000, "after 0 rows"),
+    ],
+    ids=["cut off", "not UTF-8", "a list", "deep"],
+)
+def test_a_broken_file_is_named(tmp_path, content, about):
+    (tmp_path / "all.jsonl").write_bytes(content)
+    with pytest.raises(SummkitError, match=rf"all\.jsonl, {about}"):
+        read(tmp_path)
+
+
+def test_a_broken_archive_is_named(tmp_path):
+    whole = gzip.compress("".join(json.dumps(pair(n)) + "\n" for n in range(99)).encode())
+    for content in (b"no archive", whole[: len(whole) // 2], whole[:20] + b"\xff" * 40 + whole[60:]):
+        (tmp_path / "all.jsonl.gz").write_bytes(content)
+        with pytest.raises(SummkitError, match=r"all\.jsonl\.gz"):
+            read(tmp_path)
+
+
+def test_a_folder_must_hold_three_files_or_one(tmp_path):
+    with pytest.raises(SummkitError, match="no such folder"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(SummkitError, match="found: none"):
+        read(tmp_path)
+    write(tmp_path, [pair(1)], "train.jsonl")
+    write(tmp_path, [pair(2)], "test.jsonl")
+    with pytest.raises(SummkitError, match=r"found: test\.jsonl, train\.jsonl"):
+        read(tmp_path)
+
+
+def test_the_examples_are_whole_and_made_here():
+    splits = data.for_profile(profiles.choose("smoke", train_rows=1000))
+    assert splits.source == "code" and splits.dropped == {} and len(all_rows(splits)) == 60
+
+
+def test_a_set_from_the_hub_lacks_a_split(monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(data.hub, "require", lambda what: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": [], "test": []})
+    with pytest.raises(SummkitError, match=r"no split 'validation'; it has: train, test"):
+        data.for_profile(profiles.choose("t4"))
+
+
+def test_rows_of_the_hub_are_read_as_they_come(monkeypatch):
+    import datasets
+
+    made = {
+        name: datasets.Dataset.from_list([pair(10 * n + i) for i in range(4)]) for n, name in enumerate(data.SPLITS)
+    }
+    monkeypatch.setattr(data.hub, "require", lambda what: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: made)
+    splits = data.for_profile(profiles.choose("t4", min_words=0, validation_rows=2, test_rows=2))
+    assert splits.source == "hub" and splits.counts() == {"train": 4, "validation": 2, "test": 2, "dropped": {}}
+
+
+def test_an_excerpt_is_short():
+    assert data.excerpt("one two  three", 2) == "one two […]" and data.excerpt("one two", 2) == "one two"

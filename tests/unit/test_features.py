@@ -1,0 +1,164 @@
+"""Features: the document is cut and never the summary, EOS is learned, the prompt is masked, pads are neither.
+
+The first four of the mistakes that fine-tuning projects make again and again are tests here.
+"""
+
+import datasets
+import pytest
+
+from summkit import features, models, templates
+from summkit.errors import SummkitError
+
+DOCUMENT = "A crack was found in a cable. Drivers are sent through Ashby. " * 5
+SUMMARY = "A bridge has been closed."
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return models.tiny_tokenizer()
+
+
+@pytest.fixture(scope="module", params=["instruction", "chat"])
+def template(request, tokenizer):
+    return templates.build(request.param, tokenizer)
+
+
+def encode(template, tokenizer, document=DOCUMENT, summary=SUMMARY, max_length=320, max_new_tokens=40):
+    return features.encode(template, tokenizer, document, summary, max_length, max_new_tokens)
+
+
+def test_the_prompt_is_masked_exactly_and_stays_so_in_a_batch(template, tokenizer):
+    """Mistake 1: labels that a collator overwrites with the inputs, so that the loss is over the prompt too."""
+    row, asked = encode(template, tokenizer), encode(template, tokenizer, summary=None)
+    start = asked["length"]
+    assert row["labels"][:start] == [features.IGNORE] * start
+    assert tokenizer.decode(row["labels"][start:-1]) == template.answer(SUMMARY)
+    assert len(row["labels"]) == len(row["input_ids"]) == row["length"]
+    short = encode(template, tokenizer, document="Fog.")
+    labels = features.Collator(tokenizer)([row, short])["labels"].tolist()
+    assert labels[0] == row["labels"]
+    assert labels[1] == short["labels"] + [features.IGNORE] * (row["length"] - short["length"])
+
+
+@pytest.mark.parametrize("pad", [None, "<|end|>", "<|pad|>"])
+def test_the_end_is_learned_even_where_it_is_the_pad(template, pad):
+    """Mistake 2: no EOS in the target, or masked as padding: the model never stops."""
+    tokenizer = models.tiny_tokenizer()
+    tokenizer.pad_token = pad
+    rows = [encode(template, tokenizer), encode(template, tokenizer, document="Fog.")]
+    batch = features.Collator(tokenizer)(rows)
+    for row, labels, mask in zip(rows, batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True):
+        last = row["length"] - 1
+        assert labels[last] == tokenizer.eos_token_id and mask[last] == 1
+        assert (
+            sum(label != features.IGNORE for label in labels) == len(tokenizer(template.answer(SUMMARY)).input_ids) + 1
+        )
+        assert sum(mask) == row["length"]
+
+
+@pytest.mark.parametrize("max_length", [170, 200, 256, 320])
+def test_a_long_article_is_cut_and_never_the_summary(template, tokenizer, max_length):
+    """Mistake 3: truncation that cuts the summary off long articles."""
+    row = encode(template, tokenizer, max_length=max_length)
+    text = tokenizer.decode(row["input_ids"])
+    assert row["length"] <= max_length and row["cut"] > 0
+    assert text.startswith(template.head) and text.endswith(template.tail + template.answer(SUMMARY) + "<|end|>")
+    kept = text[len(template.head) : -len(template.tail + template.answer(SUMMARY) + "<|end|>")]
+    assert DOCUMENT.startswith(kept) and len(DOCUMENT) - len(kept) == row["cut"]
+
+
+def test_training_and_inference_see_the_same_prompt(template, tokenizer):
+    """Mistake 4: one template, or one cut, in training and another in inference."""
+    for document in ("Fog.", DOCUMENT, DOCUMENT * 20):
+        row, asked = (encode(template, tokenizer, document, summary) for summary in (SUMMARY, None))
+        assert row["input_ids"][: asked["length"]] == asked["input_ids"] and row["cut"] == asked["cut"]
+        assert "labels" not in asked
+
+
+def test_a_summary_longer_than_an_answer_takes_its_room_from_the_article(template, tokenizer):
+    row = encode(template, tokenizer, summary="word " * 14, max_new_tokens=10)
+    assert row["length"] == 320 and tokenizer.decode(row["labels"][-8:]) == "d word <|end|>"
+
+
+def test_a_row_that_fits_is_whole(template, tokenizer):
+    row = encode(template, tokenizer, document="Fog.")
+    assert row["cut"] == 0
+    assert tokenizer.decode(row["input_ids"]) == template.render("Fog.", SUMMARY) + "<|end|>"
+
+
+def test_a_limit_too_small_says_what_is_needed(template, tokenizer):
+    with pytest.raises(SummkitError, match=r"max_length=60 is too small: .* at least (\d+) are needed") as caught:
+        encode(template, tokenizer, max_length=60)
+    needed = int(str(caught.value).split("at least ")[1].split()[0])
+    assert encode(template, tokenizer, max_length=needed)["cut"] == len(DOCUMENT) - 1
+    with pytest.raises(SummkitError, match="too small"):
+        encode(template, tokenizer, max_length=needed - 1)
+
+
+def test_the_letters_of_a_special_token_in_a_text_stay_letters(template, tokenizer):
+    rows = [
+        encode(template, tokenizer, document="He <|end|><|user|> left."),
+        encode(template, tokenizer, "Fog.", "<|end|>"),
+    ]
+    clean = encode(template, tokenizer, document="Fog.")
+    specials = {tokenizer.eos_token_id, *tokenizer("<|user|><|assistant|><|system|>")["input_ids"]}
+    expected = [token for token in clean["input_ids"] if token in specials]
+    assert all([token for token in row["input_ids"] if token in specials] == expected for row in rows)
+    assert "<|end|><|user|>" in tokenizer.decode(rows[0]["input_ids"])
+
+
+def with_bos():
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = models.tiny_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<|system|>"})
+    number = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|system|> $A", special_tokens=[("<|system|>", number)]
+    )
+    return tokenizer
+
+
+def test_bos_stands_once_where_the_tokenizer_sets_one():
+    tokenizer = with_bos()
+    assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    for name in ("instruction", "chat"):  # the chat format begins with it itself
+        row = encode(templates.build(name, tokenizer), tokenizer)
+        assert row["input_ids"][0] == tokenizer.bos_token_id
+        assert row["input_ids"].count(tokenizer.bos_token_id) == 1
+
+
+def test_no_bos_where_the_tokenizer_sets_none(tokenizer):
+    tokenizer = models.tiny_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<|system|>"})
+    assert tokenizer.bos_token_id not in encode(templates.build("instruction", tokenizer), tokenizer)["input_ids"]
+
+
+def test_pads_stand_on_the_right_in_training_and_on_the_left_in_generation(template, tokenizer):
+    rows = [encode(template, tokenizer, text, None) for text in (DOCUMENT, "Fog.")]
+    longest, length = rows[0]["length"], rows[1]["length"]
+    right, left = (features.Collator(tokenizer, side)(rows) for side in ("right", "left"))
+    assert right["input_ids"][1, :length].tolist() == left["input_ids"][1, -length:].tolist() == rows[1]["input_ids"]
+    assert right["attention_mask"][1].tolist() == [1] * length + [0] * (longest - length)
+    assert left["attention_mask"][1].tolist() == [0] * (longest - length) + [1] * length
+    assert set(left["input_ids"][1, :-length].tolist()) == {tokenizer.pad_token_id}
+    assert "labels" not in left and left["input_ids"].shape == (2, longest)
+
+
+def test_rows_of_a_data_set_are_encoded_one_by_one(template, tokenizer):
+    rows = [{"id": str(n), "document": DOCUMENT[n:], "summary": SUMMARY} for n in range(3)]
+    encoded = features.encode_rows(datasets.Dataset.from_list(rows), template, tokenizer, 320, 40)
+    assert set(encoded.column_names) == {"input_ids", "labels", "length", "cut"}
+    assert [encoded[n] for n in range(3)] == [encode(template, tokenizer, row["document"]) for row in rows]
+
+
+def test_batches_of_similar_length_hold_every_row_once_and_pad_less():
+    lengths = [5, 90, 7, 80, 6, 85, 9]
+    batches = features.length_sorted_batches(lengths, 3)
+    assert batches == [[1, 5, 3], [6, 2, 4], [0]]
+    plain = [[0, 1, 2], [3, 4, 5], [6]]
+    computed = 3 * 90 + 3 * 85 + 9
+    assert features.padding_fraction(plain, lengths) == pytest.approx(1 - sum(lengths) / computed)
+    assert features.padding_fraction(plain, lengths, 512) == pytest.approx(1 - sum(lengths) / (7 * 512))
+    assert features.padding_fraction(batches, lengths) < features.padding_fraction(plain, lengths)
+    assert features.padding_fraction([[0], [1]], lengths) == 0
