@@ -1,0 +1,29 @@
+"""What every test run needs, notebooks included: no network, no progress bars, and the profile smoke for cells.
+
+It stands at the top because nbval is pointed at the chapters' folders, and kernels inherit this environment.
+"""
+
+import os
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
+
+def pytest_configure(config):
+    if config.getoption("nbval_lax", False) or config.getoption("nbval", False):
+        os.environ.setdefault("SUMMKIT_PROFILE", "smoke")
+        os.environ.setdefault("SUMMKIT_HEADLESS", "1")
+    else:
+        # Not for kernels: they draw into the notebook.
+        os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.hookimpl
+def pytest_collectstart(collector):
+    """Warnings on stderr differ from machine to machine: nbval must not compare them."""
+    if hasattr(collector, "skip_compare"):
+        collector.skip_compare += ("stderr",)
