@@ -77,7 +77,7 @@ def _summarize_options(parser) -> None:
 
 
 def _doctor(options) -> None:
-    from summkit import assets, planner, profiles
+    from summkit import assets, planner, profiles, shapes
 
     machine, profile = profiles.hardware(), profiles.choose()
     print(f"machine: {machine.name}, {(machine.memory_bytes or 0) / 1e9:.1f} GB of memory to compute in")
@@ -85,10 +85,10 @@ def _doctor(options) -> None:
     for name, asset in assets.ASSETS.items():
         state = "in the cache" if assets.is_cached(name) else f"not fetched yet ({asset.bytes / 1e6:.0f} MB)"
         print(f"{name}: {state}", flush=True)
-    print("training would take, at most:")
+    print("training would take, by plan:")
     for known in profiles.PROFILES.values():
-        if known.model in planner.KNOWN:
-            need = planner.plan(planner.known_config(known.model), **planner.for_profile(known)).total
+        if known.model in shapes.KNOWN:
+            need = planner.plan(shapes.known_config(known.model), **planner.for_profile(known)).total
             fits = "fits" if need <= (machine.memory_bytes or 0) else "does not fit"
             print(f"  {known.name:5} {known.model}, batches of {known.batch_size}: {need / 1e9:.1f} GB, {fits}")
 

@@ -85,7 +85,8 @@ def run(names, profile="auto", out=None, parameters: dict | None = None, resume=
     chosen = [known[name] for name in dict.fromkeys(names)]
     for name in parameters:  # papermill only warns of an unknown one; a typo must not run for hours
         check_known("parameter", name, sorted(frozenset().union(*(stage.parameters for stage in chosen))))
-    dial = profiles.choose(parameters.pop("PROFILE", None) or profile)
+    profile = parameters.pop("PROFILE", None) or profile
+    dial = profiles.choose(profile)
     data_dir = train.data_folder(parameters.pop("DATA_DIR", None) or data_dir)
     folder = Path(out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{dial.name}").absolute()
     todo = [stage for stage in chosen if not (resume and _is_done(folder, stage, dial))]
@@ -101,7 +102,7 @@ def run(names, profile="auto", out=None, parameters: dict | None = None, resume=
         print(f"{at}: {stage.title}{minutes}", flush=True)
         wanted = parameters | ({"RESUME": True} if resume else {})
         given = {key: value for key, value in wanted.items() if key in stage.parameters}
-        _execute(stage, folder, dial.name, given, data_dir)
+        _execute(stage, folder, profile, given, data_dir)
     return folder
 
 
@@ -162,9 +163,11 @@ def _execute(stage: Stage, folder: Path, profile: str, parameters: dict, data_di
         raise SummkitError(f"cannot make the run folder {place}: {error.strerror}; choose another with --out") from None
     target, started = place / stage.notebook.name, time.monotonic()
     where = {"SUMMKIT_DATA_DIR": data_dir} if data_dir else {}
+    # With auto the notebook picks for itself, and says in its own words why.
+    where |= {"SUMMKIT_PROFILE": profile} if profile != "auto" else {}
     here = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONPATH": here}
-    with _environment(SUMMKIT_PROFILE=profile, SUMMKIT_RUN_DIR=str(folder), SUMMKIT_HEADLESS="1", **quiet, **where):
+    with _environment(SUMMKIT_RUN_DIR=str(folder), SUMMKIT_HEADLESS="1", **quiet, **where):
         try:
             _papermill(stage, target, parameters)
         except KeyboardInterrupt:
@@ -178,19 +181,17 @@ def _execute(stage: Stage, folder: Path, profile: str, parameters: dict, data_di
 
 def _papermill(stage: Stage, target: Path, parameters: dict) -> None:
     import papermill
-    import zmq
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     line = progress.Line(f"    {stage.name}, cell")
-    # Encrypted where it can be: else each kernel warns that it is not.
-    safe = "auto" if zmq.has("curve") else "disabled"
-    manager = Config({"KernelManager": {"shutdown_wait_time": STOP_SECONDS, "transport_encryption": safe}})
+    patient = Config({"KernelManager": {"shutdown_wait_time": STOP_SECONDS}})
+    hushed = ["--log-level=50"]  # the kernel's own notes: it shows a traceback of itself for every Ctrl-C
     kept = f"\nthe notebook up to there: {records.portable(target)}"
     try:
         papermill.execute_notebook(
-            str(stage.notebook), str(target), parameters, kernel_name="python3", language="python", config=manager,
-            cwd=str(stage.notebook.parent), stderr_file=line,
+            str(stage.notebook), str(target), parameters, kernel_name="python3", language="python",
+            cwd=str(stage.notebook.parent), config=patient, extra_arguments=hushed, stderr_file=line,
             progress_bar={"file": line.cells, "bar_format": "{n_fmt}/{total_fmt}"},
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
