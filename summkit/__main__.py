@@ -159,14 +159,14 @@ def _text(content: bytes, name: str) -> str:
 
 
 def _report(options) -> None:
-    from summkit import batch, reports
+    from summkit import batch, progress, reports
 
     runs = [Path(name).parent if name.endswith(".json") else Path(name) for name in options.runs]
     for run in runs:  # all are looked at before anything is written
         reports.records.read_record(run / "run.json")
     for run in runs:
         page = reports.publish(run, batch.root()) if options.publish else reports.write_report(run, run / "REPORT")
-        print(reports.near(page))
+        print(progress.near(page))
     if len(runs) > 1:
         print(reports.comparison(runs))
 

@@ -166,12 +166,14 @@ def _execute(stage: Stage, folder: Path, profile: str, parameters: dict, data_di
     # With auto the notebook picks for itself, and says in its own words why.
     where |= {"SUMMKIT_PROFILE": profile} if profile != "auto" else {}
     here = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
-    quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONPATH": here}
+    line = progress.Line(stage.name)
+    bars = {"TQDM_NCOLS": os.environ.get("TQDM_NCOLS", str(line.room())), "TQDM_NROWS": "20"}
+    quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONPATH": here} | bars
     with _environment(SUMMKIT_RUN_DIR=str(folder), SUMMKIT_HEADLESS="1", **quiet, **where):
         try:
-            _papermill(stage, target, parameters)
+            _papermill(stage, target, parameters, line)
         except KeyboardInterrupt:
-            way = f"--out {records.portable(folder)} --profile {profile} --resume"
+            way = f"--out {progress.near(folder)} --profile {profile} --resume"
             raise KeyboardInterrupt(f"interrupted in {stage.name}; `run STAGE… {way}` goes on from there") from None
         finally:
             if target.is_file():
@@ -179,15 +181,14 @@ def _execute(stage: Stage, folder: Path, profile: str, parameters: dict, data_di
     print(f"    done in {(time.monotonic() - started) / 60:.1f} min", flush=True)
 
 
-def _papermill(stage: Stage, target: Path, parameters: dict) -> None:
+def _papermill(stage: Stage, target: Path, parameters: dict, line: progress.Line) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
-    line = progress.Line(f"    {stage.name}, cell")
     patient = Config({"KernelManager": {"shutdown_wait_time": STOP_SECONDS}})
     hushed = ["--log-level=50"]  # the kernel's own notes: it shows a traceback of itself for every Ctrl-C
-    kept = f"\nthe notebook up to there: {records.portable(target)}"
+    kept = f"\nthe notebook up to there: {progress.near(target)}"
     try:
         papermill.execute_notebook(
             str(stage.notebook), str(target), parameters, kernel_name="python3", language="python",

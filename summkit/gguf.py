@@ -1,6 +1,7 @@
 """Floor 0. From the embedded model's GGUF file to a folder that `from_pretrained` loads, checked before it is kept."""
 
 import contextlib
+import functools
 import io
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def convert(gguf: Path, folder: Path, parameters: int) -> None:
     import torch
     import transformers
 
-    with _quiet(transformers):
+    with _quiet(transformers), _read_once():
         where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "local_files_only": True}
         tokenizer = _tokenizer(transformers.AutoTokenizer.from_pretrained(**where))
         model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
@@ -42,6 +43,19 @@ def _quiet(transformers):
     finally:
         if shown:
             bars.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _read_once():
+    """transformers reads the file for the tokenizer, the configuration and the weights; a third of that is enough."""
+    import gguf
+
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = functools.cache(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
 
 
 def _tokenizer(tokenizer):

@@ -9,7 +9,7 @@ import re
 from summkit import evaluation
 
 _NAMES = {"lead1": "lead-1", "lead3": "lead-3", "zero_shot": "zero-shot", "fine_tuned": "fine-tuned",
-          "laps": "seconds by part"}  # fmt: skip
+          "laps": "seconds by part", "nf4_error": "NF4 error"}  # fmt: skip
 
 
 def is_single(value) -> bool:

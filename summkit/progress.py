@@ -8,11 +8,18 @@ import threading
 import time
 import types
 from contextlib import contextmanager
+from pathlib import Path
 
 
 def headless() -> bool:
     """Whether nobody can use a widget here: `summkit run` and the notebook checks say so with SUMMKIT_HEADLESS=1."""
     return bool(os.environ.get("SUMMKIT_HEADLESS"))
+
+
+def near(path) -> str:
+    """`path` for people: from the caller's folder where it lies inside it, else whole."""
+    whole = Path(path).resolve()
+    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
 def bar(*args, **settings):
@@ -64,6 +71,9 @@ def quiet_libraries() -> None:
         "Could not find a config",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
+    logging.getLogger("transformers.trainer_utils").addFilter(
+        lambda record: "mtime may not be reliable" not in str(record.msg)  # checkpoints are then sorted by number: fine
+    )
     # LLM.int8() says at every layer and batch that it casts what it multiplies to fp16.
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(
         lambda record: "MatMul8bitLt" not in str(record.msg)
@@ -95,6 +105,10 @@ class Line:
             else:
                 self.text += piece
         self._draw()
+
+    def room(self) -> int:
+        """Columns that are left for the bar of a cell. Its own guess, the whole terminal, would be cut at the right."""
+        return max(40, shutil.get_terminal_size().columns - len(self.title) - len(" 99/99 · ") - 1)
 
     def flush(self) -> None:
         self.stream.flush()

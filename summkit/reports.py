@@ -8,6 +8,7 @@ from pathlib import Path
 
 from summkit import evaluation, markup, records
 from summkit.errors import SummkitError
+from summkit.progress import near
 
 MARKS = re.compile(r"(<!-- result: [^\n]*-->\n).*?(<!-- end of result -->)", re.DOTALL)
 # Measure of a difference → factor, and what a difference is counted in.
@@ -25,20 +26,25 @@ ELSEWHERE = ("differences", "examples", "scored_on")  # details that have a plac
 def publish(run: Path, repository: Path) -> Path:
     """Put a run's executed notebook and report where the repository keeps them: what is committed comes from here.
 
-    A run with a fine-tuned model also fills the README between its two marks.
+    A stage keeps them in its folder, a study beside the others (notebooks/NAME.ipynb, notebooks/REPORT/NAME/). A
+    stage with a fine-tuned model also fills the README between its two marks.
     """
     record = records.read_record(run / "run.json")
     place = repository / record["stage"]
-    pairs = [(path, place / "NOTEBOOK" / path.name) for path in run.glob("*.ipynb")]
+    study = place.parent == repository / "notebooks"
+    books = place.parent if study else place / "NOTEBOOK"
+    report = books / "REPORT" / place.name if study else place / "REPORT"
+    pairs = [(path, books / path.name) for path in run.glob(f"{place.name}.ipynb" if study else "*.ipynb")]
     if not pairs or not all(kept.is_file() for _, kept in pairs):
         raise SummkitError(f"{near(run)}: a run of {record['stage']!r}, of which the repository keeps no such notebook")
-    page = write_report(run, place / "REPORT")
+    page = write_report(run, report)
     for notebook, kept in pairs:
         shutil.copy(notebook, kept)
     readme = repository / "README.md"
-    if "fine_tuned" in record["scores"] and readme.is_file():
+    if "fine_tuned" in record["scores"] and readme.is_file() and not study:
         made = f"{_score_section(record)}\n\n{_took_line([record])}\n"
-        readme.write_text(MARKS.sub(lambda found: found[1] + made + found[2], readme.read_text(encoding="utf-8")))
+        page_with = MARKS.sub(lambda found: found[1] + made + found[2], readme.read_text(encoding="utf-8"))
+        readme.write_text(page_with, encoding="utf-8")
     return page
 
 
@@ -130,12 +136,6 @@ def closing(folder: Path, names: list[str]) -> str:
     tables = [_final_table(record) for record in found.values() if "fine_tuned" in record["scores"]]
     took_line = _took_line(list(found.values()))
     return "\n".join(["", *tables, took_line, f"run folder: {near(folder)}", f"report: {near(folder / 'README.md')}"])
-
-
-def near(path: Path) -> str:
-    """`path` from the caller's folder where it lies inside it, else whole."""
-    whole = Path(path).resolve()
-    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
 def _took_line(found: list[dict]) -> str:

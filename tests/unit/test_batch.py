@@ -1,0 +1,212 @@
+"""Notebooks run unattended: what is refused before anything runs, what is kept, cleaned and said, what goes on."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from summkit import batch, records
+from summkit.errors import SummkitError
+
+PACKAGE = Path(__file__).parents[2]
+PARAMETERS = 'PROFILE = "auto"\nSEED = 0  # a comment with two == in it\nSIZE: int = 3\nRESUME = False'
+WORK = """
+import sys, warnings
+from IPython.display import HTML, display
+from tqdm import tqdm
+from summkit import profiles, records
+print("one")
+for _ in tqdm(range(2)):
+    print("two")
+print("a note", file=sys.stderr)
+display({"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "bar"}, raw=True)
+display(HTML("<b>kept</b>"))
+"""
+WRITE = """
+record = records.new_record(STAGE, profiles.choose(PROFILE), SEED)
+records.fill(record, "run", wall_seconds=1.5)
+records.fill(record, "details", resumed=RESUME, size=SIZE)
+records.write_record(record, records.run_folder(STAGE) / "run.json")
+print("recorded")
+"""
+
+
+def notebook(path: Path, stage: str, cells, parameters: str = PARAMETERS) -> Path:
+    """A notebook of the house's form: metadata, a parameters cell, then `cells` with ids cell-0, cell-1, …"""
+    made = nbformat.v4.new_notebook()
+    about = {"stage": stage, "title": f"Title of {stage}", "goal": "A goal", "minutes": {"smoke": 0.1, "cpu": 2}}
+    made.metadata = {"summkit": about, "kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    made.cells = [nbformat.v4.new_code_cell(parameters, id="parameters", metadata={"tags": ["parameters"]})]
+    made.cells += [nbformat.v4.new_code_cell(source.strip(), id=f"cell-{n}") for n, source in enumerate(cells)]
+    path.parent.mkdir(parents=True)
+    nbformat.write(made, path)
+    return path
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository of two stages, task8 and task9/deep, with the caller in an empty folder beside it."""
+    place = tmp_path / "repository"
+    (place / "summkit").mkdir(parents=True)
+    for name in ("task9/deep", "task8"):
+        stage = f"STAGE = {name!r}"
+        notebook(place / name / "NOTEBOOK" / f"{name[:5]}.ipynb", name, [WORK, stage, WRITE])
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("SUMMKIT_ROOT", str(place))
+    for key in ("SUMMKIT_PROFILE", "SUMMKIT_RUN_DIR", "SUMMKIT_DATA_DIR"):
+        monkeypatch.delenv(key, raising=False)
+    return place
+
+
+def start(*arguments: str, **settings):
+    """`python -m summkit …` as a process of its own group."""
+    given = os.environ | {"PYTHONPATH": str(PACKAGE)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "summkit", *arguments], env=given, start_new_session=True, **settings
+    )
+
+
+def test_the_stages_are_found_from_any_folder_inside(repository, monkeypatch):
+    monkeypatch.delenv("SUMMKIT_ROOT")
+    monkeypatch.chdir(repository / "task9" / "deep")
+    assert batch.root() == repository
+    assert list(batch.stages()) == ["task8", "task9/deep"]
+    assert batch.stages()["task8"].parameters == {"PROFILE", "SEED", "SIZE", "RESUME"}
+    (repository / "task8" / "NOTEBOOK" / "task8.ipynb").write_text("{")
+    with pytest.raises(SummkitError, match="task8.ipynb is not a whole notebook"):
+        batch.stages()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"names": ["task8", "task7"]}, "unknown stage 'task7'; known: task8, task9/deep"),
+        ({"names": ["task8"], "profile": "big"}, "unknown profile 'big'; known: auto, cpu, gpu, smoke, t4"),
+        (
+            {"names": ["task8"], "parameters": {"SIZES": 1}},
+            "unknown parameter 'SIZES'; known: PROFILE, RESUME, SEED, SI",
+        ),
+        ({"names": ["task8"], "resume": True}, "--resume needs --out"),
+        ({"names": ["task8"], "resume": True, "out": "nothing"}, "--resume needs --out"),
+        ({"names": ["task8"], "profile": "smoke", "data_dir": "nothing"}, "data folder nothing: no such folder"),
+        ({"names": ["task8"], "profile": "smoke", "out": "file/in"}, "cannot make the run folder"),
+    ],
+)
+def test_a_wrong_call_is_refused_before_anything_runs(repository, call, said):
+    Path("file").write_text("")
+    with pytest.raises(SummkitError, match=said.replace("(", r"\(")):
+        batch.run(**call)
+    assert os.listdir() == ["file"]
+
+
+def test_two_stages_run_are_cleaned_and_resumed(repository, capsys):
+    before = dict(os.environ)
+    folder = batch.run(["task8", "task9/deep"], "smoke", "out", {"SIZE": 7, "SEED": 4})
+    assert folder == Path("out").absolute() and dict(os.environ) == before
+    record = records.read_record("out/task9/deep/run.json")
+    assert (record["profile"], record["seed"], record["details"]) == ("smoke", 4, {"resumed": False, "size": 7})
+    said = capsys.readouterr()
+    assert "[1/2] task8: Title of task8, about 0.1 min" in said.out and "[2/2] task9/deep" in said.out
+    assert "a note" in said.err and "frozen" not in said.err and "Warning" not in said.err
+
+    made = nbformat.read("out/task8/task8.ipynb", as_version=4)
+    text = Path("out/task8/task8.ipynb").read_text(encoding="utf-8")
+    assert str(repository.parent) not in text and "papermill" not in text.replace("injected-parameters", "")
+    assert set(made.metadata) == {"summkit", "kernelspec", "language_info"}
+    work = next(cell for cell in made.cells if cell.id == "cell-0")
+    assert [output.get("name", output.output_type) for output in work.outputs] == ["stdout", "display_data"]
+    assert work.outputs[0].text == "one\ntwo\ntwo\n" and work.outputs[1].data["text/html"] == "<b>kept</b>"
+
+    Path("out/task9/deep/run.json").unlink()
+    kept = Path("out/task8/run.json").stat().st_mtime_ns
+    with pytest.raises(SummkitError, match="task8 was run here with profile 'smoke'"):
+        batch.run(["task8"], "cpu", "out", resume=True)
+    batch.run(["task8", "task9/deep"], "smoke", "out", resume=True)
+    assert Path("out/task8/run.json").stat().st_mtime_ns == kept
+    assert records.read_record("out/task9/deep/run.json")["details"]["resumed"] is True
+    assert "task8: has its record, left as it is" in capsys.readouterr().out
+
+
+def test_a_cell_that_fails(repository, capsys):
+    path = repository / "task8" / "NOTEBOOK" / "task8.ipynb"
+    made = nbformat.read(path, as_version=4)
+    made.cells[2].source = "raise ValueError('no <b>room</b>')"
+    nbformat.write(made, path)
+    place = Path("out/task8")
+    place.mkdir(parents=True)
+    (place / "run.json").write_text("of an earlier run")
+    with pytest.raises(batch.RunFailed) as failed:
+        batch.run(["task8", "task9/deep"], "smoke", "out")
+    assert str(failed.value) == (
+        "task8 failed in cell [3] (cell-1): ValueError: no <b>room</b>\nthe notebook up to there: out/task8/task8.ipynb"
+    )
+    kept = nbformat.read(place / "task8.ipynb", as_version=4)
+    assert any(cell.get("outputs") and cell.outputs[0].output_type == "error" for cell in kept.cells)
+    assert not (place / "run.json").exists() and not Path("out/task9").exists()
+
+
+SLOW = """
+import time
+from pathlib import Path
+from tqdm import tqdm
+try:
+    for step in tqdm(range(2000), desc="training"):
+        time.sleep(0.02)
+except KeyboardInterrupt:
+    time.sleep(4)  # the step that was begun, and saving
+    Path(PLACE).write_text("adapter")
+"""
+
+
+def test_progress_is_seen_while_a_cell_runs_and_ctrl_c_lets_it_save(repository, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    saved = repository.parent / "adapter"
+    notebook(repository / "task1" / "NOTEBOOK" / "slow.ipynb", "task1", [f"PLACE = {str(saved)!r}", SLOW])
+    ours, theirs = pty.openpty()
+    process = start("run", "task1", "--profile", "smoke", "--out", "out", stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        seen = _read_until(ours, "training:  ", seconds=300)  # the bar of a cell that is not over
+        assert process.poll() is None and "task1 1/3 · training: " in seen
+        assert "\n" not in seen[seen.rindex("task1 0/3") :], "the bars share one line"
+        os.killpg(process.pid, signal.SIGINT)
+        seen += _read_until(ours, None, seconds=300)
+        assert process.wait(30) == 130
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "summkit: interrupted in task1; `run STAGE… --out out --profile smoke --resume` goes on" in seen
+    assert "s/it]" in seen or "it/s]" in seen, "the bar fits into the line with its rate"
+    assert "Traceback" not in seen and "Task " not in seen
+    assert saved.read_text() == "adapter", "the cell was given the time to save"
+    assert Path("out/task1/slow.ipynb").is_file()
+
+
+def _read_until(terminal: int, text: str | None, seconds: float) -> str:
+    """What a terminal shows until `text` is there, or until its program ends (None)."""
+    seen, end = "", time.monotonic() + seconds
+    while time.monotonic() < end and (text is None or text not in seen):
+        if select.select([terminal], [], [], 0.5)[0]:
+            try:
+                seen += os.read(terminal, 65536).decode(errors="replace")
+            except OSError:  # Linux' way to say that the other end is closed
+                break
+    return seen
+
+
+def test_clean_leaves_a_committed_notebook_as_it_is(tmp_path):
+    for path in PACKAGE.glob("task*/**/NOTEBOOK/*.ipynb"):
+        copy = tmp_path / path.name
+        copy.write_bytes(path.read_bytes())
+        batch.clean(copy)
+        assert set(json.loads(copy.read_text())["metadata"]) == {"summkit", "kernelspec", "language_info"}
+        assert not list(tmp_path.glob("*.part"))

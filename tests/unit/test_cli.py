@@ -1,0 +1,155 @@
+"""The command line as a user meets it: exit codes, messages without a traceback, and training without a notebook."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from summkit import profiles
+from summkit.__main__ import main
+from summkit.errors import SummkitError
+
+PACKAGE = Path(__file__).parents[2]
+ARTICLE = "The bridge over the Marran was closed on Monday. A crack was found in a cable. Drivers go through Ashby."
+
+
+def call(*arguments: str, stdin: str | bytes = "", check: int | None = 0, **environment: str):
+    """Run `python -m summkit …` and return (stdout, stderr); nothing it does may end in a traceback."""
+    given = os.environ | {"PYTHONPATH": str(PACKAGE)} | environment
+    content = stdin if isinstance(stdin, bytes) else stdin.encode()
+    done = subprocess.run(
+        [sys.executable, "-m", "summkit", *arguments], input=content, env=given, capture_output=True, timeout=600
+    )
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert "Traceback" not in err and done.returncode == check, err
+    return out, err
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The message with which a wrong call is refused, exit code 2."""
+    assert main(list(arguments)) == 2
+    said = capsys.readouterr()
+    assert said.out == "" or said.out.startswith("profile ")
+    return said.err
+
+
+def test_help_answers_at_once():
+    code = "import sys, time\nfrom summkit.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print(time.process_time(), {'torch', 'papermill', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE, check=True)
+    seconds, loaded = done.stdout.splitlines()[-1].split(maxsplit=1)
+    assert loaded == "set()" and float(seconds) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("A=1", 1), ("A=1e-4", 1e-4), ("A=x=y", "x=y"), ("A=true", True), ("A=None", None), ("A=", ""), ("A='2'", "2")],
+)
+def test_a_parameter_is_read_as_a_literal(text, value):
+    from summkit.__main__ import _parameter
+
+    assert _parameter(text) == ("A", value)
+    for wrong in ("A", "=1", "A B=1"):
+        with pytest.raises(SummkitError, match="NAME=VALUE is needed"):
+            _parameter(wrong)
+
+
+def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SUMMKIT_ROOT", str(PACKAGE))
+    assert "task1/xsum, task2, task3" in refused(capsys, "run", "task9")
+    assert "unknown parameter 'SEEED'; known: " in refused(capsys, "run", "task2", "-p", "SEEED=1")
+    assert "cannot read the run record none/run.json" in refused(capsys, "report", "none")
+    Path("empty.txt").write_text(" \n")
+    Path("binary").write_bytes(b"\xff\xfe\x00\x01")
+    Path("nul.txt").write_text("a\0b")
+    ask = ("summarize", "--adapter", "none")
+    assert "empty.txt: empty; there is no text" in refused(capsys, *ask, "empty.txt")
+    assert "gone.txt: No such file" in refused(capsys, *ask, "gone.txt")
+    assert "binary: not a text in UTF-8" in refused(capsys, *ask, "binary")
+    assert "nul.txt: NUL or half a character" in refused(capsys, *ask, "nul.txt")
+    assert ".: Is a directory" in refused(capsys, *ask, ".")
+    assert "unknown decoding 'best'" in refused(capsys, *ask, "--decoding", "best")
+    Path("good.txt").write_text(ARTICLE)
+    assert "adapter none: no such folder" in refused(capsys, *ask, "good.txt")
+    assert os.listdir() != [] and not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "a JSON object is needed"),
+        ('{"profile": "huge"}', "unknown profile 'huge'"),
+        ('{"profile": "smoke", "learning_rat": 1}', "unknown option 'learning_rat'; known: alpha, batch_size"),
+        ('{"profile": "smoke", "learning_rate": "fast"}', "learning_rate='fast': float is needed, not str"),
+        ('{"profile": "smoke", "learning_rate": -1}', "learning_rate=-1: a number above 0"),
+        ('{"profile": "smoke", "train_rows": 2.5}', "train_rows=2.5: int | None is needed, not float"),
+        ('{"profile": "smoke", "batch_size": true}', "batch_size=True: int is needed, not bool"),
+        ('{"profile": "smoke", "seed": "x"}', "seed='x' is of the wrong kind"),
+        ('{"profile": "smoke", "out": 3}', "out=3 is of the wrong kind"),
+        ('{"profile": "smoke", "data_dir": "gone"}', "data folder gone: no such folder"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(capsys, tmp_path, monkeypatch, config, said):
+    monkeypatch.chdir(tmp_path)
+    Path("c.json").write_text(config)
+    assert said in refused(capsys, "train", "c.json")
+    assert os.listdir() == ["c.json"]
+    assert "gone.json: No such file" in refused(capsys, "train", "gone.json")
+
+
+def test_every_profile_passes_its_own_checks():
+    for name in profiles.PROFILES:
+        assert profiles.choose(name, learning_rate=1).learning_rate == 1  # a whole number will do
+
+
+def test_train_stop_resume_and_summarize(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
+    config = {"profile": "smoke", "out": "mine", "epochs": 4, "max_length": 240, "evaluations_per_epoch": 1}
+    Path("c.json").write_text(json.dumps(config | {"patience": 99}))
+    given = os.environ | {"PYTHONPATH": str(PACKAGE)}
+    command = [sys.executable, "-m", "summkit", "train", "c.json"]
+    process = subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        end = time.monotonic() + 300
+        while not Path("mine/checkpoint-6/complete.json").is_file() and time.monotonic() < end:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = (text.decode() for text in process.communicate(timeout=300))
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "Traceback" not in err
+    assert "summkit: interrupted: the adapter so far is in mine/adapter; --resume goes on from there" in err
+    assert "interrupted at step" in out and Path("mine/adapter/adapter_model.safetensors").is_file()
+    stopped = json.loads(Path("mine/run.json").read_text())["training"]
+    assert stopped["interrupted"] and 6 <= stopped["steps"] < 24
+
+    out, err = call("train", "c.json", "--resume")
+    done = json.loads(Path("mine/run.json").read_text())
+    assert done["training"]["steps"] == 24 and done["training"]["resumed_from"].startswith("checkpoint-")
+    assert done["stage"] == "train" and done["model"]["footprint_bytes"] > 0 and out.endswith("record: mine\n")
+
+    Path("a.txt").write_text(ARTICLE * 10)
+    Path("b.txt").write_text(ARTICLE)
+    ask = ("summarize", "--adapter", "mine/adapter")
+    out, err = call(*ask, "a.txt", "b.txt")
+    assert out.count("\n") == 2 and out.endswith("\n")
+    assert err.startswith("a.txt: too long for the model, its last ") and "Warning" not in err
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    given = os.environ | {"PYTHONPATH": str(PACKAGE)}
+    done = subprocess.run(
+        [sys.executable, "-m", "summkit", "list"], env=given, cwd=PACKAGE, stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -1,0 +1,197 @@
+"""Reports are made from records alone: what they say, what they escape, what they refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from summkit import markup, progress, records, reports
+from summkit.errors import SummkitError
+
+EVIL = "<script>x</script> *bold* [a](b) | `c`\nd"
+
+
+def interval(mean, low, high):
+    return {"mean": mean, "low": low, "high": high}
+
+
+def entry(rouge1: float, n: int = 64, **more) -> dict:
+    shares = {key: interval(0.5, 0.4, 0.6) for key in ("support", "novel_1grams", "novel_2grams")}
+    rouge = {key: interval(rouge1, rouge1 - 2, rouge1 + 2) for key in records.ROUGE}
+    return rouge | shares | {"words": interval(20.25, 19, 21), "ended_by_eos": 0.75, "n": n} | more
+
+
+def make_run(folder: Path, stage: str, details=None, scores=None, figures=(), **sections) -> Path:
+    record = records.new_record(stage, "cpu", 0)
+    for section, values in sections.items():
+        records.fill(record, section, **values)
+    records.fill(record, "run", wall_seconds=500.0)
+    records.fill(record, "scores", **(scores or {}))
+    records.fill(record, "details", **(details or {}))
+    for name in figures:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"png")
+    record["figures"] = list(figures)
+    records.write_record(record, folder / "run.json")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The run of a task3 with everything in its record, at out/task3 of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    d = {"difference": 9.31, "low": 6.14, "high": 12.4}
+    unknown = {"difference": None, "low": None, "high": None}
+    differences = {
+        "fine_tuned_minus_lead1": {
+            "rouge1": d, "rouge2": {"difference": 0.4, "low": -0.83, "high": 1.7}, "support": unknown,
+        },
+        "fine_tuned_minus_zero_shot": {
+            "support": {"difference": -0.12, "low": -0.19, "high": -0.05},
+            "words": {"difference": -3.1, "low": -4, "high": -2},
+        },
+    }  # fmt: skip
+    details = {
+        "differences": differences, "decodings": {"greedy": {"seconds": 3.0, **entry(25, 12)}},
+        "merge_losses": {"nf4 + adapter": 2.31415, "merged": 2.3101}, "reference_support": interval(0.4, 0.3, 0.5),
+        "examples": [{"id": "1", "reference": EVIL, "zero_shot": "word " * 30, "fine_tuned": "A\x1b[31m short one."}],
+        "failures": [{"id": 7, "why": EVIL}, {"id": 8, "cut": True}], "rows": 12345, "nested": {"a": {"b": {"c": 1.5}}},
+        "names": ["a_b", "c"], "nothing": None, "empty": {},
+    }  # fmt: skip
+    scores = {"lead1": entry(16.8), "lead3": entry(15.0), "zero_shot": entry(19.1), "fine_tuned": entry(26.1)}
+    return make_run(
+        Path("out/task3"), "task3", details, scores, ["figures/scores.png"],
+        model={"id": "a/model_x", "quantization": "nf4", "parameters": 1000, "trainable": 10, "footprint_bytes": 5e6},
+        data={"id": "xsum-sample", "source": "embedded", "train": 215, "test": 64, "dropped": {"empty": 2}},
+        training={"steps": 54, "seconds": 200.0, "tokens": 60000, "padding_fraction": 0.0123, "eval_loss": 2.7},
+        resources={"peak_rss_bytes": 3.2e9, "energy_kwh": 0.0123, "energy_is_estimate": True},
+    )  # fmt: skip
+
+
+def test_a_page_says_what_got_better_and_what_got_worse(run):
+    page = reports.markdown(records.read_record(run / "run.json"))
+    for said in (
+        "# task3: report of a run", "rows: 215 train, 64 test. Rows dropped: empty 2.", "Model a/model\\_x (nf4).",
+        "| fine-tuned | 26.1 [24.1, 28.1]", "n = 64 test rows; in brackets 95 % intervals",
+        "- fine-tuned is **above** lead-1 by 9.3 [6.1, 12.4] ROUGE-1 points",
+        "- fine-tuned and lead-1, ROUGE-2 points: these rows cannot tell, +0.4 [-0.8, +1.7]",
+        "- fine-tuned is **below** zero-shot by 12.0 [5.0, 19.0] percentage points of names and numbers that the",
+        "- fine-tuned is **shorter than** zero-shot by 3.1 [2.0, 4.0] words", "![scores](figures/scores.png)",
+        "| greedy | 25.0 [23.0, 27.0]", "| nf4 + adapter | 2.314 |", "| reference support | 0.4 [0.3, 0.5] |",
+        "| rows | 12,345 |", "## Failures", "| 2 | 8 | – | yes |", "| a | c 1.5 |", "| names | a\\_b, c |",
+        "© BBC, quoted.", "| time | 8.3 min |", "| peak memory | 3.2 GB |", "| energy | 12 Wh (an estimate",
+        "54 steps in 3.3 min, 60,000 tokens, best validation loss 2.700", "| trained | 10 of 1,000 parameters |",
+    ):  # fmt: skip
+        assert said in page, said
+    assert "None" not in page and "nan" not in page and "<script>" not in page
+    assert "&lt;script&gt;x&lt;/script&gt; \\*bold\\* \\[a\\](b) \\| \\`c\\` d" in page
+    blocks = [block for block in page.split("\n\n") if block.strip()]
+    pairs = zip(blocks, [*blocks[1:], "#"], strict=True)
+    assert not [a for a, b in pairs if a.startswith("#") and b.startswith("#")], "a heading with nothing under it"
+
+
+def test_a_record_of_few_sections_has_no_empty_headings(tmp_path):
+    page = reports.markdown(records.read_record(make_run(tmp_path, "task2") / "run.json"))
+    assert [line for line in page.splitlines() if line.startswith("#")] == [
+        "# task2: report of a run",
+        "## What it took",
+    ]
+    scores = {"lead1": entry(12, 8)}
+    made = make_run(tmp_path, "task1/xsum", {"scored_on": "validation", "lengths": {"words": 1.5}}, scores)
+    page = reports.markdown(records.read_record(made / "run.json"))
+    assert "n = 8 validation rows" in page and "## Lengths" in page and "Differences" not in page
+
+
+def test_closing_shows_table_summaries_and_cost(run, monkeypatch):
+    make_run(Path("out/task2"), "task2", resources={"peak_rss_bytes": 4e9})
+    monkeypatch.setenv("COLUMNS", "79")
+    text = reports.closing(Path("out").absolute(), ["task2", "task3"])
+    for said in ("ROUGE-Lsum", "fine-tuned  26.1 [24.1, 28.1]", "n = 64 test rows", "Time 16.7 min, peak memory 4.0 GB",
+                 "energy 12 Wh (an estimate", "run folder: out\n", "report: out/README.md"):  # fmt: skip
+        assert said in text, said
+    beside = text[text.index("reference  ") : text.index("Time")].splitlines()
+    assert beside[0].split() == ["reference", "zero-shot", "fine-tuned"] and max(map(len, beside)) <= 79
+    assert len(beside) > 5 and "\x1b" not in text
+    assert "![scores](task3/figures/scores.png)" in Path("out/README.md").read_text()
+
+
+def test_write_report_and_publish(run, tmp_path):
+    page = reports.write_report(run, run / "REPORT")
+    assert {path.name for path in page.parent.iterdir()} == {"README.md", "run.json", "figures"}
+    repository = tmp_path / "repository"
+    with pytest.raises(
+        SummkitError, match="out/task3: a run of 'task3', of which the repository keeps no such notebook"
+    ):
+        reports.publish(run, repository)
+    kept = repository / "task3" / "NOTEBOOK" / "task_3.ipynb"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("old")
+    (run / "task_3.ipynb").write_text("executed")
+    (repository / "README.md").write_text("a\n<!-- result: made by it -->\nold\n<!-- end of result -->\nb\n")
+    reports.publish(run, repository)
+    assert kept.read_text() == "executed"
+    assert (repository / "task3/REPORT/figures/scores.png").is_file()
+    readme = (repository / "README.md").read_text()
+    assert readme.startswith("a\n<!-- result") and readme.endswith("<!-- end of result -->\nb\n")
+    assert "| fine-tuned | 26.1" in readme and "Time 8.3 min" in readme and "old" not in readme
+
+
+def test_several_runs_in_one_table(run):
+    make_run(Path("other"), "task3", scores={"fine_tuned": entry(20, 32)})
+    table = reports.comparison([run, Path("other")]).splitlines()
+    assert table[0].startswith("| system | n | ROUGE-1") and len(table) == 7
+    assert table[-1].startswith("| other: task3, cpu, seed 0, fine-tuned | 32 | 20.0")
+    assert reports.comparison([make_run(Path("none"), "task2")]) == "none of these runs has scores to compare"
+
+
+@pytest.mark.parametrize("broken", ["missing", "half", "wrong", "figure", "outside"])
+def test_a_broken_record_is_named_and_nothing_is_lost(run, broken):
+    (run / "REPORT").mkdir()
+    (run / "REPORT" / "README.md").write_text("earlier")
+    record = json.loads((run / "run.json").read_text())
+    record["scores"]["lead1"] = "none" if broken == "wrong" else record["scores"]["lead1"]
+    record["figures"] = {"figure": ["figures/no.png"], "outside": ["../../secret.png"]}.get(broken, record["figures"])
+    Path("secret.png").write_text("")
+    (run / "run.json").write_text(json.dumps(record)[: 99 if broken == "half" else None])
+    if broken == "missing":
+        (run / "run.json").unlink()
+    with pytest.raises(SummkitError, match=r"out/task3/run\.json"):
+        reports.write_report(run, run / "REPORT")
+    assert (run / "REPORT" / "README.md").read_text() == "earlier"
+
+
+def test_numbers_have_the_digits_that_say_something():
+    values = {3: "3", 12345.678: "12,346", 0.123456: "0.123", 1.23456: "1.235", 2e-5: "2e-05", -0.5: "-0.5"}
+    assert {value: markup.number(value) for value in values} == values
+
+
+class Screen:
+    def __init__(self, live):
+        self.live, self.text = live, ""
+
+    def isatty(self):
+        return self.live
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_two_bars_share_one_line_and_messages_stay(live, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    screen = Screen(live)
+    line = progress.Line("task3, cell", screen)
+    line.cells.write("\r3/45   ")
+    for text in ("\rtraining:  50%|", "#####     | 1/2 [00:01<00:01]", "\n\rinner: 10%|# | 1/9 [00:01<00:09]\x1b[A"):
+        line.write(text)
+    line.write("\r" + " " * 30 + "\r")
+    line.write("a warn")
+    line.write("ing\n\rdone: 100%|##| 2/2 [00:02<00:00]\n")
+    line.close()
+    shown = screen.text.split("\x1b[K")
+    assert "a warning\n" in screen.text and screen.text.count("\n") == 2 and "done: 100%|##| 2/2" in screen.text
+    assert ("\rtask3, cell 3/45 · training:  50%|#####" in shown) is live
+    assert all(len(part.strip("\r")) < 40 for part in shown if "\n" not in part)
