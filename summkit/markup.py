@@ -8,8 +8,7 @@ import re
 
 from summkit import evaluation
 
-_NAMES = {"lead1": "lead-1", "lead3": "lead-3", "zero_shot": "zero-shot", "fine_tuned": "fine-tuned",
-          "laps": "seconds by part", "nf4_error": "NF4 error"}  # fmt: skip
+_NAMES = {"zero_shot": "zero-shot", "fine_tuned": "fine-tuned", "laps": "seconds by part", "nf4_error": "NF4 error"}
 
 
 def is_single(value) -> bool:
@@ -82,4 +81,4 @@ def plain(value) -> str:
 
 def name(key) -> str:
     """A key of the record as a person would write it."""
-    return _NAMES.get(key) or plain(str(key).replace("_", " "))
+    return _NAMES.get(key) or re.sub(r"^lead(\d+)$", r"lead-\1", plain(str(key).replace("_", " ")))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit import evaluation, records, reports
+from summkit import records, reports
 
 ROOT = Path(__file__).parents[2]
 REPORTS = {stage: ROOT / stage / "REPORT" for stage in ("task1/xsum", "task2", "task3")}
@@ -38,8 +38,8 @@ def test_the_result_reaches_what_was_tried_by_hand_on_enough_rows(result):
     scores = result["scores"]["fine_tuned"]
     assert scores["n"] >= 64 and set(result["scores"]) >= {"lead1", "lead3", "zero_shot", "fine_tuned"}
     by_hand = {"rouge1": 25.7, "rouge2": 6.2, "rougeL": 20.1}  # fp32 LoRA, 176 rows, 32 test rows
-    assert {key: scores[key]["high"] >= value for key, value in by_hand.items()} == dict.fromkeys(by_hand, True)
-    assert scores["ended_by_eos"] > 0.9 > 0.5 > result["scores"]["zero_shot"]["ended_by_eos"]
+    assert {key: scores[key]["mean"] >= value for key, value in by_hand.items()} == dict.fromkeys(by_hand, True)
+    assert scores["ended_by_eos"] > 0.95 > result["scores"]["zero_shot"]["ended_by_eos"] + 0.2
 
 
 def test_the_run_was_the_one_that_is_described(result):
@@ -49,8 +49,9 @@ def test_the_run_was_the_one_that_is_described(result):
 
 
 def test_the_readme_shows_the_records_table(result):
-    table = evaluation.markdown_table(evaluation.score_table(result["scores"]).iloc[:, :5])
-    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in reports.markdown(result).split("## Differences")[0].splitlines() if line.startswith("|")]
+    assert len(rows) == 6 and all(row in shown for row in rows)
 
 
 @pytest.mark.parametrize("stage", REPORTS)
