@@ -93,7 +93,7 @@ def hardware() -> Hardware:
     """Look at the machine. Imports torch only where an NVIDIA driver is present."""
     import psutil
 
-    if os.path.exists("/proc/driver/nvidia") or os.path.exists("/dev/nvidia0") or os.name == "nt":
+    if os.name == "nt" or any(map(os.path.exists, ("/proc/driver/nvidia", "/dev/nvidia0", "/dev/dxg"))):  # dxg: WSL
         import torch
 
         if torch.cuda.is_available():

@@ -111,7 +111,7 @@ def _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     trainer = _trainer_class()(
-        counts=counts, model=model, args=_arguments(profile, len(train), seed, out_dir),
+        counts=counts, model=model, args=_arguments(profile, len(train), seed, out_dir, model.device.type == "cpu"),
         train_dataset=train, eval_dataset=validation,
         data_collator=features.Collator(tokenizer), processing_class=tokenizer,
         callbacks=[EarlyStoppingCallback(profile.patience), *_callbacks(counts, made_with, on_log)],
@@ -149,12 +149,12 @@ def _trainer_class():
     return SummaryTrainer
 
 
-def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path):
+def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path, on_cpu: bool):
     from transformers import TrainingArguments
 
     steps = math.ceil(rows / (profile.batch_size * profile.gradient_accumulation))
     between = max(1, math.ceil(steps / profile.evaluations_per_epoch))
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(out_dir), num_train_epochs=profile.epochs, learning_rate=profile.learning_rate,
         per_device_train_batch_size=profile.batch_size, per_device_eval_batch_size=profile.batch_size,
         gradient_accumulation_steps=profile.gradient_accumulation, optim=profile.optimizer,
@@ -164,7 +164,11 @@ def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path):
         eval_strategy="steps", eval_steps=between, save_strategy="steps", save_steps=between, save_total_limit=2,
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, logging_steps=1,
         seed=seed, data_seed=seed, report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
+        use_cpu=on_cpu,  # a Mac's GPU would be taken otherwise, for weights that lie on the CPU
     )  # fmt: skip
+    # One process, one GPU: of Kaggle's two, Trainer would take both by DataParallel, which breaks 4-bit weights.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _callbacks(counts: dict, made_with: dict, on_log) -> list:
