@@ -129,7 +129,7 @@ BROKEN = [
     ("paths", source(CODE, 'open("/tmp/x")')),
     ("paths", output(name="stdout", text="saved to /root/out")),
     ("paths", output(name="stdout", text=r"saved to C:\Users\me")),
-    ("paths", output(data={"text/plain": "PosixPath('/work/x')"})),
+    ("paths", output(data={"text/plain": "PosixPath('/mnt/x')"})),
     ("debris", output(name="stdout", text="a\rb")),
     ("debris", output(name="stderr", text="50%|#####     | 5/10")),
     ("svg", output(data={"image/svg+xml": "<svg/>"})),
