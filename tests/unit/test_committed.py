@@ -54,6 +54,12 @@ def test_the_readme_shows_the_records_table(result):
     assert len(rows) == 6 and all(row in shown for row in rows)
 
 
+def test_the_three_stages_took_what_the_readme_says():
+    seconds = sum(records.read_record(folder / "run.json")["wall_seconds"] for folder in REPORTS.values())
+    assert seconds < 12 * 60
+    assert f"together took {seconds / 60:.0f} minutes" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("stage", REPORTS)
 def test_the_committed_notebook_is_of_that_run(stage):
     (path,) = (ROOT / stage / "NOTEBOOK").glob("*.ipynb")
