@@ -270,7 +270,9 @@ def kernel(book):
             yield f"cell {number}: metadata {key} was left in it"
 
 
-_PATHS = re.compile(r"(?<![\w.:/~-])/(?:mnt|srv|opt|work|workspace|content|root|home|tmp|Users)(?![\w-])|[A-Za-z]:\\+Users|site-packages")
+_PATHS = re.compile(
+    r"(?<![\w.:/~-])/(?:mnt|srv|opt|work|workspace|content|root|home|tmp|Users)(?![\w-])|[A-Za-z]:\\+Users|site-packages"
+)
 
 
 def paths(book):
