@@ -1,8 +1,15 @@
 """Fixtures that several test files use."""
 
+import signal
+
 import pytest
 
 from tests.hub import LocalHub
+
+
+def hear_ctrl_c() -> None:
+    """For `preexec_fn` of a child that is to be interrupted: what a shell runs in the background is deaf to SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture

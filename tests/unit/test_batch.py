@@ -15,6 +15,7 @@ import pytest
 
 from summkit import batch, records
 from summkit.errors import SummkitError
+from tests.conftest import hear_ctrl_c
 
 PACKAGE = Path(__file__).parents[2]
 PARAMETERS = 'PROFILE = "auto"\nSEED = 0  # a comment with two == in it\nSIZE: int = 3\nRESUME = False'
@@ -71,7 +72,11 @@ def start(*arguments: str, **settings):
     """`python -m summkit …` as a process of its own group."""
     given = os.environ | {"PYTHONPATH": str(PACKAGE)}
     return subprocess.Popen(
-        [sys.executable, "-m", "summkit", *arguments], env=given, start_new_session=True, **settings
+        [sys.executable, "-m", "summkit", *arguments],
+        env=given,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,
+        **settings,
     )
 
 

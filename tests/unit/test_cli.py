@@ -13,6 +13,7 @@ import pytest
 from summkit import profiles
 from summkit.__main__ import main
 from summkit.errors import SummkitError
+from tests.conftest import hear_ctrl_c
 
 PACKAGE = Path(__file__).parents[2]
 ARTICLE = "The bridge over the Marran was closed on Monday. A crack was found in a cable. Drivers go through Ashby."
@@ -116,7 +117,8 @@ def test_train_stop_resume_and_summarize(tmp_path, monkeypatch):
     Path("c.json").write_text(json.dumps(config | {"patience": 99}))
     given = os.environ | {"PYTHONPATH": str(PACKAGE)}
     command = [sys.executable, "-m", "summkit", "train", "c.json"]
-    process = subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, env=given, preexec_fn=hear_ctrl_c, **pipes)
     try:
         end = time.monotonic() + 300
         while not Path("mine/checkpoint-6/complete.json").is_file() and time.monotonic() < end:
