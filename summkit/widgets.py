@@ -86,7 +86,7 @@ def playground(summarizer, text: str = EXAMPLE):
 def _controls(summarizer, text: str):
     import ipywidgets
 
-    wide = {"width": "100%"}
+    wide = {"width": "98%"}
     area = ipywidgets.Textarea(text, layout={**wide, "height": "12em"}, placeholder="Paste a text here")
     which = ipywidgets.ToggleButtons(options=["base", "adapter", "both"], value="both", description="Model")
     decoding = ipywidgets.Dropdown(options=list(DECODINGS), description="Decoding")
