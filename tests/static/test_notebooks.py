@@ -127,7 +127,7 @@ BROKEN = [
     ("kernel", lambda nb: nb.cells[CODE].metadata.update(execution={"started": "x"})),
     ("paths", source(WHY, "See /home/me/notes.")),
     ("paths", source(CODE, 'open("/tmp/x")')),
-    ("paths", output(name="stdout", text="saved to /root/out")),
+    ("paths", output(name="stdout", text="saved to /Users/me/out")),
     ("paths", output(name="stdout", text=r"saved to C:\Users\me")),
     ("paths", output(data={"text/plain": "PosixPath('/mnt/x')"})),
     ("debris", output(name="stdout", text="a\rb")),
