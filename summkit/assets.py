@@ -52,12 +52,6 @@ _ALL = (
 ASSETS = {asset.name: asset for asset in _ALL}
 
 
-def describe() -> list[dict]:
-    """Name, package, version, licence, megabytes and content of every asset, for tables."""
-    keys = ("name", "package", "version", "licence", "about")
-    return [{key: getattr(a, key) for key in keys} | {"megabytes": round(a.bytes / 1e6)} for a in ASSETS.values()]
-
-
 def cache_dir() -> Path:
     """SUMMKIT_CACHE, else `summkit` in XDG_CACHE_HOME, else ~/.cache/summkit. The folder need not exist."""
     if os.environ.get("SUMMKIT_CACHE"):

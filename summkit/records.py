@@ -97,11 +97,6 @@ def fill(record: dict, section: str, **values) -> dict:
     return record
 
 
-def interval(value: float, low: float, high: float) -> dict:
-    """A score with its 95 % interval, as the record holds it (ROUGE: 0-100)."""
-    return {"value": value, "low": low, "high": high}
-
-
 def portable(path, folder=".") -> str:
     """`path` as a record may hold it: relative to `folder` with forward slashes, or its last name if it is outside."""
     path, folder = Path(path).resolve(), Path(folder).resolve()

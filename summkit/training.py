@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from summkit import checkpoints, features, models, progress
-from summkit.checkpoints import last_whole_checkpoint, save_adapter, save_settings
+from summkit.checkpoints import last_whole_checkpoint, save_adapter
 from summkit.profiles import Profile
 
-__all__ = ["FitResult", "fit", "last_whole_checkpoint", "mean_loss", "save_adapter", "save_settings", "summary_loss"]
+__all__ = ["FitResult", "fit", "last_whole_checkpoint", "mean_loss", "save_adapter", "summary_loss"]
 
 
 @dataclass

@@ -280,7 +280,6 @@ def test_unknown_names_list_the_known_ones(cache):
 def test_every_asset_is_pinned_and_described():
     for asset in assets.ASSETS.values():
         assert len(asset.sha256) == 64 and asset.bytes > 1e6 and asset.licence and asset.about
-    assert [row["name"] for row in assets.describe()] == list(assets.ASSETS)
 
 
 def test_a_conversion_happens_once_and_a_failed_one_leaves_nothing(toy, cache, monkeypatch):

@@ -43,7 +43,7 @@ def test_environment_imports_none_of_what_it_reports():
 def test_write_and_read_give_the_same_record_back(record, tmp_path):
     records.fill(record, "run", wall_seconds=1.5)
     records.fill(record, "data", id="examples", dropped={"empty": 2})
-    records.fill(record, "scores", lead1={"rouge1": records.interval(16.8, 14.0, 19.5), "n": 64})
+    records.fill(record, "scores", lead1={"rouge1": {"mean": 16.8, "low": 14.0, "high": 19.5}, "n": 64})
     path = records.write_record(record, tmp_path / "run" / "run.json")
     assert records.read_record(path) == record
     assert tuple(json.loads(path.read_text())) == records.ORDER
