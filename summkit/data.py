@@ -48,11 +48,11 @@ def for_profile(profile: Profile, seed: int = 0, data_dir: str | Path | None = N
     Raises SummkitError where a column is missing or too few rows are left.
     """
     data_dir = data_dir or os.environ.get("SUMMKIT_DATA_DIR")
-    raw, source = (_read_folder(Path(data_dir)), "local") if data_dir else _read_known(profile.dataset)
+    raw, source = (read_folder(Path(data_dir)), "local") if data_dir else _read_known(profile.dataset)
     dropped: dict[str, list[str]] = {}
     clean = {name: _clean(rows, name, profile, dropped) for name, rows in raw.items()}
-    _drop_duplicates(clean, dropped)
-    return _to_splits(_cut(clean, profile, seed), source, dropped)
+    drop_duplicates(clean, dropped)
+    return Splits(**to_datasets(deal(clean, profile, seed)), source=source, dropped=dropped)
 
 
 def usable(document, summary) -> str | None:
@@ -96,24 +96,29 @@ def _read_known(name: str) -> tuple[dict[str, list[dict]], str]:
         return {"all": read_jsonl(Path(__file__).with_name("examples.jsonl"))}, "code"
     if name in assets.ASSETS:
         return {"all": read_jsonl(assets.fetch(name))}, "embedded"
-    return _read_hub(name), "hub"
+    return read_hub(name, dict(zip(SPLITS, SPLITS, strict=True))), "hub"
 
 
-def _read_hub(name: str) -> dict[str, list[dict]]:
+def read_hub(name: str, splits: dict[str, str], config: str | None = None) -> dict[str, list[dict]]:
+    """The rows of a set of the Hub; `splits` maps our names of splits to the set's own.
+
+    Raises SummkitError where the Hub, the set or one of the splits is not there.
+    """
     import datasets
 
     hub.require(f"data set {name}")
     try:
-        loaded = datasets.load_dataset(name)
+        loaded = datasets.load_dataset(name, config)
     except (OSError, ValueError, RuntimeError) as error:
         raise SummkitError(f"data set {name} could not be read from the Hub: {error}") from None
-    missing = [split for split in SPLITS if split not in loaded]
+    missing = [split for split in splits.values() if split not in loaded]
     if missing:
         raise SummkitError(f"data set {name} has no split {missing[0]!r}; it has: {', '.join(loaded)}")
-    return {split: loaded[split] for split in SPLITS}
+    return {split: loaded[theirs] for split, theirs in splits.items()}
 
 
-def _read_folder(folder: Path) -> dict[str, list[dict]]:
+def read_folder(folder: Path) -> dict[str, list[dict]]:
+    """Rows of a folder's train/validation/test.jsonl (or .jsonl.gz) by split, or of its one file, as {"all": rows}."""
     if not folder.is_dir():
         raise SummkitError(f"data folder {folder}: no such folder")
     paths = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
@@ -170,14 +175,19 @@ def _length_reason(document: str, profile: Profile) -> str | None:
     return f"over {profile.max_words} words" if profile.max_words and words > profile.max_words else None
 
 
-def _drop_duplicates(clean: dict[str, list[dict]], dropped: dict) -> None:
+def text_key(row: dict) -> bytes:
+    """The same for texts that differ in case and space alone. The Hub's XSum is half a gigabyte of text: a digest."""
+    words = " ".join(f"{row['document']}\n{row.get('second', '')}".lower().split())
+    return hashlib.blake2b(words.encode(), digest_size=16).digest()
+
+
+def drop_duplicates(clean: dict[str, list[dict]], dropped: dict) -> None:
     """A document counts once, and where it is in two splits, test keeps it, then validation."""
     seen = set()
     for split in reversed(list(clean)):
         kept = []
         for row in clean[split]:
-            words = " ".join(row["document"].lower().split())
-            key = hashlib.blake2b(words.encode(), digest_size=16).digest()  # the Hub's XSum is half a gigabyte of text
+            key = text_key(row)
             if key in seen:
                 dropped.setdefault("duplicate document", []).append(row["where"])
             else:
@@ -186,12 +196,15 @@ def _drop_duplicates(clean: dict[str, list[dict]], dropped: dict) -> None:
         clean[split] = kept
 
 
-def _cut(clean: dict[str, list[dict]], profile: Profile, seed: int) -> dict[str, list[dict]]:
-    """Rows by split. One pool is dealt test first, so that asking for more rows to train on moves no test row."""
+def deal(clean: dict[str, list[dict]], profile: Profile, seed: int) -> dict[str, list[dict]]:
+    """Rows by split, as many as the profile says, drawn with `seed`; a split that the set lacks is taken from train.
+
+    One pool is dealt test first, so that asking for more rows to train on moves no test row.
+    """
     wanted = {"test": profile.test_rows, "validation": profile.validation_rows, "train": profile.train_rows}
     dealt, pools = {}, {name: random.Random(seed).sample(rows, len(rows)) for name, rows in clean.items()}
     for split, number in wanted.items():
-        pool = pools.get("all", pools.get(split))
+        pool = pools["all"] if "all" in pools else pools.get(split, pools["train"])
         dealt[split], pool[:] = pool[:number], pool[number:] if number else []
         if not dealt[split] or (split != "train" and len(dealt[split]) < number):
             raise SummkitError(
@@ -201,13 +214,14 @@ def _cut(clean: dict[str, list[dict]], profile: Profile, seed: int) -> dict[str,
     return dealt
 
 
-def _to_splits(rows: dict[str, list[dict]], source: str, dropped: dict) -> Splits:
+def to_datasets(rows: dict[str, list[dict]]) -> dict:
+    """{split: datasets.Dataset} with the rows' columns, but for where they come from."""
     import datasets
 
     def made(kept):
-        return datasets.Dataset.from_dict({key: [row[key] for row in kept] for key in ("id", "document", "summary")})
+        return datasets.Dataset.from_dict({key: [row[key] for row in kept] for key in kept[0] if key != "where"})
 
-    return Splits(**{split: made(rows[split]) for split in SPLITS}, source=source, dropped=dropped)
+    return {split: made(rows[split]) for split in SPLITS}
 
 
 def excerpt(text: str, words: int = 25) -> str:

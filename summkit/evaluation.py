@@ -2,7 +2,7 @@
 
 Everything here is about texts that were already generated, scored alone (never prompt and answer, never teacher-forced
 tokens). Results are plain numbers, ready for a run record: what cannot be known is None, never nan.
-Other kinds of task (classification) get their own functions beside these.
+`classification` is the twin for labels; the table is made here for both.
 """
 
 import math
@@ -30,6 +30,12 @@ COLUMNS = {
     "novel_2grams": ("novel bigrams, %", 100, 0),
     "words": ("words", 1, 1),
     "ended_by_eos": ("ended by EOS, %", 100, 0),
+    "accuracy": ("accuracy, %", 100, 1),
+    "micro_f1": ("micro F1, %", 100, 1),
+    "macro_f1": ("macro F1, %", 100, 1),
+    "matthews": ("Matthews", 1, 2),
+    "subset_accuracy": ("all labels right, %", 100, 1),
+    "calibration_error": ("calibration error, points", 100, 1),
 }
 _MEANS = (*ROUGE_TYPES, "novel_1grams", "novel_2grams", "words")
 
@@ -120,12 +126,14 @@ def _support_difference(a: dict, b: dict, seed: int) -> tuple[float, float, floa
 def score_table(scores: dict[str, dict]):
     """A pandas DataFrame of text, a system a row in the order given: "26.3 [24.1, 28.6]", or "–" for what is unknown.
 
+    A measure that no system has is left out.
     Print it with `to_string()`, or for a report with `markdown_table` (pandas' own `to_markdown` needs tabulate).
     """
     import pandas as pd
 
     table = {heading: [_cell(entry.get(key), *form) for entry in scores.values()]
-             for key, (heading, *form) in COLUMNS.items()}  # fmt: skip
+             for key, (heading, *form) in COLUMNS.items()
+             if any(entry.get(key) is not None for entry in scores.values())}  # fmt: skip
     return pd.DataFrame(table, index=pd.Index(list(scores), name="system"))
 
 

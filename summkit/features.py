@@ -9,40 +9,54 @@ from summkit.templates import Template
 IGNORE = -100  # the label that torch's cross entropy leaves out
 
 
-def encode(template: Template, tokenizer, document: str, summary: str | None, max_length: int, max_new_tokens: int):
+def encode(
+    template: Template, tokenizer, document: str, summary: str | None, max_length: int, max_new_tokens: int,
+    second: str = "",
+) -> dict:  # fmt: skip
     """One row as {"input_ids", "labels", "length", "cut"}; without a summary, the prompt alone.
 
     Room for `max_new_tokens` of summary is kept in training too: the model meets in training what it will be asked
     with. A longer summary takes its room from the document. `cut` counts the document's tokens that were left out.
+    The `second` text of a pair stays whole while it takes no more than half of the room.
     Labels are IGNORE for the prompt, and the summary's tokens and EOS after it.
     Raises SummkitError where `max_length` leaves no room for the document.
     """
     head, tail = _head(tokenizer, template.head), _ids(tokenizer, template.tail)
-    answer = [] if summary is None else [*_ids(tokenizer, template.answer(summary), plain=True), tokenizer.eos_token_id]
-    room = max_length - len(head) - len(tail) - max(max_new_tokens, len(answer))
+    middle = _ids(tokenizer, template.middle)
+    answer = [] if summary is None else [*answer_ids(template, tokenizer, summary), tokenizer.eos_token_id]
+    room = max_length - len(head) - len(middle) - len(tail) - max(max_new_tokens, len(answer))
     if room < 1:
         needed = max_length - room + 1
         raise SummkitError(
-            f"max_length={max_length} is too small: the instruction takes {len(head) + len(tail)} tokens and the "
+            f"max_length={max_length} is too small: the instruction takes {len(head + middle + tail)} tokens and the "
             f"summary up to {max(max_new_tokens, len(answer))}; at least {needed} are needed for any of the document"
         )
-    body = _ids(tokenizer, document, plain=True)
-    prompt = head + body[:room] + tail
-    row = {"input_ids": prompt + answer, "length": len(prompt) + len(answer), "cut": max(0, len(body) - room)}
+    body, beside = (_ids(tokenizer, text, plain=True) for text in (document, second))
+    kept = beside[: max(room // 2, room - len(body))]
+    prompt = head + body[: room - len(kept)] + middle + kept + tail
+    cut = max(0, len(body) + len(beside) - room)
+    row = {"input_ids": prompt + answer, "length": len(prompt) + len(answer), "cut": cut}
     if summary is not None:
         row["labels"] = [IGNORE] * len(prompt) + answer
     return row
 
 
 def encode_rows(dataset, template: Template, tokenizer, max_length: int, max_new_tokens: int):
-    """A `datasets.Dataset` with document and summary → one with input_ids, labels, length and cut."""
+    """A `datasets.Dataset` with document, summary and maybe second → one with input_ids, labels, length and cut."""
     settings = {"template": template, "tokenizer": tokenizer}
     settings |= {"max_length": max_length, "max_new_tokens": max_new_tokens}
     return dataset.map(_encode_row, fn_kwargs=settings, remove_columns=dataset.column_names, desc="tokenising")
 
 
 def _encode_row(row, template, tokenizer, max_length, max_new_tokens):
-    return encode(template, tokenizer, row["document"], row["summary"], max_length, max_new_tokens)
+    return encode(
+        template, tokenizer, row["document"], row["summary"], max_length, max_new_tokens, row.get("second", "")
+    )
+
+
+def answer_ids(template: Template, tokenizer, text: str) -> list[int]:
+    """Tokens of what the model has to write, without the end-of-sequence token."""
+    return _ids(tokenizer, template.answer(text), plain=True)
 
 
 def _ids(tokenizer, text: str, plain: bool = False) -> list[int]:

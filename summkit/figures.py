@@ -36,3 +36,49 @@ def learning_curves(history: list[dict], ax=None):
     ax.set(xlabel="optimizer step", ylabel="loss (nats per summary token)", title="Loss on the summary's tokens")
     ax.legend()
     return ax
+
+
+def score_bars(scores: dict[str, dict], measures: dict[str, str], ax=None):
+    """One bar a system and measure, in percent, with its 95 % interval. `measures` maps a score's key to its name."""
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots()[1]
+    width = 0.8 / len(scores)
+    for place, (system, entry) in enumerate(scores.items()):
+        found = [entry[key] for key in measures]
+        middle = [100 * value["mean"] for value in found]
+        around = [[100 * abs(value["mean"] - value[end]) for value in found] for end in ("low", "high")]
+        at = [x + (place - (len(scores) - 1) / 2) * width for x in range(len(measures))]
+        ax.bar(at, middle, width * 0.9, yerr=around, capsize=2, label=system, error_kw={"elinewidth": 1})
+    ax.set_xticks(range(len(measures)), list(measures.values()))
+    ax.set(ylabel="percent", title="Scores with 95 % intervals")
+    ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def confusion(table, ax=None):
+    """Counts of true classes (down) and predicted ones (across), from `classification.confusion`."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    ax = ax or plt.subplots()[1]
+    sns.heatmap(table, annot=True, fmt="d", cmap="Blues", cbar=False, linewidths=0.5, ax=ax)
+    ax.set(xlabel="predicted class", ylabel="true class")
+    return ax
+
+
+def calibration(curves: dict, ax=None):
+    """How often an answer is right, over how sure it is: a line a system, from `classification.reliability`."""
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots()[1]
+    ax.plot([0, 1], [0, 1], color="grey", linestyle="--", label="as sure as right")
+    for system, frame in curves.items():
+        ax.plot(frame["confidence"], frame["accuracy"], marker="o", label=system)
+        for _, row in frame.iterrows():
+            ax.annotate(f"{row['rows']:.0f}", (row["confidence"], row["accuracy"]), fontsize="x-small",
+                        textcoords="offset points", xytext=(4, 4))  # fmt: skip
+    ax.set(xlabel="probability of the likeliest label", ylabel="share that is right",
+           title="Calibration (numbers: rows in the bin)", xlim=(0, 1.02), ylim=(-0.02, 1.05))  # fmt: skip
+    ax.legend(fontsize="small")
+    return ax

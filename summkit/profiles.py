@@ -56,6 +56,7 @@ class Profile:
     gradient_checkpointing: bool = False
     evaluations_per_epoch: int = 4
     patience: int = 3
+    task: str = "summary"
     reason: str = ""
 
     def line(self) -> str:
@@ -89,6 +90,35 @@ _GPU = dataclasses.replace(
 )  # fmt: skip
 PROFILES = {p.name: p for p in (_SMOKE, _CPU, _T4, _GPU)}
 
+# What the dial turns besides where the answer is a label: `labelled` says what the tasks are.
+_SHORT = {"min_words": 0, "max_words": None, "max_new_tokens": 8, "template": "instruction"}
+_HUB = {"train_rows": 8000, "validation_rows": 1000, "test_rows": 2000, "max_length": 256, **_SHORT}
+_WHOLE = _HUB | {"train_rows": None, "test_rows": 5000}
+_TRIAL = {"max_length": 224, "train_rows": 24, "validation_rows": 10, "test_rows": 16, **_SHORT}
+TASKS = {
+    "summary": {},
+    "agnews": {
+        "smoke": {"dataset": "topics-sample", **_TRIAL},
+        "cpu": {"dataset": "bbc-topics", "max_length": 160, "train_rows": 144, "validation_rows": 40,
+                "test_rows": 150, **_SHORT},
+        "t4": {"dataset": "fancyzhx/ag_news", **_HUB}, "gpu": {"dataset": "fancyzhx/ag_news", **_WHOLE},
+    },
+    "goemotions": {
+        "smoke": {"dataset": "emotions-sample", **_TRIAL, "max_new_tokens": 16},
+        "cpu": {"dataset": "emotions-sample", "max_length": 128, "train_rows": 220, "validation_rows": 60,
+                "test_rows": 100, **_SHORT},
+        "t4": {"dataset": "google-research-datasets/go_emotions", **_HUB},
+        "gpu": {"dataset": "google-research-datasets/go_emotions", **_WHOLE},
+    },
+    "mnli": {
+        "smoke": {"dataset": "pairs-sample", **_TRIAL, "max_length": 320},
+        "cpu": {"dataset": "rte-and-cb", "max_length": 192, "train_rows": 180, "validation_rows": 50,
+                "learning_rate": 5e-4, "epochs": 1.5,
+                "test_rows": 100, **_SHORT},
+        "t4": {"dataset": "nyu-mll/multi_nli", **_HUB}, "gpu": {"dataset": "nyu-mll/multi_nli", **_WHOLE},
+    },
+}  # fmt: skip
+
 
 def hardware() -> Hardware:
     """Look at the machine. Imports torch only where an NVIDIA driver is present."""
@@ -103,11 +133,11 @@ def hardware() -> Hardware:
     return Hardware("cpu", f"{os.cpu_count()} CPU cores", psutil.virtual_memory().total)
 
 
-def choose(name: str = "auto", **overrides) -> Profile:
-    """The profile `name`, with every override that is not None put in its place.
+def choose(name: str = "auto", task: str = "summary", **overrides) -> Profile:
+    """The profile `name` as it is for `task`, with every override that is not None put in its place.
 
     `auto` looks at the environment variable SUMMKIT_PROFILE, then at the hardware.
-    Raises SummkitError for an unknown profile or an unknown option, listing the known ones.
+    Raises SummkitError for an unknown profile, task or option, listing the known ones.
     """
     reason = "asked for by name"
     if name == "auto" and os.environ.get("SUMMKIT_PROFILE"):
@@ -115,10 +145,12 @@ def choose(name: str = "auto", **overrides) -> Profile:
     if name == "auto":
         name, reason = _from_hardware(hardware())
     check_known("profile", name, [*PROFILES, "auto"])
+    check_known("task", task, TASKS)
     given = {key: value for key, value in overrides.items() if value is not None}
     for key in given:
-        check_known("option", key, {f.name for f in dataclasses.fields(Profile)} - {"name", "reason"})
-    return _checked(dataclasses.replace(PROFILES[name], reason=reason, **given))
+        check_known("option", key, {f.name for f in dataclasses.fields(Profile)} - {"name", "task", "reason"})
+    settings = {"task": task, "reason": reason} | TASKS[task].get(name, {}) | given
+    return _checked(dataclasses.replace(PROFILES[name], **settings))
 
 
 def _from_hardware(machine: Hardware) -> tuple[str, str]:

@@ -10,7 +10,6 @@ from summkit import evaluation, markup, records
 from summkit.errors import SummkitError
 from summkit.progress import near
 
-MARKS = re.compile(r"(<!-- result: [^\n]*-->\n).*?(<!-- end of result -->)", re.DOTALL)
 # Measure of a difference → factor, and what a difference is counted in.
 UNITS = {
     "rouge1": (1, "ROUGE-1 points"),
@@ -19,6 +18,11 @@ UNITS = {
     "rougeLsum": (1, "ROUGE-Lsum points"),
     "support": (100, "percentage points of names and numbers that the article supports"),
     "words": (1, "words"),
+    "accuracy": (100, "points of accuracy"),
+    "micro_f1": (100, "points of micro F1"),
+    "macro_f1": (100, "points of macro F1"),
+    "matthews": (1, "of Matthews' correlation"),
+    "subset_accuracy": (100, "points of rows with all labels right"),
 }
 ELSEWHERE = ("differences", "examples", "scored_on")  # details that have a place of their own
 
@@ -26,8 +30,8 @@ ELSEWHERE = ("differences", "examples", "scored_on")  # details that have a plac
 def publish(run: Path, repository: Path) -> Path:
     """Put a run's executed notebook and report where the repository keeps them: what is committed comes from here.
 
-    A stage keeps them in its folder, a study beside the others (notebooks/NAME.ipynb, notebooks/REPORT/NAME/). A
-    stage with a fine-tuned model also fills the README between its two marks.
+    A stage keeps them in its folder, a study beside the others (notebooks/NAME.ipynb, notebooks/REPORT/NAME/). The
+    stage that the README's mark names also fills the README between its two marks.
     """
     record = records.read_record(run / "run.json")
     place = repository / record["stage"]
@@ -41,9 +45,10 @@ def publish(run: Path, repository: Path) -> Path:
     for notebook, kept in pairs:
         shutil.copy(notebook, kept)
     readme = repository / "README.md"
-    if "fine_tuned" in record["scores"] and readme.is_file() and not study:
+    if record["scores"] and readme.is_file():
         made = f"{_score_section(record)}\n\n{_took_line([record])}\n"
-        page_with = MARKS.sub(lambda found: found[1] + made + found[2], readme.read_text(encoding="utf-8"))
+        marks = re.compile(rf"(<!-- result of {record['stage']}: [^\n]*-->\n).*?(<!-- end of result -->)", re.DOTALL)
+        page_with = marks.sub(lambda found: found[1] + made + found[2], readme.read_text(encoding="utf-8"))
         readme.write_text(page_with, encoding="utf-8")
     return page
 
@@ -181,7 +186,9 @@ def _scores_note(record: dict) -> str:
     rows = record["details"].get("scored_on", "test")
     sizes = sorted({entry["n"] for entry in record["scores"].values() if entry["n"]})
     n = " to ".join(f"{size:,}" for size in sizes[:1] + sizes[1:][-1:])
-    return f"n = {n} {rows} rows; in brackets 95 % intervals (bootstrap over rows). ROUGE goes from 0 to 100."
+    note = f"n = {n} {rows} rows; in brackets 95 % intervals (bootstrap over rows)."
+    summaries = any(entry["rouge1"] is not None for entry in record["scores"].values())
+    return f"{note} ROUGE goes from 0 to 100." if summaries else note
 
 
 def _differences(found: dict) -> list[str]:
@@ -205,8 +212,9 @@ def _sentence(pair: str, measure: str, d: dict) -> str:
 
 def _examples(record: dict) -> list[str]:
     found = record["details"].get("examples") or []
-    credit = "© BBC, quoted." if "xsum" in str(record["data"]["id"]).lower() else ""
-    return ["## Summaries side by side", markup.rows(found, "row"), credit] if found else []
+    credit = "© BBC, quoted." if re.search("xsum|bbc", str(record["data"]["id"]).lower()) else ""
+    title = "## Rows side by side" if "classes" in record["details"] else "## Summaries side by side"
+    return [title, markup.rows(found, "row"), credit] if found else []
 
 
 def _details(details: dict) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from summkit import assets, hub, profiles, progress, records
+from summkit import assets, hub, labelled, profiles, progress, records
 from summkit.errors import SummkitError
 
 # What a configuration may hold beside the profile's own options: default, and what kind of value it is.
@@ -14,7 +14,8 @@ SETTINGS = {"profile": ("auto", str), "out": ("runs/train", str), "seed": (0, in
 def run(config: str | Path, resume: bool = False) -> Path:
     """Train as the JSON file `config` says and return the run's folder, which holds the adapter and run.json.
 
-    {"profile": "cpu", "seed": 0, "out": "runs/mine", "data_dir": null, and any of the profile's options by name}.
+    {"profile": "cpu", "task": "summary", "seed": 0, "out": "runs/mine", "data_dir": null, and any of the profile's
+    options by name}.
     Raises SummkitError for what is wrong in it, and KeyboardInterrupt, with what to do, once the adapter is saved.
     """
     settings = _read_config(Path(config))
@@ -34,15 +35,14 @@ def run(config: str | Path, resume: bool = False) -> Path:
 def _fit(record: dict, profile: profiles.Profile, seed: int, data_dir, out: Path, resume: bool):
     from transformers import set_seed
 
-    from summkit import data, features, meters, methods, models, templates, training
+    from summkit import features, meters, methods, models, training
 
     progress.quiet_libraries()
     with meters.Meter() as meter:
-        splits = data.for_profile(profile, seed, data_dir)
         tokenizer = models.load_tokenizer(profile.model)
-        template = templates.build(profile.template, tokenizer)
+        splits, template, rows = _rows(profile, tokenizer, seed, data_dir)
         limits = (template, tokenizer, profile.max_length, profile.max_new_tokens)
-        encoded = [features.encode_rows(rows, *limits) for rows in (splits.train, splits.validation)]
+        encoded = [features.encode_rows(part, *limits) for part in rows]
         model = models.load_model(profile.model, profile.precision, profile.compute_dtype)
         size = sum(models.footprint(model).values())
         set_seed(seed)  # of the adapter's first weights
@@ -58,6 +58,18 @@ def _fit(record: dict, profile: profiles.Profile, seed: int, data_dir, out: Path
     return result
 
 
+def _rows(profile: profiles.Profile, tokenizer, seed: int, data_dir):
+    """Splits, template, and the rows of document and summary to train and to validate on, for the profile's task."""
+    from summkit import data, templates
+
+    if profile.task == "summary":
+        splits = data.for_profile(profile, seed, data_dir)
+        return splits, templates.build(profile.template, tokenizer), (splits.train, splits.validation)
+    splits = labelled.for_profile(profile, seed, data_dir)
+    rows = tuple(labelled.as_text(part, splits.schema) for part in (splits.train, splits.validation))
+    return splits, labelled.template(profile, tokenizer, splits.schema), rows
+
+
 def data_folder(name: str | None) -> str | None:
     """The folder that stands in for the profile's data, or SUMMKIT_DATA_DIR's, as a whole path. It has to be there."""
     name = name or os.environ.get("SUMMKIT_DATA_DIR")
@@ -68,7 +80,7 @@ def data_folder(name: str | None) -> str | None:
 
 def ask_for_hub(profile: profiles.Profile, data_dir: str | None) -> None:
     """Where the profile needs the Hub and it is not there, say so at once, not after half a minute of imports."""
-    local = {*assets.ASSETS, "tiny-llama", "examples"}
+    local = {*assets.ASSETS, *labelled.WITHOUT_HUB, "tiny-llama", "examples"}
     for kind, name in (("model", profile.model), ("data set", profile.dataset)):
         there = name in local or (Path(name).is_dir() if kind == "model" else data_dir)
         if not there:

@@ -15,18 +15,18 @@ FLOORS = [
     {"hub", "gguf", "archives"},
     {"profiles", "assets", "records", "meters", "facts"},
     {"data", "templates", "metrics"},
-    {"features", "models"},
+    {"features", "labelled", "models"},
     {"checkpoints", "methods", "shapes"},
-    {"training", "generation", "planner"},
-    {"evaluation", "distillation"},
-    {"figures", "markup", "train", "widgets"},
+    {"training", "generation", "planner", "classify"},
+    {"evaluation", "distillation", "classification"},
+    {"baselines", "figures", "markup", "train", "widgets"},
     {"batch", "reports"},
     {"__main__"},  # the command line stands on everything
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS, start=-1) for name in names}
 SLOW = {
     "accelerate", "bitsandbytes", "codecarbon", "datasets", "evaluate", "gguf", "ipywidgets", "matplotlib", "pandas",
-    "papermill", "peft", "rouge_score", "sacrebleu", "seaborn", "torch", "transformers",
+    "papermill", "peft", "rouge_score", "sacrebleu", "seaborn", "sklearn", "torch", "transformers",
 }  # fmt: skip
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.glob("*.py"))}

@@ -16,7 +16,7 @@ def repository(tmp_path):
     for path in ("notebooks/01_lengths.ipynb", "notebooks/02_other.ipynb", "notebooks/REPORT/02_other/README.md"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text("old")
-    (root / "README.md").write_text("<!-- result: of task3 -->\nold\n<!-- end of result -->\n")
+    (root / "README.md").write_text("<!-- result of task3: -->\nold\n<!-- end of result -->\n")
     return root
 
 

@@ -1,0 +1,62 @@
+"""Floor 7. What a label costs without a language model: the commonest class, and TF-IDF with logistic regression."""
+
+from summkit import classification
+
+
+def majority(train, rows: int):
+    """The commonest class of the training truth, for every row: boolean [rows, classes]."""
+    import numpy as np
+
+    counts = np.asarray(train).sum(axis=0)
+    return np.tile(np.arange(len(counts)) == counts.argmax(), (rows, 1))
+
+
+class TfIdf:
+    """TF-IDF of words and pairs of words, and logistic regression (scikit-learn), its strictness C chosen on validation
+    rows: the baseline that a language model has to earn its keep against."""
+
+    def __init__(self, train: tuple, validation: tuple, several: bool = False):
+        """`train` and `validation` are (texts, truth [rows, classes])."""
+        self.several, self.classes = several, train[1].shape[1]
+        fitted = {strictness: self._fit(*train, strictness) for strictness in (1, 10, 100)}
+        self.strictness, self.pipeline = max(fitted.items(), key=lambda item: self._quality(item[1], *validation))
+
+    def probabilities(self, texts):
+        """Of each class, [rows, classes]; a class that no training row has gets 0."""
+        return self._probabilities(self.pipeline, texts)
+
+    def telling_words(self, count: int = 8) -> dict[int, list[str]]:
+        """The words with the largest weights, by class number."""
+        names = self.pipeline[0].get_feature_names_out()
+        return {n: [names[i] for i in w.argsort()[::-1][:count]] for n, w in self._weights().items()}
+
+    def _fit(self, texts, actual, strictness: float):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.multiclass import OneVsRestClassifier
+        from sklearn.pipeline import make_pipeline
+
+        regression = LogisticRegression(C=strictness, max_iter=2000)
+        self.known = [number for number in range(self.classes) if actual[:, number].any()]
+        targets = actual[:, self.known] if self.several else actual.argmax(axis=1)
+        words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
+        return make_pipeline(words, OneVsRestClassifier(regression) if self.several else regression).fit(texts, targets)
+
+    def _probabilities(self, pipeline, texts):
+        import numpy as np
+
+        found = np.zeros((len(texts), self.classes))
+        found[:, self.known] = pipeline.predict_proba(list(texts))
+        return found
+
+    def _quality(self, pipeline, texts, actual) -> float:
+        found = self._probabilities(pipeline, texts)
+        threshold = classification.best_threshold(found, actual) if self.several else 2
+        return classification.micro_f1(classification.assign(found, threshold), actual)
+
+    def _weights(self) -> dict:
+        model = self.pipeline[-1]
+        if self.several:
+            return {number: one.coef_[0] for number, one in zip(self.known, model.estimators_, strict=True)}
+        weights = model.coef_ if len(model.coef_) > 1 else [-model.coef_[0], model.coef_[0]]
+        return dict(zip(self.known, weights, strict=True))

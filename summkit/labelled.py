@@ -1,0 +1,252 @@
+"""Floor 3. Any classification set → columns `id`, `document`, `second`, `labels`, checked row by row, in three splits.
+
+One label, several, or one for a pair of sentences: all three become text to text, the label's word being the answer.
+Sets come from where summaries come from: the package index, this package, the Hub, or a local folder.
+"""
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from summkit import assets, data, templates
+from summkit.errors import SummkitError, check_known
+from summkit.profiles import Profile
+
+TEXT_COLUMNS = ("text", "document", "comment", "sentence", "premise", "sentence1")
+SECOND_COLUMNS = ("hypothesis", "sentence2")
+LABEL_COLUMNS = ("label", "labels")
+EMOTIONS = (
+    "admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire",
+    "disappointment", "disapproval", "disgust", "embarrassment", "excitement", "fear", "gratitude", "grief", "joy",
+    "love", "nervousness", "optimism", "pride", "realization", "relief", "remorse", "sadness", "surprise", "neutral",
+)  # fmt: skip
+_NEWS = ("World", "Sports", "Business", "Sci/Tech")
+_INFERENCE = ("entailment", "neutral", "contradiction")
+_YES_MAYBE_NO = ("yes", "maybe", "no")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Class names in the order of a set's label numbers, and the words that a model answers with."""
+
+    classes: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A task whose answer is a label. `wording` names the inputs; "{words}" in it becomes the list of label words.
+
+    `hub` is the set whose schema a local folder has, unless the folder brings a classes.txt of its own.
+    """
+
+    hub: str
+    wording: templates.Wording
+    several: bool = False
+
+
+STUDIES = {
+    "agnews": Study(
+        "fancyzhx/ag_news",
+        templates.Wording("Name the topic of the following news article: {words}.", answer="Topic"),
+    ),
+    "goemotions": Study(
+        "google-research-datasets/go_emotions",
+        templates.Wording("Name an emotion that the following comment expresses.", "Comment", answer="Emotion"),
+        several=True,
+    ),
+    "mnli": Study(
+        "nyu-mll/multi_nli",
+        templates.Wording(
+            "Does the hypothesis follow from the premise? Answer with {words}.", "Premise", "Hypothesis", "Answer"
+        ),
+    ),
+}
+_EMOTION_SCHEMA = Schema(EMOTIONS, EMOTIONS)
+SCHEMAS = {
+    "fancyzhx/ag_news": Schema(_NEWS, ("world", "sports", "business", "technology")),
+    "topics-sample": Schema(_NEWS, ("world", "sports", "business", "technology")),
+    "bbc-topics": Schema(
+        ("business", "entertainment", "politics", "sports", "tech"),
+        ("business", "entertainment", "politics", "sports", "technology"),
+    ),
+    "google-research-datasets/go_emotions": _EMOTION_SCHEMA,
+    "emotions-sample": _EMOTION_SCHEMA,
+    "nyu-mll/multi_nli": Schema(_INFERENCE, _YES_MAYBE_NO),
+    "pairs-sample": Schema(_INFERENCE, _YES_MAYBE_NO),
+    "rte-and-cb": Schema(("entailment", "not entailment"), ("yes", "no")),
+}
+_FILES = {"topics-sample": "topics", "emotions-sample": "emotions", "pairs-sample": "pairs"}
+WITHOUT_HUB = (*_FILES, "rte-and-cb")  # beside the embedded assets
+# Where a set of the Hub has its splits; what is missing here is taken from its training rows.
+_SPLITS = {
+    "fancyzhx/ag_news": {"train": "train", "test": "test"},
+    "nyu-mll/multi_nli": {"train": "train", "test": "validation_matched"},
+}
+_CONFIGS = {"google-research-datasets/go_emotions": "simplified"}
+
+
+@dataclass
+class LabelledSplits(data.Splits):
+    """Three `datasets.Dataset` of id, document, second ("" where there is none) and labels, a list of class numbers."""
+
+    schema: Schema = field(default_factory=lambda: Schema((), ()))
+
+
+def for_profile(profile: Profile, seed: int = 0, data_dir: str | Path | None = None) -> LabelledSplits:
+    """The set of the profile's task, every row checked, no text in two splits.
+
+    Dropped and counted by reason: unusable texts, rows without a label, duplicates, every copy of a text that stands
+    there with different labels, and the only row of a class. `data_dir` (or SUMMKIT_DATA_DIR) lets a folder stand in,
+    with the label numbers of the Hub's set or of its own classes.txt, a name a line.
+    Raises SummkitError where a column is missing, a label is outside the schema, or too few rows are left.
+    """
+    check_known("task with labels", profile.task, STUDIES)
+    data_dir = data_dir or os.environ.get("SUMMKIT_DATA_DIR")
+    study, schema = STUDIES[profile.task], _schema(profile, data_dir)
+    raw, source = (data.read_folder(Path(data_dir)), "local") if data_dir else _read_known(profile.dataset)
+    dropped: dict[str, list[str]] = {}
+    clean = {name: _clean(rows, name, study, schema, dropped) for name, rows in raw.items()}
+    _drop_conflicts(clean, dropped)
+    data.drop_duplicates(clean, dropped)
+    if not study.several:
+        _drop_lone_classes(clean, schema, dropped)
+    made = data.to_datasets(data.deal(clean, profile, seed))
+    return LabelledSplits(**made, source=source, dropped=dropped, schema=schema)
+
+
+def template(profile: Profile, tokenizer, schema: Schema) -> templates.Template:
+    """The template of the profile's task, its instruction naming the schema's label words where the task does."""
+    wording = STUDIES[profile.task].wording
+    words = ", ".join(schema.words[:-1]) + f" or {schema.words[-1]}"
+    named = replace(wording, instruction=wording.instruction.replace("{words}", words))
+    return templates.build(profile.template, tokenizer, named)
+
+
+def as_text(dataset, schema: Schema):
+    """Rows for `features.encode_rows`: the label's word as the summary. A row with several labels comes once for each.
+
+    So the order of a row's labels says nothing, and the words' probabilities share what belongs to the row.
+    """
+    import datasets
+
+    pairs = [(row, label) for row in dataset for label in row["labels"]]
+    columns = {key: [row[key] for row, _ in pairs] for key in ("document", "second")}
+    return datasets.Dataset.from_dict(columns | {"summary": [schema.words[label] for _, label in pairs]})
+
+
+def _schema(profile: Profile, data_dir) -> Schema:
+    if not data_dir:
+        check_known("data set with labels", profile.dataset, SCHEMAS)
+        return SCHEMAS[profile.dataset]
+    names = Path(data_dir) / "classes.txt"
+    if not names.is_file():
+        return SCHEMAS[STUDIES[profile.task].hub]
+    classes = tuple(line.strip() for line in names.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    if len(classes) < 2 or len(set(map(str.lower, classes))) < len(classes):
+        raise SummkitError(f"{names.name}: two or more different class names are needed, one a line; found {classes}")
+    return Schema(classes, tuple(name.lower() for name in classes))
+
+
+def _read_known(name: str) -> tuple[dict, str]:
+    if name in _FILES:
+        return {"all": data.read_jsonl(Path(__file__).with_name(f"{_FILES[name]}.jsonl"))}, "code"
+    if name == "bbc-topics":
+        rows = data.read_jsonl(assets.fetch(name))
+        return {"all": [{"id": row["name"], "label": row["name"].split("/")[0], **row} for row in rows]}, "embedded"
+    if name == "rte-and-cb":
+        return {"all": _pairs("rte") + _pairs("cb")}, "embedded"
+    splits = _SPLITS.get(name, dict(zip(data.SPLITS, data.SPLITS, strict=True)))
+    return data.read_hub(name, splits, _CONFIGS.get(name)), "hub"
+
+
+def _pairs(name: str) -> list[dict]:
+    """RTE knows two classes and CommitmentBank three: its contradictions and its neutrals do not follow either."""
+    import datasets
+
+    rows = datasets.Dataset.from_file(str(assets.fetch(name)))
+    first, second = _columns(rows.column_names, name)[:2]
+    return [
+        {"id": f"{name}-{row['idx']}", "premise": row[first], "hypothesis": row[second], "label": int(row["label"] > 0)}
+        for row in rows
+    ]
+
+
+def _columns(names, where: str, pair: bool = True) -> list[str]:
+    kinds = {"text": TEXT_COLUMNS, "second text": SECOND_COLUMNS, "label": LABEL_COLUMNS}
+    if not pair:
+        del kinds["second text"]
+    found = []
+    for kind, known in kinds.items():
+        column = next((name for name in known if name in names), None)
+        if column is None:
+            there = ", ".join(names) or "none"
+            raise SummkitError(f"{where}: no column for the {kind}; there are: {there}; known: {', '.join(known)}")
+        found.append(column)
+    return found
+
+
+def _clean(rows, split: str, study: Study, schema: Schema, dropped: dict) -> list[dict]:
+    if not len(rows):
+        raise SummkitError(f"{split}: no rows")
+    pair = bool(study.wording.second)
+    names = getattr(rows, "column_names", None) or dict.fromkeys(name for row in rows for name in row)
+    *texts, label = _columns(names, split, pair)
+    kept = []
+    for number, row in enumerate(rows, 1):
+        where = f"{split}:{number}"
+        document, second = row.get(texts[0]), row.get(texts[1]) if pair else "."
+        labels = label_numbers(row.get(label), schema, where, study.several)
+        if reason := data.usable(document, second) or (None if labels else "no label"):
+            dropped.setdefault(reason, []).append(where)
+            continue
+        row_id = where if row.get("id") is None else str(row["id"])
+        kept.append({"id": row_id, "document": document.strip(), "second": second.strip() if pair else "",
+                     "labels": labels, "where": where})  # fmt: skip
+    if not kept:
+        reasons = ", ".join(f"{reason} ({len(taken)})" for reason, taken in dropped.items())
+        raise SummkitError(f"{split}: nothing is left of {len(rows)} rows; dropped: {reasons}")
+    return kept
+
+
+def label_numbers(value, schema: Schema, where: str, several: bool = True) -> list[int]:
+    """Class numbers, sorted, from a number, a class name or a list of them; [] where there is none (also -1, null).
+
+    Raises SummkitError, naming `where`, for what is outside the schema, or for several labels where one is needed.
+    """
+    values = value if isinstance(value, list) else [] if value is None or value == -1 else [value]
+    lower = [name.lower() for name in schema.classes]
+    found = set()
+    for item in values:
+        if isinstance(item, str) and item.strip().lower() in lower:
+            item = lower.index(item.strip().lower())
+        if isinstance(item, bool) or not isinstance(item, int) or not 0 <= item < len(lower):
+            known = ", ".join(f"{number} {name}" for number, name in enumerate(schema.classes))
+            raise SummkitError(f"{where}: label {item!r} is outside the schema: {known}")
+        found.add(item)
+    if len(found) > 1 and not several:
+        raise SummkitError(f"{where}: {len(found)} labels, {sorted(found)}; this task takes one label a row")
+    return sorted(found)
+
+
+def _drop_conflicts(clean: dict[str, list[dict]], dropped: dict) -> None:
+    """No copy of a text that stands there with different labels is kept: which of them is right, nobody can say."""
+    seen: dict[bytes, set] = {}
+    for row in (row for rows in clean.values() for row in rows):
+        seen.setdefault(data.text_key(row), set()).add(tuple(row["labels"]))
+    _keep(clean, lambda row: len(seen[data.text_key(row)]) == 1, "same text with other labels", dropped)
+
+
+def _drop_lone_classes(clean: dict[str, list[dict]], schema: Schema, dropped: dict) -> None:
+    counts = [0] * len(schema.classes)
+    for row in (row for rows in clean.values() for row in rows):
+        counts[row["labels"][0]] += 1
+    _keep(clean, lambda row: counts[row["labels"][0]] > 1, "the only row of its class", dropped)
+
+
+def _keep(clean: dict[str, list[dict]], wanted, reason: str, dropped: dict) -> None:
+    for rows in clean.values():
+        taken = [row["where"] for row in rows if not wanted(row)]
+        if taken:
+            dropped.setdefault(reason, []).extend(taken)
+        rows[:] = [row for row in rows if wanted(row)]
