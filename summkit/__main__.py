@@ -123,7 +123,9 @@ def _parameter(text: str) -> tuple[str, object]:
 def _train(options) -> None:
     from summkit import train
 
-    print(f"adapter and record: {train.run(options.config, options.resume)}")
+    folder = train.run(options.config, options.resume)
+    if train.first_process():
+        print(f"adapter and record: {folder}")
 
 
 def _summarize(options) -> None:

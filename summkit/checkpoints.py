@@ -17,7 +17,8 @@ from summkit.profiles import Profile
 
 MANIFEST = "complete.json"  # written into a checkpoint when everything else in it is on the disk
 SETTINGS = "summkit.json"  # beside an adapter: what is needed to ask it again
-ASKING = ("model", "precision", "compute_dtype", "template", "max_length", "max_new_tokens", "task")
+ASKING = ("model", "precision", "compute_dtype", "template", "max_length", "max_new_tokens", "task", "method")
+OWN_WEIGHTS = "trained_weights.safetensors"  # of a method that trains the model's own weights: those that did
 # What may differ between a run and its resumption: it changes no step of the training.
 _FREE = {
     "name", "reason", "dataset", "min_words", "max_words", "train_rows", "validation_rows", "test_rows",
@@ -26,13 +27,16 @@ _FREE = {
 
 
 def save_adapter(model, folder, profile: Profile | None = None) -> Path:
-    """Save the adapter as safetensors, whole or not at all, with the profile's settings; asks nothing of the Hub."""
+    """Save the adapter as safetensors, whole or not at all, with the profile's settings; asks nothing of the Hub.
+
+    Of a model without one, the weights that train are saved.
+    """
     folder = Path(folder)
     part, old = (folder.with_name(f"{folder.name}.{end}") for end in ("part", "old"))
     for rest in (part, old):
         shutil.rmtree(rest, ignore_errors=True)
     with no_hub():
-        model.save_pretrained(part)
+        model.save_pretrained(part) if hasattr(model, "peft_config") else _save_own_weights(model, part)
     if profile:
         save_settings(part, profile)
     if folder.exists():
@@ -56,12 +60,14 @@ def read_settings(folder, task: str = "summary") -> dict:
     folder = Path(folder)
     if not folder.is_dir():
         raise SummkitError(f"adapter {folder}: no such folder; a training leaves one in its run's folder, as adapter")
-    for name in ("adapter_config.json", "adapter_model.safetensors", SETTINGS):
+    own = (folder / OWN_WEIGHTS).is_file()
+    files = (OWN_WEIGHTS,) if own else ("adapter_config.json", "adapter_model.safetensors")
+    for name in (*files, SETTINGS):
         if not (folder / name).is_file():
             raise SummkitError(f"{folder} is not an adapter that this library saved: {name} is missing")
-    _check_weights(folder / "adapter_model.safetensors")
+    _check_weights(folder / files[-1])
     try:
-        settings = {"task": "summary"} | json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings = {"task": "summary", "method": "lora"} | json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         settings = {key: settings[key] for key in ASKING}
     except (ValueError, KeyError, TypeError) as error:
         raise SummkitError(f"{folder / SETTINGS} is broken ({error}): save the adapter again") from None
@@ -70,6 +76,24 @@ def read_settings(folder, task: str = "summary") -> dict:
             f"{folder} was trained for the task {settings['task']!r}, not for {task!r}: use one that was"
         )
     return settings
+
+
+def _save_own_weights(model, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    folder.mkdir(parents=True)
+    save_file(trained, folder / OWN_WEIGHTS)
+
+
+def load_own_weights(model, folder):
+    """Put what `save_adapter` kept of the model's own weights into a fresh `model`. KeyError: not of this model."""
+    from safetensors.torch import load_file
+
+    weights = dict(model.named_parameters())
+    for name, tensor in load_file(Path(folder) / OWN_WEIGHTS).items():
+        weights[name].data.copy_(tensor)
+    return model
 
 
 def _check_weights(path: Path) -> None:
@@ -112,6 +136,7 @@ def read_manifest(checkpoint: Path) -> dict:
 def fingerprint(profile: Profile, seed: int, train, validation) -> dict:
     """Everything that decides a training's steps; rows, which are encoded ones, by their hash."""
     settings = {key: value for key, value in asdict(profile).items() if key not in _FREE}
+    settings["processes"] = int(os.environ.get("WORLD_SIZE", 1))
     return settings | {"seed": seed, "training rows": _rows_hash(train), "validation rows": _rows_hash(validation)}
 
 

@@ -73,8 +73,9 @@ class Summarizer:
         settings = checkpoints.read_settings(folder)
         tokenizer = models.load_tokenizer(settings["model"])
         base = models.load_model(settings["model"], settings["precision"], _compute_here(settings["compute_dtype"]))
+        own = (Path(folder) / checkpoints.OWN_WEIGHTS).is_file()
         try:
-            model = PeftModel.from_pretrained(base, str(Path(folder)))
+            model = checkpoints.load_own_weights(base, folder) if own else PeftModel.from_pretrained(base, str(folder))
         except (RuntimeError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise SummkitError(f"the adapter in {folder} does not fit {settings['model']}: {reason}") from None
@@ -128,8 +129,26 @@ def _generate(model, tokenizer, tensors, settings, max_new_tokens):
     )  # fmt: skip
     tensors = {name: tensor.to(model.device) for name, tensor in tensors.items()}
     with torch.inference_mode():
+        if models.virtual_tokens(model):
+            return model.base_model.generate(**_with_prompt(model, tensors), generation_config=config).tolist()
         output = model.generate(**tensors, generation_config=config)
     return output[:, tensors["input_ids"].shape[1] :].tolist()
+
+
+def _with_prompt(model, tensors: dict) -> dict:
+    """Embeddings of left padding, then the tuned prompt, then each row's tokens: as the rows were trained.
+
+    peft puts the prompt before the padding, where a decoder that reads from the left sees a gap: other logits.
+    """
+    import torch
+
+    ids, mask = tensors["input_ids"], tensors["attention_mask"]
+    prompt = model.get_prompt(batch_size=len(ids))
+    size, words = prompt.shape[1], model.get_input_embeddings()(ids)
+    pads = (mask == 0).sum(dim=1)
+    rows = [torch.cat([w[:n], p.to(w.dtype), w[n:]]) for w, p, n in zip(words, prompt, pads.tolist(), strict=True)]
+    longer = torch.cat([mask, mask.new_ones(len(mask), size)], dim=1)  # as many zeros on the left as before
+    return {"inputs_embeds": torch.stack(rows), "attention_mask": longer}
 
 
 def _read(tokenizer, ids: list[int], cut: int) -> Summary:

@@ -4,6 +4,7 @@ A model is named by its Hub id, by an embedded asset's name, or "tiny-llama": ra
 made here, for tests and CI.
 """
 
+import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,8 @@ def load_model(name: str, precision: str = "fp32", compute_dtype: str = "float32
     from transformers import AutoModelForCausalLM
 
     check_known("precision", precision, PRECISIONS)
-    device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    # Under torchrun each process has a GPU of its own.
+    device = device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     settings = {"dtype": _weight_dtype(precision, compute_dtype), "device_map": {"": device}}
     settings |= {"trust_remote_code": False, "use_safetensors": True}  # left to itself, it would ask, and take pickles
     if precision in ("nf4", "nf4-single", "int8"):
@@ -149,6 +151,12 @@ def linear_layers(model, within: str = "") -> dict[str, int]:
         if linear and module is not head and within in parent:
             found[name] = found.get(name, 0) + 1
     return found
+
+
+def virtual_tokens(model) -> int:
+    """How many tokens prompt tuning puts before every input of `model`; 0 for every other method."""
+    config = getattr(getattr(model, "module", model), "peft_config", {}).get("default")
+    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
 
 
 @contextmanager

@@ -47,6 +47,7 @@ class Profile:
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.05
+    virtual_tokens: int = 70
     learning_rate: float = 2e-4
     epochs: float = 1
     batch_size: int = 8
@@ -169,7 +170,7 @@ def _checked(profile: Profile) -> Profile:
         if not isinstance(value, kind) or (isinstance(value, bool) and field.type is not bool):
             name = getattr(field.type, "__name__", field.type)
             raise SummkitError(f"option {field.name}={value!r}: {name} is needed, not {type(value).__name__}")
-    for key in ("max_length", "max_new_tokens", "validation_rows", "test_rows", "rank", "batch_size"):
+    for key in ("max_length", "max_new_tokens", "validation_rows", "test_rows", "rank", "batch_size", "virtual_tokens"):
         value = getattr(profile, key)
         if not isinstance(value, int) or value < 1:
             raise SummkitError(f"option {key}={value!r}: a whole number of at least 1 is needed")

@@ -23,13 +23,20 @@ def run(config: str | Path, resume: bool = False) -> Path:
     profile = profiles.choose(settings.pop("profile"), **settings)
     data_dir = data_folder(data_dir)
     ask_for_hub(profile, data_dir)
-    print(profile.line(), flush=True)
+    if first_process():
+        print(profile.line(), flush=True)
     record = records.new_record("train", profile.name, seed, device=profiles.hardware().name)
     result = _fit(record, profile, seed, data_dir, Path(out), resume)
-    records.write_record(record, Path(out) / "run.json")
+    if first_process():
+        records.write_record(record, Path(out) / "run.json")
     if result.interrupted:
         raise KeyboardInterrupt(f"interrupted: the adapter so far is in {out}/adapter; --resume goes on from there")
     return Path(out)
+
+
+def first_process() -> bool:
+    """Whether this process is the one that prints and writes: under torchrun the first, else the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _fit(record: dict, profile: profiles.Profile, seed: int, data_dir, out: Path, resume: bool):

@@ -1,9 +1,11 @@
 """Floor 5. `fit`: transformers' Trainer, with the loss on the summary's positions only and the head applied only there.
 
 It resumes from the last whole checkpoint, keeps the best one, stops early, and saves the adapter so far on Ctrl-C.
+Under torchrun every process trains on its share of each batch; one of them writes.
 """
 
 import math
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -55,10 +57,11 @@ def fit(
     checkpoint = last_whole_checkpoint(out_dir) if resume else None
     if checkpoint:
         checkpoints.check_same(checkpoint, made_with)
-    checkpoints.clear_after(out_dir, checkpoint)
     counts = {"tokens": 0, "positions": 0, "seconds": 0.0}
     if checkpoint:
         counts |= checkpoints.read_manifest(checkpoint)["counts"]
+    if writes():  # no other process saves before the first steps, which wait for this one
+        checkpoints.clear_after(out_dir, checkpoint)
     trainer = _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, made_with, on_log)
     interrupted = False
     try:
@@ -68,8 +71,14 @@ def fit(
         interrupted = True
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         print(f"interrupted at step {trainer.state.global_step}: the adapter so far is saved; resume will go on")
-    save_adapter(trainer.model, out_dir / "adapter", profile)
+    if writes():
+        save_adapter(trainer.model, out_dir / "adapter", profile)
     return _result(trainer, profile, counts, checkpoint, interrupted, out_dir)
+
+
+def writes() -> bool:
+    """Whether this process is the one that writes files: under torchrun the first, else the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def mean_loss(model, encoded, tokenizer, batch_size: int = 8) -> float:
@@ -103,8 +112,13 @@ def summary_loss(model, inputs: dict, num_items_in_batch=None):
     labels = inputs["labels"]
     shifted = torch.nn.functional.pad(labels, (0, 1), value=features.IGNORE)[:, 1:]
     keep = shifted != features.IGNORE  # positions that predict a summary token
+    keep = torch.nn.functional.pad(
+        keep, (models.virtual_tokens(model), 0)
+    )  # prompt tuning puts its tokens before the input
     extra = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
-    return model(**inputs, logits_to_keep=keep, shift_labels=shifted[keep], use_cache=False, **extra).loss
+    return model(
+        **inputs, logits_to_keep=keep, shift_labels=shifted[shifted != features.IGNORE], use_cache=False, **extra
+    ).loss
 
 
 def _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, made_with, on_log):
@@ -134,9 +148,19 @@ def _trainer_class():
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             if model.training:
-                self.counts["tokens"] += int(inputs["attention_mask"].sum())
-                self.counts["positions"] += inputs["input_ids"].numel()
-            return summary_loss(model, inputs, num_items_in_batch)
+                mask = inputs["attention_mask"]
+                here = mask.new_tensor([int(mask.sum()), mask.numel()])
+                tokens, positions = self.accelerator.reduce(here, "sum").tolist()
+                self.counts["tokens"] += tokens
+                self.counts["positions"] += positions
+            # Divided by all processes' tokens; their gradients are averaged afterwards, so it is the sum that is right.
+            return summary_loss(model, inputs, num_items_in_batch) * self.accelerator.num_processes
+
+        def _get_train_sampler(self, train_dataset=None):
+            # Rows of one step are of similar length in all processes together: N processes with batches of B see the
+            # same rows in the same steps as one process with batches of N × B.
+            together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+            return _sampler_class()(together, lengths=list(self.train_dataset["length"]), seed=self.args.data_seed)
 
         def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
             rows = eval_dataset or self.eval_dataset
@@ -149,10 +173,33 @@ def _trainer_class():
     return SummaryTrainer
 
 
+def _sampler_class():
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    class EpochSampler(LengthGroupedSampler):
+        """Rows of similar length together, in an order that seed and epoch decide alone: every process has the same,
+        whatever its dropout has drawn, and a resumed run too."""
+
+        def __init__(self, batch_size, lengths, seed):
+            super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+            self.seed, self.epoch = seed, 0
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __iter__(self):
+            self.generator.manual_seed(self.seed + self.epoch)
+            return super().__iter__()
+
+    return EpochSampler
+
+
 def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path, on_cpu: bool):
     from transformers import TrainingArguments
 
-    steps = math.ceil(rows / (profile.batch_size * profile.gradient_accumulation))
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    steps = math.ceil(rows / (profile.batch_size * profile.gradient_accumulation * processes))
     between = max(1, math.ceil(steps / profile.evaluations_per_epoch))
     arguments = TrainingArguments(
         output_dir=str(out_dir), num_train_epochs=profile.epochs, learning_rate=profile.learning_rate,
@@ -164,6 +211,7 @@ def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path, on_cpu: bo
         eval_strategy="steps", eval_steps=between, save_strategy="steps", save_steps=between, save_total_limit=2,
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, logging_steps=1,
         seed=seed, data_seed=seed, report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,  # all that trains is used in every step
         use_cpu=on_cpu,  # a Mac's GPU would be taken otherwise, for weights that lie on the CPU
     )  # fmt: skip
     # One process, one GPU: of Kaggle's two, Trainer would take both by DataParallel, which breaks 4-bit weights.
@@ -180,14 +228,18 @@ def _callbacks(counts: dict, made_with: dict, on_log) -> list:
 
         def on_save(self, args, state, control, **_):
             counts["seconds"] = time.monotonic() - self.started
-            checkpoints.write_manifest(Path(args.output_dir) / f"checkpoint-{state.global_step}", counts, made_with)
+            if state.is_world_process_zero:
+                folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                checkpoints.write_manifest(folder, counts, made_with)
 
         def on_train_end(self, args, state, control, **_):
             counts["seconds"] = time.monotonic() - self.started
 
     class Progress(TrainerCallback):
         def on_train_begin(self, args, state, control, **_):
-            self.bar = progress.bar(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
+            shown = {} if state.is_world_process_zero else {"disable": True}
+            at = {"total": state.max_steps, "initial": state.global_step}
+            self.bar = progress.bar(**at, desc="training", unit="step", **shown)
 
         def on_log(self, args, state, control, logs=None, **_):
             self.bar.set_postfix({key: f"{value:.3f}" for key, value in logs.items() if key in ("loss", "eval_loss")})

@@ -94,3 +94,60 @@ def test_unknown_layers_list_the_known_ones(targets):
 def test_an_unknown_method_lists_the_known_ones():
     with pytest.raises(SummkitError, match="unknown method 'bitfit'; known: .*lora"):
         tiny(method="bitfit")
+
+
+GPT2_COUNTS = {
+    "prompt": 53_760,
+    "prompt-random": 53_760,
+    "lora": 811_008,
+    "rslora": 811_008,
+    "head": 38_597_376,
+    "last-block": 38_597_376 + 7_087_872,
+    "full": 124_439_808,
+}
+
+
+@pytest.mark.parametrize("method", GPT2_COUNTS)
+def test_what_trains_in_gpt2(method):
+    """The counts of the seed's table, on the meta device; its "traditional" method is the head alone."""
+    profile = profiles.choose("smoke", method=method, precision="fp32", rank=8, targets="c_attn,c_proj")
+    model = methods.apply(planner.on_meta("gpt2"), profile)
+    assert models.parameter_report(model)["trainable"] == GPT2_COUNTS[method]
+
+
+def test_gpt2s_head_is_its_input_embedding():
+    model = methods.apply(planner.on_meta("gpt2"), profiles.choose("smoke", method="head", precision="fp32"))
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_every_method_trains_on_the_tiny_model(method):
+    own = methods.METHODS[method].own_weights
+    model = tiny(method=method, precision="fp32" if own else "nf4")
+    assert 0 < models.parameter_report(model)["trainable"]
+
+
+@pytest.mark.parametrize(("method", "precision", "message"), [
+    ("head", "nf4", "needs precision='fp32'"),
+    ("full", "fp16", "an adapter .'lora'. trains beside weights of any precision"),
+    ("qlora", "fp32", "precision='nf4'"),
+    ("prefix", "fp32", "unknown method 'prefix'; known: dora, full, head, last-block, lora"),
+])  # fmt: skip
+def test_a_method_that_does_not_fit_says_why(method, precision, message):
+    with pytest.raises(SummkitError, match=message):
+        tiny(method=method, precision=precision)
+
+
+def test_a_prompt_begins_as_the_instructions_words():
+    model = tiny(method="prompt", precision="fp32", virtual_tokens=20)
+    tokens = models.tiny_tokenizer()("Summarize the followi")["input_ids"][:20]
+    assert model.get_prompt(batch_size=1)[0].allclose(model.get_input_embeddings().weight[tokens])
+
+
+def test_a_model_without_blocks_names_its_parts():
+    import torch
+
+    model = torch.nn.Linear(2, 2)
+    model.config = type("Config", (), {"num_hidden_layers": 3})
+    with pytest.raises(SummkitError, match="no list of 3 blocks in this model.*parts: Linear"):
+        methods.blocks(model)
