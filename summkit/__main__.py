@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         "config", metavar="CONFIG", help="JSON file: profile, seed, out, and the profile's options by name"
     )
     train.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint")
+    sweep = command("sweep", _sweep, "many trainings from one plan, each once; goes on where it was stopped")
+    sweep.add_argument("plan", metavar="PLAN", help='JSON file: {"base": {…}, "vary": {"method": […], "seed": […]}}')
+    sweep.add_argument("--out", metavar="DIR", help="where the runs go (default: the plan's out, else runs/sweep)")
     _summarize_options(command("summarize", _summarize, "one summary a line"))
     report = command("report", _report, "REPORT/README.md from a run's record, or a table of several runs")
     report.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or a run.json")
@@ -126,6 +129,13 @@ def _train(options) -> None:
     folder = train.run(options.config, options.resume)
     if train.first_process():
         print(f"adapter and record: {folder}")
+
+
+def _sweep(options) -> None:
+    from summkit import reports, sweep
+
+    runs = sweep.run(options.plan, options.out)
+    print(reports.comparison(runs))
 
 
 def _summarize(options) -> None:

@@ -21,6 +21,7 @@ from summkit.profiles import Profile
 SPLITS = ("train", "validation", "test")
 DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "abstract")
 SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "tldr", "title")
+CONFIGS = {"abisee/cnn_dailymail": "3.0.0", "google-research-datasets/go_emotions": "simplified"}  # of the Hub's sets
 MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an article
 
 
@@ -99,7 +100,7 @@ def _read_known(name: str) -> tuple[dict[str, list[dict]], str]:
     return read_hub(name, dict(zip(SPLITS, SPLITS, strict=True))), "hub"
 
 
-def read_hub(name: str, splits: dict[str, str], config: str | None = None) -> dict[str, list[dict]]:
+def read_hub(name: str, splits: dict[str, str]) -> dict[str, list[dict]]:
     """The rows of a set of the Hub; `splits` maps our names of splits to the set's own.
 
     Raises SummkitError where the Hub, the set or one of the splits is not there.
@@ -108,7 +109,7 @@ def read_hub(name: str, splits: dict[str, str], config: str | None = None) -> di
 
     hub.require(f"data set {name}")
     try:
-        loaded = datasets.load_dataset(name, config)
+        loaded = datasets.load_dataset(name, CONFIGS.get(name))
     except (OSError, ValueError, RuntimeError) as error:
         raise SummkitError(f"data set {name} could not be read from the Hub: {error}") from None
     missing = [split for split in splits.values() if split not in loaded]

@@ -83,7 +83,6 @@ _SPLITS = {
     "fancyzhx/ag_news": {"train": "train", "test": "test"},
     "nyu-mll/multi_nli": {"train": "train", "test": "validation_matched"},
 }
-_CONFIGS = {"google-research-datasets/go_emotions": "simplified"}
 
 
 @dataclass
@@ -157,7 +156,7 @@ def _read_known(name: str) -> tuple[dict, str]:
     if name == "rte-and-cb":
         return {"all": _pairs("rte") + _pairs("cb")}, "embedded"
     splits = _SPLITS.get(name, dict(zip(data.SPLITS, data.SPLITS, strict=True)))
-    return data.read_hub(name, splits, _CONFIGS.get(name)), "hub"
+    return data.read_hub(name, splits), "hub"
 
 
 def _pairs(name: str) -> list[dict]:

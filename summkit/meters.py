@@ -19,7 +19,8 @@ COUNTERS = ("intel_rapl", "windows_emi", "intel_power_gadget")
 class Meter:
     """Measures a `with` block. Ready to read after it, also where the block raised; None is for unknown.
 
-    wall_seconds, cpu_seconds (this process, and children that ended), peak_rss_bytes (of the process since it began),
+    wall_seconds, cpu_seconds (this process, and children that ended), peak_rss_bytes (of the process in the block, on
+    Linux; elsewhere since it began; what earlier work has left in memory counts),
     peak_device_bytes (allocated by torch on the current GPU in the block), energy_kwh (of the whole machine; the
     memory's share is always modelled), energy_is_estimate, co2_kg (where SUMMKIT_COUNTRY is set to a three-letter
     ISO code), cost_usd (where SUMMKIT_PRICE_PER_HOUR is set), laps ({name: seconds}).
@@ -35,6 +36,8 @@ class Meter:
 
     def __enter__(self):
         self._price, self._country = _price(), _country()
+        self._peak_before = 0
+        _begin_peak(self)
         self._tracker = _start_tracker(self._country) if self.energy else None
         if _cuda():
             _cuda().reset_peak_memory_stats()
@@ -45,7 +48,7 @@ class Meter:
     def __exit__(self, *_):
         self.wall_seconds = time.perf_counter() - self._wall
         self.cpu_seconds = _cpu_seconds() - self._cpu
-        self.peak_rss_bytes = peak_rss_bytes()
+        self.peak_rss_bytes = _end_peak(self)
         self.peak_device_bytes = _cuda().max_memory_allocated() if _cuda() else None
         if self._price is not None:
             self.cost_usd = self.wall_seconds / 3600 * self._price
@@ -76,8 +79,29 @@ class Meter:
             return
 
 
+_open: list[Meter] = []  # each keeps the peak it saw before one inside it began counting anew
+
+
+def _begin_peak(meter: Meter) -> None:
+    for outer in _open:
+        outer._peak_before = max(outer._peak_before, peak_rss_bytes() or 0)
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")  # Linux: the peak counts from here
+    except OSError:
+        pass
+    _open.append(meter)
+
+
+def _end_peak(meter: Meter) -> int | None:
+    if meter in _open:
+        _open.remove(meter)
+    peak = peak_rss_bytes()
+    return peak and max(peak, meter._peak_before)
+
+
 def peak_rss_bytes() -> int | None:
-    """Most memory this process has had resident since it began, in bytes."""
+    """Most memory this process has had resident since it, or the innermost Meter, began; in bytes."""
     try:
         # On Linux getrusage's peak outlives exec: a kernel started by a large process would report its parent's.
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:

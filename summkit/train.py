@@ -5,28 +5,36 @@ import os
 from pathlib import Path
 
 from summkit import assets, hub, labelled, profiles, progress, records
-from summkit.errors import SummkitError
+from summkit.errors import SummkitError, check_known
 
 # What a configuration may hold beside the profile's own options: default, and what kind of value it is.
 SETTINGS = {"profile": ("auto", str), "out": ("runs/train", str), "seed": (0, int), "data_dir": (None, str | None)}
+SETTINGS["score"] = ([], list)  # splits whose rows the trained model answers, and is scored on
+SETTINGS["split_seed"] = (None, int | None)  # deals the rows to the splits; None: seed does that too
 
 
 def run(config: str | Path, resume: bool = False) -> Path:
     """Train as the JSON file `config` says and return the run's folder, which holds the adapter and run.json.
 
+    With "score": ["test", …] the model then writes summaries of these splits; of train, as many as test has. With
+    "split_seed" runs of several seeds have the same rows in the same splits.
     {"profile": "cpu", "task": "summary", "seed": 0, "out": "runs/mine", "data_dir": null, and any of the profile's
     options by name}.
     Raises SummkitError for what is wrong in it, and KeyboardInterrupt, with what to do, once the adapter is saved.
     """
     settings = _read_config(Path(config))
-    out, seed, data_dir = (settings.pop(key) for key in ("out", "seed", "data_dir"))
+    out, seed, data_dir, score = (settings.pop(key) for key in ("out", "seed", "data_dir", "score"))
+    split_seed = settings.pop("split_seed")
+    split_seed = seed if split_seed is None else split_seed
+    for split in score:
+        check_known("split to score", split, ("train", "validation", "test"))
     profile = profiles.choose(settings.pop("profile"), **settings)
     data_dir = data_folder(data_dir)
     ask_for_hub(profile, data_dir)
     if first_process():
         print(profile.line(), flush=True)
     record = records.new_record("train", profile.name, seed, device=profiles.hardware().name)
-    result = _fit(record, profile, seed, data_dir, Path(out), resume)
+    result = _fit(record, profile, (seed, split_seed), data_dir, Path(out), resume, score)
     if first_process():
         records.write_record(record, Path(out) / "run.json")
     if result.interrupted:
@@ -39,15 +47,16 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _fit(record: dict, profile: profiles.Profile, seed: int, data_dir, out: Path, resume: bool):
+def _fit(record: dict, profile: profiles.Profile, seeds: tuple, data_dir, out: Path, resume: bool, score=()):
     from transformers import set_seed
 
     from summkit import features, meters, methods, models, training
 
     progress.quiet_libraries()
+    seed, split_seed = seeds
     with meters.Meter() as meter:
         tokenizer = models.load_tokenizer(profile.model)
-        splits, template, rows = _rows(profile, tokenizer, seed, data_dir)
+        splits, template, rows = _rows(profile, tokenizer, split_seed, data_dir)
         limits = (template, tokenizer, profile.max_length, profile.max_new_tokens)
         encoded = [features.encode_rows(part, *limits) for part in rows]
         model = models.load_model(profile.model, profile.precision, profile.compute_dtype)
@@ -55,6 +64,11 @@ def _fit(record: dict, profile: profiles.Profile, seed: int, data_dir, out: Path
         set_seed(seed)  # of the adapter's first weights
         model = methods.apply(model, profile)
         result = training.fit(model, tokenizer, *encoded, profile, seed=seed, out_dir=out, resume=resume)
+        meter.lap("training")
+        if first_process() and not result.interrupted:
+            for split in score:
+                _score(record, split, splits, (model, tokenizer, template), profile, seed)
+        meter.lap("summaries")
     name = Path(profile.model).name if Path(profile.model).is_dir() else profile.model
     about = models.parameter_report(model) | {"quantization": profile.precision, "footprint_bytes": size}
     records.fill(record, "run", wall_seconds=meter.wall_seconds)
@@ -62,7 +76,28 @@ def _fit(record: dict, profile: profiles.Profile, seed: int, data_dir, out: Path
     records.fill(record, "data", id="local" if data_dir else profile.dataset, source=splits.source, **splits.counts())
     records.fill(record, "training", **result.record())
     records.fill(record, "resources", **meter.resources())
+    saved = sum(file.stat().st_size for file in (out / "adapter").glob("*") if file.is_file())
+    curve = [{key: row[key] for key in ("step", "eval_loss")} for row in result.history if "eval_loss" in row]
+    about = {"learning_rate": profile.learning_rate, "batch_size": profile.batch_size, "saved_bytes": saved}
+    records.fill(record, "details", **about, cpu_seconds=meter.cpu_seconds, laps=meter.laps, validation_loss=curve)
     return result
+
+
+def _score(record: dict, split: str, splits, asked: tuple, profile: profiles.Profile, seed: int) -> None:
+    """Into the record: the split's scores, and each row's ROUGE, so that runs can be compared row by row."""
+    from summkit import evaluation, generation, metrics
+
+    rows = getattr(splits, split)
+    rows = rows.select(range(min(len(rows), len(splits.test))))
+    limits = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens}
+    found = generation.summarize(*asked, list(rows["document"]), batch_size=profile.generation_batch_size, **limits)
+    texts, references = [answer.text for answer in found], list(rows["summary"])
+    entry = evaluation.score(texts, references, list(rows["document"]), [a.ended for a in found], seed=seed)
+    records.fill(record, "scores", **{"fine_tuned" if split == "test" else f"fine_tuned_{split}": entry})
+    by_row = {
+        key: [round(float(v), 3) for v in values] for key, values in metrics.rouge_rows(texts, references).items()
+    }
+    record["details"].setdefault("rows", {})[split] = by_row
 
 
 def _rows(profile: profiles.Profile, tokenizer, seed: int, data_dir):
@@ -94,15 +129,21 @@ def ask_for_hub(profile: profiles.Profile, data_dir: str | None) -> None:
             hub.require(f"{kind} {name}")
 
 
-def _read_config(path: Path) -> dict:
+def read_json(path: Path, kind: str) -> dict:
+    """The JSON object in `path`. Raises SummkitError, calling it `kind`, where there is none."""
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SummkitError(f"configuration {path}: {error.strerror}") from None
+        raise SummkitError(f"{kind} {path}: {error.strerror}") from None
     except ValueError as error:
-        raise SummkitError(f"configuration {path} is not JSON: {error}") from None
-    if not isinstance(settings, dict):
-        raise SummkitError(f'configuration {path}: a JSON object is needed, such as {{"profile": "cpu", "seed": 0}}')
+        raise SummkitError(f"{kind} {path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise SummkitError(f'{kind} {path}: a JSON object is needed, such as {{"profile": "cpu", "seed": 0}}')
+    return found
+
+
+def _read_config(path: Path) -> dict:
+    settings = read_json(path, "configuration")
     settings = {key: default for key, (default, _) in SETTINGS.items()} | settings
     for key, (_, kind) in SETTINGS.items():
         if not isinstance(settings[key], kind) or isinstance(settings[key], bool):

@@ -20,7 +20,7 @@ FLOORS = [
     {"training", "generation", "planner", "classify"},
     {"evaluation", "distillation", "classification"},
     {"baselines", "figures", "markup", "train", "widgets"},
-    {"batch", "reports"},
+    {"batch", "reports", "sweep"},
     {"__main__"},  # the command line stands on everything
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS, start=-1) for name in names}

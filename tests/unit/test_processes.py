@@ -1,0 +1,72 @@
+"""Several processes train as one: the same losses, one record, no hanging where one dies, and resuming."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from summkit import records
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "summkit"]
+ALONE = [sys.executable, "-m", "summkit"]
+SMALL = {"profile": "smoke", "train_rows": 16, "validation_rows": 4, "test_rows": 2, "dropout": 0.0, "epochs": 2}
+
+
+def start(command, tmp_path, name, resume=False, **settings):
+    config = tmp_path / f"{name}.json"
+    config.write_text(json.dumps(SMALL | {"out": str(tmp_path / name)} | settings))
+    env = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+    arguments = [*command, "train", str(config), *(["--resume"] if resume else [])]
+    return subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def train(*arguments, **settings):
+    process = start(*arguments, **settings)
+    output = process.communicate(timeout=180)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt"])
+def test_two_processes_give_the_losses_of_one(tmp_path, method):
+    own = {"method": method, "virtual_tokens": 8}
+    train(ALONE, tmp_path, "one", batch_size=4, **own)
+    output = train(TORCHRUN, tmp_path, "two", batch_size=2, **own)
+    one, two = (records.read_record(tmp_path / name / "run.json")["training"] for name in ("one", "two"))
+    for key in ("train_loss", "eval_loss"):
+        assert two[key] == pytest.approx(one[key], rel=1e-4)
+    assert [two[key] for key in ("steps", "tokens", "best_step")] == [
+        one[key] for key in ("steps", "tokens", "best_step")
+    ]
+    assert output.count("adapter and record") == output.count("profile smoke") == 1
+
+
+def test_what_two_processes_were_stopped_in_they_go_on_with(tmp_path):
+    train(TORCHRUN, tmp_path, "whole", batch_size=2)
+    train(TORCHRUN, tmp_path, "broken", batch_size=2)
+    for path in (tmp_path / "broken").glob("checkpoint-8"):
+        (path / "complete.json").unlink()  # as if killed while the last one was saved
+    (tmp_path / "broken" / "run.json").unlink()
+    train(TORCHRUN, tmp_path, "broken", resume=True, batch_size=2)
+    whole, broken = (records.read_record(tmp_path / name / "run.json")["training"] for name in ("whole", "broken"))
+    assert broken["resumed_from"] and broken["eval_loss"] == pytest.approx(whole["eval_loss"], rel=1e-5)
+
+
+def test_a_process_that_dies_ends_the_run_with_a_message(tmp_path):
+    process = start(TORCHRUN, tmp_path, "dying", batch_size=2, epochs=5000)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "dying").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    workers = [child for child in psutil.Process(process.pid).children() if "train" in child.cmdline()]
+    workers[-1].send_signal(signal.SIGKILL)
+    output = process.communicate(timeout=90)[0]
+    assert process.returncode != 0 and "SIGKILL" in output
+    assert not (tmp_path / "dying" / "run.json").exists()
+    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)

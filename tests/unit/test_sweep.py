@@ -1,0 +1,84 @@
+"""Many trainings from one plan: each combination once, and a stopped sweep goes on."""
+
+import json
+
+import pytest
+
+from summkit import checkpoints, records, sweep, train
+from summkit.__main__ import main
+from summkit.errors import SummkitError
+
+BASE = {"profile": "smoke", "train_rows": 8, "validation_rows": 2, "test_rows": 2, "max_new_tokens": 4}
+
+
+def test_every_combination_has_a_name_that_says_what_varies():
+    plan = {"base": BASE, "vary": {"method": ["lora", "prompt"], "seed": [0, 1]}, "only": [{"method": "dora"}]}
+    found = sweep.combinations(plan)
+    assert list(found) == ["method-lora,seed-0", "method-lora,seed-1", "method-prompt,seed-0", "method-prompt,seed-1",
+                           "method-dora"]  # fmt: skip
+    assert found["method-prompt,seed-1"] == BASE | {"method": "prompt", "seed": 1}
+
+
+@pytest.mark.parametrize(("plan", "message"), [
+    ({"base": BASE}, "asks for nothing"),
+    ({"vary": {"seed": 3}}, "vary.seed: a list"),
+    ({"vary": {"seed": []}}, "vary.seed: a list"),
+    ({"varies": {"seed": [0]}}, "the plan has varies; known: base, vary, only, out"),
+])  # fmt: skip
+def test_a_wrong_plan_says_what_is_wrong(tmp_path, plan, message):
+    with pytest.raises(SummkitError, match=message):
+        sweep.run(plan, tmp_path)
+
+
+def test_a_run_with_its_record_is_left_alone(tmp_path, monkeypatch, capsys):
+    trained = []
+
+    def fake(config, resume):
+        trained.append((json.loads(config.read_text())["method"], resume))
+        (config.parent / "run.json").write_text("{}")
+
+    monkeypatch.setattr(train, "run", fake)
+    plan = {"base": BASE, "vary": {"method": ["lora", "prompt"]}}
+    assert sweep.run(plan, tmp_path) == [tmp_path / "method-lora", tmp_path / "method-prompt"]
+    (tmp_path / "method-prompt" / "run.json").unlink()
+    sweep.run(plan, tmp_path)
+    assert trained == [("lora", False), ("prompt", False), ("prompt", False)]
+    assert "[1/2] method-lora: has its record, left as it is" in capsys.readouterr().out
+
+
+def test_a_run_that_was_interrupted_is_not_done(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(train, "run", lambda config, resume: trained.append(config.parent.name))
+    for name, interrupted in (("seed-0", True), ("seed-1", False)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"training": {"interrupted": interrupted}}))
+    sweep.run({"base": BASE, "vary": {"seed": [0, 1]}}, tmp_path)
+    assert trained == ["seed-0"]
+
+
+def test_a_folder_of_another_plan_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "run", lambda *_, **__: None)
+    sweep.run({"base": BASE, "vary": {"seed": [0]}}, tmp_path)
+    with pytest.raises(SummkitError, match="of other settings than this plan"):
+        sweep.run({"base": BASE | {"rank": 4}, "vary": {"seed": [0]}}, tmp_path)
+
+
+def test_seeds_can_share_their_rows(tmp_path):
+    base = BASE | {"split_seed": 0, "precision": "fp32", "method": "head"}
+    runs = sweep.run({"base": base, "vary": {"seed": [0, 1]}}, tmp_path)
+    made_with = [checkpoints.read_manifest(checkpoints.last_whole_checkpoint(run))["made_with"] for run in runs]
+    assert [made["seed"] for made in made_with] == [0, 1]
+    assert made_with[0]["training rows"] == made_with[1]["training rows"]
+
+
+def test_the_command_trains_scores_and_compares(tmp_path, capsys):
+    plan = tmp_path / "plan.json"
+    base = BASE | {"precision": "fp32", "score": ["test", "validation"]}
+    plan.write_text(json.dumps({"base": base, "vary": {"method": ["head", "prompt"]}}))
+    assert main(["sweep", str(plan), "--out", str(tmp_path / "runs")]) == 0
+    shown = capsys.readouterr().out
+    assert "ROUGE-1" in shown and "head" in shown and "prompt" in shown
+    record = records.read_record(tmp_path / "runs" / "method-head" / "run.json")
+    assert set(record["scores"]) == {"fine_tuned", "fine_tuned_validation"}
+    assert len(record["details"]["rows"]["test"]["rougeL"]) == record["scores"]["fine_tuned"]["n"] == 2
+    assert record["details"]["saved_bytes"] > 50_000 and record["training"]["method"] == "head"
