@@ -8,7 +8,10 @@ from summkit import assets, hub, labelled, profiles, progress, records
 from summkit.errors import SummkitError
 
 # What a configuration may hold beside the profile's own options: default, and what kind of value it is.
-SETTINGS = {"profile": ("auto", str), "out": ("runs/train", str), "seed": (0, int), "data_dir": (None, str | None)}
+SETTINGS = {
+    "profile": ("auto", str), "task": ("summary", str), "out": ("runs/train", str), "seed": (0, int),
+    "data_dir": (None, str | None),
+}  # fmt: skip
 
 
 def run(config: str | Path, resume: bool = False) -> Path:
