@@ -1,6 +1,7 @@
 """Floor 7. What a label costs without a language model: the commonest class, and TF-IDF with logistic regression."""
 
 from summkit import classification
+from summkit.errors import SummkitError
 
 
 def majority(train, rows: int):
@@ -16,7 +17,12 @@ class TfIdf:
     rows: the baseline that a language model has to earn its keep against."""
 
     def __init__(self, train: tuple, validation: tuple, several: bool = False):
-        """`train` and `validation` are (texts, truth [rows, classes])."""
+        """`train` and `validation` are (texts, truth [rows, classes]).
+
+        Raises SummkitError where the training rows have fewer than two classes: there is nothing to tell apart.
+        """
+        if (found := int(train[1].any(axis=0).sum())) < 2:
+            raise SummkitError(f"the training rows have {found} class: a classifier needs two; ask for more train_rows")
         self.several, self.classes = several, train[1].shape[1]
         fitted = {strictness: self._fit(*train, strictness) for strictness in (1, 10, 100)}
         self.strictness, self.pipeline = max(fitted.items(), key=lambda item: self._quality(item[1], *validation))
@@ -26,7 +32,7 @@ class TfIdf:
         return self._probabilities(self.pipeline, texts)
 
     def telling_words(self, count: int = 8) -> dict[int, list[str]]:
-        """The words with the largest weights, by class number."""
+        """The words with the largest weights, by class number; a class that every row has needs no words."""
         names = self.pipeline[0].get_feature_names_out()
         return {n: [names[i] for i in w.argsort()[::-1][:count]] for n, w in self._weights().items()}
 
@@ -57,6 +63,7 @@ class TfIdf:
     def _weights(self) -> dict:
         model = self.pipeline[-1]
         if self.several:
-            return {number: one.coef_[0] for number, one in zip(self.known, model.estimators_, strict=True)}
+            fitted = zip(self.known, model.estimators_, strict=True)
+            return {number: one.coef_[0] for number, one in fitted if hasattr(one, "coef_")}
         weights = model.coef_ if len(model.coef_) > 1 else [-model.coef_[0], model.coef_[0]]
         return dict(zip(self.known, weights, strict=True))

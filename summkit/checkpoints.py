@@ -142,7 +142,7 @@ def fingerprint(profile: Profile, seed: int, train, validation) -> dict:
 
 def check_same(checkpoint: Path, now: dict) -> None:
     """Raise SummkitError, naming each setting that differs, where the checkpoint was made with others than `now`."""
-    before = read_manifest(checkpoint).get("made_with", {})
+    before = {"task": "summary"} | read_manifest(checkpoint).get("made_with", {})
     different = [f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in now if before.get(key) != now[key]]
     if different:
         raise SummkitError(

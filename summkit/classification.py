@@ -214,8 +214,10 @@ def _confidence(probabilities, actual):
     """The likeliest label's probability, and whether the row has it: two float arrays [rows]."""
     import numpy as np
 
-    probabilities = np.asarray(probabilities)
-    return probabilities.max(axis=1), (top(probabilities) & np.asarray(actual)).any(axis=1).astype(float)
+    probabilities, actual = np.asarray(probabilities), np.asarray(actual)
+    if probabilities.shape != actual.shape:
+        raise SummkitError(f"probabilities are {probabilities.shape}, the truth is {actual.shape}: the same is needed")
+    return probabilities.max(axis=1), (top(probabilities) & actual).any(axis=1).astype(float)
 
 
 def _bin(confidence):

@@ -40,11 +40,13 @@ def label_scores(
     was_training = model.training
     model.eval()
     bar = progress.bar(total=len(encoded), desc="labels", unit="text", leave=False)
-    with torch.inference_mode(), models.unpacked(model), bar:
-        for batch in features.length_sorted_batches([len(ids) for ids in encoded], batch_size):
-            result[batch] = _score(model, [encoded[number] for number in batch], answers)
-            bar.update(len(batch))
-    model.train(was_training)
+    try:
+        with torch.inference_mode(), models.unpacked(model), bar:
+            for batch in features.length_sorted_batches([len(ids) for ids in encoded], batch_size):
+                result[batch] = _score(model, [encoded[number] for number in batch], answers)
+                bar.update(len(batch))
+    finally:
+        model.train(was_training)
     return result
 
 

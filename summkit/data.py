@@ -158,14 +158,15 @@ def _clean(rows, split: str, profile: Profile, dropped: dict) -> list[dict]:
             dropped.setdefault(reason, []).append(where)
         else:
             texts = {"document": document.strip(), "summary": " ".join(summary.split())}
-            kept.append({"id": _id(row.get("id"), where), **texts, "where": where})
+            kept.append({"id": row_id(row.get("id"), where), **texts, "where": where})
     if not kept:
         reasons = ", ".join(f"{reason} ({len(taken)})" for reason, taken in dropped.items())
         raise SummkitError(f"{split}: nothing is left of {len(rows)} rows; dropped: {reasons}")
     return kept
 
 
-def _id(given, where: str) -> str:
+def row_id(given, where: str) -> str:
+    """A row's own id as text, or where it stands, if it has none that can be written."""
     return where if given is None or not _encodable(str(given)) else str(given)
 
 

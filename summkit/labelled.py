@@ -141,7 +141,11 @@ def _schema(profile: Profile, data_dir) -> Schema:
     names = Path(data_dir) / "classes.txt"
     if not names.is_file():
         return SCHEMAS[STUDIES[profile.task].hub]
-    classes = tuple(line.strip() for line in names.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    try:
+        lines = names.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SummkitError(f"{names.name}: not a text in UTF-8 ({error})") from None
+    classes = tuple(line.strip() for line in lines if line.strip())
     if len(classes) < 2 or len(set(map(str.lower, classes))) < len(classes):
         raise SummkitError(f"{names.name}: two or more different class names are needed, one a line; found {classes}")
     return Schema(classes, tuple(name.lower() for name in classes))
@@ -199,9 +203,8 @@ def _clean(rows, split: str, study: Study, schema: Schema, dropped: dict) -> lis
         if reason := data.usable(document, second) or (None if labels else "no label"):
             dropped.setdefault(reason, []).append(where)
             continue
-        row_id = where if row.get("id") is None else str(row["id"])
-        kept.append({"id": row_id, "document": document.strip(), "second": second.strip() if pair else "",
-                     "labels": labels, "where": where})  # fmt: skip
+        kept.append({"id": data.row_id(row.get("id"), where), "document": document.strip(),
+                     "second": second.strip() if pair else "", "labels": labels, "where": where})  # fmt: skip
     if not kept:
         reasons = ", ".join(f"{reason} ({len(taken)})" for reason, taken in dropped.items())
         raise SummkitError(f"{split}: nothing is left of {len(rows)} rows; dropped: {reasons}")

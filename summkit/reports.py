@@ -202,12 +202,15 @@ def _sentence(pair: str, measure: str, d: dict) -> str:
         return ""
     a, b = (markup.name(part) for part in pair.split("_minus_"))
     factor, unit = UNITS.get(measure, (1, markup.name(measure)))
+    digits = max(1, evaluation.COLUMNS.get(measure, ("", 1, 1))[2])  # as many as in the table of scores
     value, low, high = (factor * d[key] for key in ("difference", "low", "high"))
     if low <= 0 <= high:
-        return f"- {a} and {b}, {unit}: these rows cannot tell, {value:+.1f} [{low:+.1f}, {high:+.1f}]"
+        around = f"[{low:+.{digits}f}, {high:+.{digits}f}]"
+        return f"- {a} and {b}, {unit}: these rows cannot tell, {value:+.{digits}f} {around}"
     side = ("longer than", "shorter than") if measure == "words" else ("above", "below")
     near_end, far_end = sorted((abs(low), abs(high)))
-    return f"- {a} is **{side[value < 0]}** {b} by {abs(value):.1f} [{near_end:.1f}, {far_end:.1f}] {unit}"
+    around = f"[{near_end:.{digits}f}, {far_end:.{digits}f}]"
+    return f"- {a} is **{side[value < 0]}** {b} by {abs(value):.{digits}f} {around} {unit}"
 
 
 def _examples(record: dict) -> list[str]:

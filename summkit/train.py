@@ -8,9 +8,12 @@ from summkit import assets, hub, labelled, profiles, progress, records
 from summkit.errors import SummkitError, check_known
 
 # What a configuration may hold beside the profile's own options: default, and what kind of value it is.
-SETTINGS = {"profile": ("auto", str), "out": ("runs/train", str), "seed": (0, int), "data_dir": (None, str | None)}
-SETTINGS["score"] = ([], list)  # splits whose rows the trained model answers, and is scored on
-SETTINGS["split_seed"] = (None, int | None)  # deals the rows to the splits; None: seed does that too
+SETTINGS = {
+    "profile": ("auto", str), "task": ("summary", str), "out": ("runs/train", str), "seed": (0, int),
+    "data_dir": (None, str | None),
+    "split_seed": (None, int | None),  # deals the rows to the splits; None: seed does that too
+    "score": ([], list),  # splits whose rows the trained model answers, and is scored on
+}  # fmt: skip
 
 
 def run(config: str | Path, resume: bool = False) -> Path:

@@ -70,6 +70,18 @@ class LocalHub:
             start += count
         return folder
 
+    def add_rows(self, repo: str, configs: dict[str, dict[str, list[dict]]]) -> Path:
+        """A data set of {config: {split: rows}} as parquet, and the README that names each config's files."""
+        folder, lines = self.folder("datasets", repo), ["---", "configs:"]
+        for config, splits in configs.items():
+            place = "data" if config == "default" else config
+            lines += [f"- config_name: {config}", "  data_files:"]
+            for split, rows in splits.items():
+                _write_rows(rows, folder, split, "parquet", place)
+                lines += [f"  - split: {split}", f"    path: {place}/{split}-*"]
+        (folder / "README.md").write_text("\n".join([*lines, "---", ""]), encoding="utf-8")
+        return folder
+
     def files(self, kind: str, repo: str) -> dict[str, Path] | None:
         """The files of a repository by name, or None where there is no such repository."""
         base = self.root / kind / repo
@@ -94,14 +106,14 @@ def _tiny_phi(vocabulary: int, eos: int, seed: int):
         return PhiForCausalLM(config)
 
 
-def _write_rows(rows: list[dict], folder: Path, split: str, form: str) -> None:
+def _write_rows(rows: list[dict], folder: Path, split: str, form: str, place: str = "data") -> None:
     if form == "jsonl":
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
         return
     from datasets import Dataset
 
-    Dataset.from_list(rows).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    Dataset.from_list(rows).to_parquet(folder / place / f"{split}-00000-of-00001.parquet")
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -1,7 +1,9 @@
 """The embedded assets' cache: what it takes out of an archive, what it refuses, what a dead run leaves. No network."""
 
+import dataclasses
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from collections import namedtuple
 
 import pytest
 
-from summkit import archives, assets, progress
+from summkit import archives, assets, data, progress
 from summkit.errors import SummkitError
 
 MEMBER = "pkg/data/rows.jsonl"
@@ -88,6 +90,57 @@ def test_a_member_of_a_source_archive(cache, tmp_path, monkeypatch):
     use(monkeypatch, archive, sdist=True)
     assert assets.fetch("toy").read_bytes() == CONTENT
     assert len(files(cache)) == 1
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """An archive with a folder of texts, one of them not in UTF-8."""
+    archive = tmp_path / "pkg-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(archive, "w") as z:
+        z.writestr("pkg/texts/sport/002.txt", b"Two.\n")
+        z.writestr("pkg/texts/business/010.txt", "naïve “£5”".encode())
+        z.writestr("pkg/texts/sport/001.txt", "a fee of £5m \x81".encode("latin-1"))
+        z.writestr("pkg/texts/sport/", "")
+        z.writestr("pkg/texts/../../outside.txt", "a name that climbs out is a name")
+        z.writestr("pkg/texts/README.md", "no text")
+        z.writestr("pkg/texts.txt", "beside the folder")
+    return archive
+
+
+def test_a_folder_of_texts_becomes_one_file_of_json_lines(cache, texts, monkeypatch):
+    use(monkeypatch, texts, member="pkg/texts/")
+    assert not assets.is_cached("toy")
+    path = assets.fetch("toy")
+    rows = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+    assert rows == [
+        {"name": "../../outside", "text": "a name that climbs out is a name"},
+        {"name": "business/010", "text": "naïve “£5”"},
+        {"name": "sport/001", "text": "a fee of £5m \ufffd"}, {"name": "sport/002", "text": "Two.\n"},
+    ]  # fmt: skip
+    assert path.name == "toy.jsonl" and files(cache) == [str(path.relative_to(cache))] and assets.is_cached("toy")
+    assert [row["name"] for row in data.read_jsonl(path)][1:] == ["business/010", "sport/001", "sport/002"]
+    assert not list(cache.parent.rglob("outside*"))
+
+
+@pytest.mark.parametrize("member", ["pkg/gone/", "pkg/texts/none/"])
+def test_a_folder_without_texts_is_named(cache, texts, monkeypatch, member):
+    use(monkeypatch, texts, member=member)
+    with pytest.raises(SummkitError, match=rf"pkg==1\.0 does not hold {member}"):
+        assets.fetch("toy")
+    assert files(cache) == []
+
+
+def test_assets_of_one_archive_take_one_download(toy, cache, monkeypatch):
+    calls = use(monkeypatch, toy)
+    one = assets.ASSETS["toy"]
+    other = dataclasses.replace(one, name="other", member="pkg/__init__.py")
+    strange = dataclasses.replace(one, name="strange", sha256="0" * 64)
+    monkeypatch.setattr(assets, "ASSETS", {asset.name: asset for asset in (one, other, strange)})
+    path = assets.fetch("other")
+    assert path.name == "__init__.py" and path.read_text().startswith("raise") and calls == ["other"]
+    assert assets.is_cached("toy") and not assets.is_cached("strange")
+    assert assets.fetch("toy").read_bytes() == CONTENT and calls == ["other"]
+    assert len(files(cache)) == 2
 
 
 def test_a_wrong_sha256_unpacks_nothing_and_deletes_the_archive(toy, cache, monkeypatch):
@@ -271,7 +324,7 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
 
 
 def test_unknown_names_list_the_known_ones(cache):
-    with pytest.raises(SummkitError, match="unknown embedded asset 'xsum'; known: smollm2-135m-instruct, xsum-sample"):
+    with pytest.raises(SummkitError, match="unknown embedded asset 'xsum'; known: bbc-topics, cb, rte, smollm2-135m"):
         assets.fetch("xsum")
     with pytest.raises(SummkitError, match="is data, not a model; embedded models: smollm2-135m-instruct"):
         assets.embedded_model("xsum-sample")

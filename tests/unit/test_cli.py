@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit import profiles
+from summkit import profiles, train
 from summkit.__main__ import main
 from summkit.errors import SummkitError
 from tests.conftest import hear_ctrl_c
@@ -93,6 +93,9 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
         ('{"profile": "smoke", "train_rows": 2.5}', "train_rows=2.5: int | None is needed, not float"),
         ('{"profile": "smoke", "batch_size": true}', "batch_size=True: int is needed, not bool"),
         ('{"profile": "smoke", "seed": "x"}', "seed='x' is of the wrong kind"),
+        ('{"profile": "smoke", "task": "news"}', "unknown task 'news'; known: agnews, goemotions, mnli, summary"),
+        ('{"profile": "smoke", "task": ["agnews"]}', "task=['agnews'] is of the wrong kind"),
+        ('{"profile": "smoke", "task": null}', "task=None is of the wrong kind"),
         ('{"profile": "smoke", "out": 3}', "out=3 is of the wrong kind"),
         ('{"profile": "smoke", "data_dir": "gone"}', "data folder gone: no such folder"),
     ],
@@ -144,6 +147,65 @@ def test_train_stop_resume_and_summarize(tmp_path, monkeypatch):
     out, err = call(*ask, "a.txt", "b.txt")
     assert out.count("\n") == 2 and out.endswith("\n")
     assert err.startswith("a.txt: too long for the model, its last ") and "Warning" not in err
+
+
+@pytest.fixture
+def one_thread():
+    """A tiny model is faster on one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+LABELS = {"profile": "smoke", "out": "mine", "train_rows": 8, "validation_rows": 4, "test_rows": 4, "batch_size": 4}
+
+
+@pytest.mark.parametrize(("task", "rows"), [("agnews", "topics"), ("mnli", "pairs")])
+def test_train_on_labels_without_a_notebook(one_thread, tmp_path, monkeypatch, capsys, task, rows):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
+    monkeypatch.setattr(train.hub, "require", lambda what: pytest.fail(f"{what} was asked for"))
+    Path("c.json").write_text(json.dumps(LABELS | {"task": task}))
+    assert main(["train", "c.json"]) == 0
+    record = json.loads(Path("mine/run.json").read_text())
+    data = {key: record["data"][key] for key in ("id", "source", "train", "validation", "test")}
+    assert data == {"id": f"{rows}-sample", "source": "code", "train": 8, "validation": 4, "test": 4}
+    assert record["training"]["steps"] == 2 and record["training"]["eval_loss"] > 0 and record["stage"] == "train"
+    assert json.loads(Path("mine/adapter/summkit.json").read_text())["task"] == task
+    Path("a.txt").write_text(ARTICLE)
+    capsys.readouterr()
+    said = refused(capsys, "summarize", "--adapter", "mine/adapter", "a.txt")
+    assert f"mine/adapter was trained for the task '{task}', not for 'summary'" in said
+
+
+def test_train_on_a_folder_with_classes_of_its_own(one_thread, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("rows").mkdir()
+    rows = [{"comment": f"It was day {n}.", "labels": ["Rain", "sun"]} for n in range(16)]
+    Path("rows/all.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Path("rows/classes.txt").write_text("Sun\nRain\n")
+    Path("c.json").write_text(json.dumps(LABELS | {"task": "goemotions", "data_dir": "rows"}))
+    assert main(["train", "c.json"]) == 0
+    record = json.loads(Path("mine/run.json").read_text())
+    assert (record["data"]["id"], record["data"]["source"]) == ("local", "local")
+    assert record["training"]["steps"] == 4, "eight rows of two labels, four a step"
+    Path("rows/classes.txt").write_text("Sun\nFog\n")
+    assert "all:1: label 'Rain' is outside the schema: 0 Sun, 1 Fog" in refused(capsys, "train", "c.json")
+
+
+def test_what_a_task_needs_of_the_hub_is_asked_at_once(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train.hub, "require", asked.append)
+    for name, task in (("smoke", "agnews"), ("cpu", "agnews"), ("cpu", "goemotions"), ("cpu", "mnli")):
+        train.ask_for_hub(profiles.choose(name, task=task), None)
+    assert asked == []
+    profile = profiles.choose("t4", task="mnli")
+    train.ask_for_hub(profile, None)
+    train.ask_for_hub(profile, str(tmp_path))
+    assert asked == ["model microsoft/phi-2", "data set nyu-mll/multi_nli", "model microsoft/phi-2"]
 
 
 def test_a_reader_that_has_gone_is_no_error():

@@ -183,7 +183,7 @@ def test_a_set_from_the_hub_lacks_a_split(monkeypatch):
     import datasets
 
     monkeypatch.setattr(data.hub, "require", lambda what: None)
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": [], "test": []})
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: {"train": [], "test": []})
     with pytest.raises(SummkitError, match=r"no split 'validation'; it has: train, test"):
         data.for_profile(profiles.choose("t4"))
 
@@ -195,9 +195,21 @@ def test_rows_of_the_hub_are_read_as_they_come(monkeypatch):
         name: datasets.Dataset.from_list([pair(10 * n + i) for i in range(4)]) for n, name in enumerate(data.SPLITS)
     }
     monkeypatch.setattr(data.hub, "require", lambda what: None)
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: made)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: made)
     splits = data.for_profile(profiles.choose("t4", min_words=0, validation_rows=2, test_rows=2))
     assert splits.source == "hub" and splits.counts() == {"train": 4, "validation": 2, "test": 2, "dropped": {}}
+
+
+def test_splits_and_config_of_a_hubs_set_may_have_other_names(monkeypatch):
+    import datasets
+
+    asked, there = [], {"train": [pair(1)], "validation_matched": [pair(2)], "unused": []}
+    monkeypatch.setattr(data.hub, "require", asked.append)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or there)
+    rows = data.read_hub("a/b", {"train": "train", "test": "validation_matched"}, "simplified")
+    assert rows == {"train": [pair(1)], "test": [pair(2)]} and asked == ["data set a/b", ("a/b", "simplified")]
+    with pytest.raises(SummkitError, match="data set a/b has no split 'dev'; it has: train, validation_matched"):
+        data.read_hub("a/b", {"train": "dev"})
 
 
 def test_an_excerpt_is_short():

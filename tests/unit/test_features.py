@@ -162,3 +162,74 @@ def test_batches_of_similar_length_hold_every_row_once_and_pad_less():
     assert features.padding_fraction(plain, lengths, 512) == pytest.approx(1 - sum(lengths) / (7 * 512))
     assert features.padding_fraction(batches, lengths) < features.padding_fraction(plain, lengths)
     assert features.padding_fraction([[0], [1]], lengths) == 0
+
+
+HYPOTHESIS = "The bridge is shut, and Ashby is full."
+WORDING = templates.Wording("Does it follow?", "Premise", "Hypothesis", "Answer")
+
+
+@pytest.fixture(scope="module", params=["instruction", "chat"])
+def pair_template(request, tokenizer):
+    return templates.build(request.param, tokenizer, WORDING)
+
+
+def encode_pair(template, tokenizer, document=DOCUMENT, second=HYPOTHESIS, max_length=160, answer="maybe"):
+    return features.encode(template, tokenizer, document, answer, max_length, 8, second)
+
+
+def room_for_texts(template, tokenizer, max_length=160):
+    return max_length - len(tokenizer(template.head + template.middle + template.tail).input_ids) - 8
+
+
+def test_a_pair_that_fits_is_whole(pair_template, tokenizer):
+    row = encode_pair(pair_template, tokenizer, "Fog.")
+    assert row["cut"] == 0
+    assert tokenizer.decode(row["input_ids"]) == pair_template.render("Fog.", "maybe", HYPOTHESIS) + "<|end|>"
+    asked = features.encode(pair_template, tokenizer, "Fog.", None, 160, 8, HYPOTHESIS)
+    assert tokenizer.decode(asked["input_ids"]) == pair_template.prompt("Fog.", HYPOTHESIS)
+
+
+def test_the_premise_is_cut_and_a_hypothesis_of_half_the_room_stays_whole(pair_template, tokenizer):
+    room = room_for_texts(pair_template, tokenizer)
+    half = (HYPOTHESIS * 9)[: room // 2]
+    for second in (HYPOTHESIS[:20], half):
+        row = encode_pair(pair_template, tokenizer, second=second)
+        kept = DOCUMENT[: room - len(second)]
+        assert tokenizer.decode(row["input_ids"]) == pair_template.render(kept, "maybe", second) + "<|end|>"
+        assert row["cut"] == len(DOCUMENT) - len(kept) and row["length"] <= 160
+
+
+def test_a_longer_hypothesis_takes_what_the_premise_leaves(pair_template, tokenizer):
+    room = room_for_texts(pair_template, tokenizer)
+    for document, left in (("Fog.", room - 4), (DOCUMENT, room // 2)):
+        row = encode_pair(pair_template, tokenizer, document, HYPOTHESIS * 9)
+        texts = document[: room - left], (HYPOTHESIS * 9)[:left]
+        assert tokenizer.decode(row["input_ids"]) == pair_template.render(texts[0], "maybe", texts[1]) + "<|end|>"
+        assert row["cut"] == len(document + HYPOTHESIS * 9) - room
+
+
+def test_a_pair_is_cut_in_training_as_in_inference(pair_template, tokenizer):
+    for document, second in ((DOCUMENT, HYPOTHESIS), (DOCUMENT * 9, HYPOTHESIS * 9), ("Fog.", HYPOTHESIS * 9)):
+        row = encode_pair(pair_template, tokenizer, document, second)
+        asked = features.encode(pair_template, tokenizer, document, None, 160, 8, second)
+        assert row["input_ids"][: asked["length"]] == asked["input_ids"] and row["cut"] == asked["cut"]
+
+
+def test_the_letters_of_a_special_token_in_a_hypothesis_stay_letters(pair_template, tokenizer):
+    row, clean = (encode_pair(pair_template, tokenizer, "Fog.", text) for text in ("<|end|><|user|>", "Rain."))
+    specials = set(tokenizer.all_special_ids)
+    found, expected = ([token for token in one["input_ids"] if token in specials] for one in (row, clean))
+    assert found == expected and "Hypothesis: <|end|><|user|>" in tokenizer.decode(row["input_ids"])
+
+
+def test_rows_of_pairs_are_encoded_with_their_second_text(pair_template, tokenizer):
+    rows = [{"document": DOCUMENT[n:], "second": HYPOTHESIS[n:], "summary": "no"} for n in range(3)]
+    encoded = features.encode_rows(datasets.Dataset.from_list(rows), pair_template, tokenizer, 160, 8)
+    wanted = [encode_pair(pair_template, tokenizer, row["document"], row["second"], answer="no") for row in rows]
+    assert [encoded[n] for n in range(3)] == wanted
+
+
+def test_the_answers_tokens_are_those_that_are_trained_on(template, tokenizer):
+    ids = features.answer_ids(template, tokenizer, SUMMARY)
+    row = encode(template, tokenizer)
+    assert [label for label in row["labels"] if label != features.IGNORE] == [*ids, tokenizer.eos_token_id]

@@ -218,6 +218,45 @@ def test_settings_that_are_broken(broken, text):
         generation.Summarizer.load(broken)
 
 
+def rewrite(folder, **changes):
+    """Change the settings beside an adapter; None takes one out."""
+    path = folder / "summkit.json"
+    settings = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
+    return settings
+
+
+def test_an_adapter_of_before_there_were_tasks_writes_summaries(broken, saved):
+    assert rewrite(broken, task=None)["task"] is None
+    assert checkpoints.read_settings(broken) == checkpoints.read_settings(saved[0])
+    assert generation.Summarizer.load(broken).summarize(TEXTS[:1])
+
+
+@pytest.mark.parametrize("task", ["agnews", "goemotions", "mnli"])
+def test_an_adapter_of_another_task_is_refused(broken, task):
+    rewrite(broken, task=task)
+    with pytest.raises(SummkitError, match=rf"adapter was trained for the task '{task}', not for 'summary'"):
+        generation.Summarizer.load(broken)
+    assert checkpoints.read_settings(broken, task)["task"] == task
+    with pytest.raises(SummkitError, match=rf"'{task}', not for 'other'"):
+        checkpoints.read_settings(broken, "other")
+
+
+def test_the_task_is_saved_and_counts_when_a_training_is_resumed(saved, tmp_path):
+    profile = profiles.choose("smoke", task="agnews")
+    assert json.loads(checkpoints.save_settings(tmp_path, profile).read_text())["task"] == "agnews"
+    with pytest.raises(SummkitError, match="'agnews', not for 'summary'"):
+        checkpoints.read_settings(training.save_adapter(saved[1], tmp_path / "adapter", profile))
+    checkpoint = tmp_path / "checkpoint-1"
+    checkpoint.mkdir()
+    checkpoints.write_manifest(checkpoint, {}, checkpoints.fingerprint(profile, 0, [], []))
+    now = checkpoints.fingerprint(dataclasses.replace(profile, task="summary"), 0, [], [])
+    with pytest.raises(SummkitError, match="task was 'agnews', now 'summary'"):
+        checkpoints.check_same(checkpoint, now)
+    checkpoints.write_manifest(checkpoint, {}, {key: value for key, value in now.items() if key != "task"})
+    checkpoints.check_same(checkpoint, now)  # made before there were tasks
+
+
 def test_an_adapter_of_another_shape(broken):
     from safetensors.torch import load_file, save_file
 

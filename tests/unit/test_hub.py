@@ -55,6 +55,60 @@ def test_a_fresh_home_loads_data_tokenizer_and_model_through_it(local_hub, tmp_p
     assert "/microsoft/phi-2/resolve/" in asked and "model.safetensors" in asked
 
 
+_LABELS = """
+import json
+from summkit import errors, labelled, profiles
+
+small, found = {"train_rows": 4, "validation_rows": 3, "test_rows": 2}, {}
+for task in ("agnews", "goemotions", "mnli"):
+    splits = labelled.for_profile(profiles.choose("t4", task=task, **small))
+    found[task] = {"source": splits.source} | splits.counts()
+    found[task] |= {name: getattr(splits, name).to_list() for name in ("train", "validation", "test")}
+try:
+    labelled.for_profile(profiles.choose("t4", task="mnli", train_rows=4, test_rows=500))
+except errors.SummkitError as error:
+    found["too few"] = str(error)
+print(json.dumps(found))
+"""
+
+
+def _labelled_sets(hub):
+    """Tiny copies of the three sets, their columns, splits and configs as on the Hub."""
+    news = [{"text": f"News {n}.", "label": n % 4} for n in range(16)]
+    hub.add_rows("fancyzhx/ag_news", {"default": {"train": news[:10], "test": [*news[10:], news[0]]}})
+    emotions = [{"text": f"Comment {n}.", "labels": [n, n + 1][: 1 + n % 2], "id": f"e{n}"} for n in range(18)]
+    three = {"train": emotions[:8], "validation": emotions[8:13], "test": emotions[13:]}
+    raw = [{"text": "Raw.", "id": "raw", "author": "a", "joy": 1}]
+    hub.add_rows("google-research-datasets/go_emotions", {"raw": {"train": raw}, "simplified": three})
+    pairs = [
+        {"promptID": n, "pairID": f"{n}e", "premise": f"Premise {n}.", "premise_parse": "(ROOT (",
+         "hypothesis": f"Claim {n}.", "genre": "fiction", "label": n % 3} for n in range(24)
+    ]  # fmt: skip
+    pairs[3]["label"] = pairs[14]["label"] = -1
+    splits = {"train": pairs[:12], "validation_matched": pairs[12:18], "validation_mismatched": pairs[18:]}
+    hub.add_rows("nyu-mll/multi_nli", {"default": splits})
+
+
+def test_the_label_tasks_read_their_sets_as_the_hub_has_them(local_hub, tmp_path):
+    _labelled_sets(local_hub)
+    found = _child(local_hub, tmp_path / "home", _LABELS)
+    news, emotions, pairs = (found[task] for task in ("agnews", "goemotions", "mnli"))
+    assert {entry["source"] for entry in (news, emotions, pairs)} == {"hub"}
+    assert [[len(entry[name]) for name in ("train", "validation", "test")] for entry in (news, emotions, pairs)] == [
+        [4, 3, 2]
+    ] * 3
+    assert news["dropped"] == {"duplicate document": 1} and pairs["dropped"] == {"no label": 2}
+    assert all(row["labels"] == [int(row["document"][5:-1]) % 4] for row in news["train"] + news["test"])
+    assert all(int(row["document"][5:-1]) < 10 for row in news["validation"]), "of train, where the set has none"
+    assert all(8 <= int(row["id"][1:]) < 13 for row in emotions["validation"])
+    assert {len(row["labels"]) for row in emotions["train"] + emotions["validation"]} == {1, 2}
+    for row in pairs["train"] + pairs["validation"] + pairs["test"]:
+        own = int(row["document"][8:-1])
+        assert row["second"] == f"Claim {own}." and row["labels"] == [own % 3]
+    assert all(12 <= int(row["document"][8:-1]) < 18 for row in pairs["test"]), "of validation_matched"
+    assert found["too few"].startswith("test: 500 rows wanted, 5 left")
+
+
 def test_a_missing_repository_is_said_to_be_missing(local_hub, tmp_path):
     code = """
 import json

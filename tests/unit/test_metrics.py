@@ -235,6 +235,14 @@ def test_bootstrap_interval_covers_and_repeats():
     assert metrics.bootstrap_interval([5.0, 5.0]) == (5, 5)
 
 
+def test_counting_how_often_a_row_was_drawn_is_drawing_it():
+    columns = np.random.default_rng(1).normal(3, 1, (50, 2))
+    drawn = columns[np.random.default_rng(2).integers(50, size=(300, 50))].mean(axis=1)
+    expected = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    found = metrics.bootstrap(columns, lambda means: means[:, 0] / means[:, 1], seed=2, resamples=300)
+    assert found == pytest.approx(tuple(expected))
+
+
 def test_bootstrap_leaves_nan_out_and_says_nothing_of_one_row():
     assert metrics.bootstrap_interval([1.0, 2.0, 3.0, math.nan]) == metrics.bootstrap_interval([1.0, 2.0, 3.0])
     for few in ([], [1.0], [1.0, math.nan]):

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from summkit import markup, progress, records, reports
+from summkit import classification, markup, progress, records, reports
 from summkit.errors import SummkitError
 
 EVIL = "<script>x</script> *bold* [a](b) | `c`\nd"
@@ -102,6 +103,70 @@ def test_a_record_of_few_sections_has_no_empty_headings(tmp_path):
     assert "n = 8 validation rows" in page and "## Lengths" in page and "Differences" not in page
 
 
+@pytest.fixture
+def labels_run(tmp_path, monkeypatch):
+    """The run of a stage whose answer is a label, its scores made from predictions, at out/task1/agnews."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    actual = np.arange(3) == draw.integers(3, size=40)[:, None]
+    said = {"majority": np.tile([True, False, False], (40, 1)), "fine_tuned": actual.copy()}
+    said["fine_tuned"][:3] = np.roll(actual[:3], 1, axis=1)
+    sure = np.where(said["fine_tuned"], 0.8, 0.1)
+    scores = {"majority": classification.score(said["majority"], actual)}
+    scores["fine_tuned"] = classification.score(said["fine_tuned"], actual, probabilities=sure)
+    same = classification.compare(said["majority"], said["majority"], actual)
+    differences = {
+        "fine_tuned_minus_majority": classification.compare(said["fine_tuned"], said["majority"], actual),
+        "majority_minus_first": same,
+    }
+    examples = [{"id": "b/1", "text": EVIL, "reference": "sports", "fine_tuned": "world"}]
+    details = {"differences": differences, "examples": examples, "classes": {"sports": {"rows": 9, "F1": 0.5}}}
+    data = {"id": "bbc-topics", "source": "embedded", "train": 80, "validation": 10, "test": 40}
+    return make_run(Path("out/task1/agnews"), "task1/agnews", details, scores, data=data), scores, differences
+
+
+def test_a_page_of_label_scores_has_their_columns_and_no_others(labels_run):
+    run, scores, differences = labels_run
+    page = reports.markdown(records.read_record(run / "run.json"))
+    heads = ("system", "accuracy, %", "macro F1, %", "Matthews", "calibration error, points", "n")
+    assert f"| {' | '.join(heads)} |" in page and "ROUGE" not in page and "words" not in page
+    cells = [line for line in page.splitlines() if line.startswith(("| majority |", "| fine-tuned |"))]
+    assert "| fine-tuned | 92.5 [" in cells[1] and cells[0].endswith("] | 0.00 [0.00, 0.00] | – | 40 |")
+    assert "n = 40 test rows; in brackets 95 % intervals (bootstrap over rows).\n" in page
+    assert "None" not in page and "nan" not in page and "<script>" not in page
+    assert "## Rows side by side" in page and "© BBC, quoted." in page and "| sports | 9 | 0.5 |" in page
+
+
+def test_differences_of_labels_are_said_in_words(labels_run):
+    run, scores, differences = labels_run
+    page = reports.markdown(records.read_record(run / "run.json"))
+    for measure, factor, digits, unit in (
+        ("accuracy", 100, 1, "points of accuracy"), ("macro_f1", 100, 1, "points of macro F1"),
+        ("matthews", 1, 2, "of Matthews' correlation"),
+    ):  # fmt: skip
+        d = differences["fine_tuned_minus_majority"][measure]
+        by, low, high = (f"{factor * d[key]:.{digits}f}" for key in ("difference", "low", "high"))
+        assert f"- fine-tuned is **above** majority by {by} [{low}, {high}] {unit}\n" in page
+    assert "- majority and first, points of accuracy: these rows cannot tell, +0.0 [+0.0, +0.0]" in page
+    assert "these rows cannot tell, +0.00 [+0.00, +0.00]" in page
+
+
+def test_several_labels_have_columns_of_their_own(tmp_path):
+    actual = np.array([[1, 1, 0], [0, 0, 1]] * 9, dtype=bool)
+    entry = classification.score(classification.top(actual), actual, several=True, probabilities=actual / 2)
+    made = make_run(tmp_path, "task1/goemotions", scores={"tfidf": entry})
+    page = reports.markdown(records.read_record(made / "run.json"))
+    assert "| system | micro F1, % | macro F1, % | all labels right, % | calibration error, points | n |" in page
+
+
+def test_labels_and_summaries_share_a_table_of_several_runs(run, labels_run):
+    table = reports.comparison([Path("out/task3"), Path("out/task1/agnews")]).splitlines()
+    assert table[0].startswith("| system | n | ROUGE-1 |") and "| accuracy, % |" in table[0] and len(table) == 8
+    assert table[-1].startswith("| out/task1/agnews: task1/agnews, cpu, seed 0, fine-tuned | 40 | – |")
+    text = reports.closing(Path("out").absolute(), ["task1/agnews"])
+    assert "accuracy, %" in text and "ROUGE" not in text and "reference  " in text
+
+
 def test_closing_shows_table_summaries_and_cost(run, monkeypatch):
     make_run(Path("out/task2"), "task2", resources={"peak_rss_bytes": 4e9})
     monkeypatch.setenv("COLUMNS", "79")
@@ -127,12 +192,14 @@ def test_write_report_and_publish(run, tmp_path):
     kept.parent.mkdir(parents=True)
     kept.write_text("old")
     (run / "task_3.ipynb").write_text("executed")
-    (repository / "README.md").write_text("a\n<!-- result: made by it -->\nold\n<!-- end of result -->\nb\n")
+    other = "<!-- result of task1/agnews: -->\nkept\n<!-- end of result -->\n"
+    mine = "<!-- result of task3: made by it -->\nold\n<!-- end of result -->\n"
+    (repository / "README.md").write_text(f"a\n{other}{mine}b\n")
     reports.publish(run, repository)
     assert kept.read_text() == "executed"
     assert (repository / "task3/REPORT/figures/scores.png").is_file()
     readme = (repository / "README.md").read_text()
-    assert readme.startswith("a\n<!-- result") and readme.endswith("<!-- end of result -->\nb\n")
+    assert readme.startswith(f"a\n{other}<!-- result of task3") and readme.endswith("<!-- end of result -->\nb\n")
     assert "| fine-tuned | 26.1" in readme and "Time 8.3 min" in readme and "old" not in readme
 
 

@@ -23,7 +23,7 @@ def test_the_prompt_of_inference_begins_what_is_trained_on(tokenizer, name):
 
 
 def test_plain_words_say_instruction_article_summary(tokenizer):
-    template = templates.build("instruction", tokenizer, instruction="Be brief.")
+    template = templates.build("instruction", tokenizer, "Be brief.")
     assert template.render("Text.", "Short.") == "Instruction: Be brief.\nArticle: Text.\nSummary: Short."
 
 
@@ -32,7 +32,7 @@ def test_no_prompt_ends_in_a_space(tokenizer):
 
 
 def test_the_chat_format_is_the_models_own(tokenizer):
-    template = templates.build("chat", tokenizer, instruction="Be brief.")
+    template = templates.build("chat", tokenizer, "Be brief.")
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": DOCUMENT}]
     own = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert template.prompt(DOCUMENT) == own
@@ -58,3 +58,30 @@ def test_a_chat_format_that_does_not_fit_names_the_way_out(chat):
     tokenizer.chat_template = chat
     with pytest.raises(SummkitError, match="template='instruction'"):
         templates.build("chat", tokenizer)
+
+
+PAIR = templates.Wording("Does it follow?", "Premise", "Hypothesis", "Answer")
+
+
+@pytest.mark.parametrize("name", ["instruction", "chat"])
+def test_a_pairs_second_text_stands_between_the_first_and_the_answer(tokenizer, name):
+    template = templates.build(name, tokenizer, PAIR)
+    prompt, whole = template.prompt(DOCUMENT, "It is {shut}."), template.render(DOCUMENT, "yes", "It is {shut}.")
+    assert prompt == f"{template.head}{DOCUMENT}\nHypothesis: It is {{shut}}.{template.tail}"
+    assert template.head.endswith("Premise: ") and PAIR.instruction in template.head
+    assert whole == prompt + template.answer("yes")
+    assert templates.build(name, tokenizer).middle == "", "a single text has nothing in the middle"
+
+
+def test_plain_words_of_a_pair(tokenizer):
+    template = templates.build("instruction", tokenizer, PAIR)
+    said = "Instruction: Does it follow?\nPremise: One.\nHypothesis: Two.\nAnswer: yes"
+    assert template.render("One.", "yes", "Two.") == said
+
+
+def test_the_chat_format_of_a_pair_is_the_models_own(tokenizer):
+    template = templates.build("chat", tokenizer, PAIR)
+    asked = f"Premise: {DOCUMENT}\nHypothesis: Two."
+    messages = [{"role": "system", "content": "Does it follow?"}, {"role": "user", "content": asked}]
+    own = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert template.prompt(DOCUMENT, "Two.") == own

@@ -1,0 +1,329 @@
+"""Labelled sets: every kind of bad row is dropped and named, or refused; splits share no text; what the package ships
+is what it says."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import pytest
+
+from summkit import classify, data, features, labelled, models, profiles
+from summkit.errors import SummkitError
+
+NEWS = labelled.SCHEMAS["fancyzhx/ag_news"]
+PAIRS = labelled.SCHEMAS["nyu-mll/multi_nli"]
+PACKAGE = Path(labelled.__file__).parent
+STUDIES = sorted(labelled.STUDIES)
+
+
+def news(n: int, **given) -> dict:
+    return {"id": f"r{n}", "text": f"Bridge {n} was closed at dawn.", "label": n % 4} | given
+
+
+def pair(n: int, **given) -> dict:
+    return {"premise": f"Bridge {n} was closed.", "hypothesis": "A bridge is shut.", "label": n % 3} | given
+
+
+def write(folder: Path, rows, name="all.jsonl") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def read(folder, task="agnews", seed=0, **options) -> labelled.LabelledSplits:
+    options = {"train_rows": 100, "validation_rows": 1, "test_rows": 1} | options
+    return labelled.for_profile(profiles.choose("smoke", task=task, **options), seed, folder)
+
+
+def all_rows(splits) -> list[dict]:
+    return [row for name in data.SPLITS for row in getattr(splits, name)]
+
+
+def packaged(name: str) -> list[dict]:
+    return data.read_jsonl(PACKAGE / f"{name}.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [(0, [0]), (3, [3]), ("Sports", [1]), (" sci/tech ", [3]), ([2], [2]), (["World", 0], [0]), ([3, 1], [1, 3]),
+     (None, []), (-1, []), ([], [])],
+)  # fmt: skip
+def test_labels_are_numbers_or_names_or_lists_of_them(value, found):
+    assert labelled.label_numbers(value, NEWS, "all:1") == found
+
+
+@pytest.mark.parametrize(
+    "value", [4, -2, True, False, 1.0, "weather", "", "1", [0, 9], [None], [True], [-1], [[0]], {"label": 0}]
+)
+def test_a_label_outside_the_schema_is_refused_with_row_and_classes(value):
+    known = r"is outside the schema: 0 World, 1 Sports, 2 Business, 3 Sci/Tech"
+    with pytest.raises(SummkitError, match=rf"all:7: label .*{known}"):
+        labelled.label_numbers(value, NEWS, "all:7")
+
+
+def test_several_labels_are_refused_where_one_is_asked(tmp_path):
+    assert labelled.label_numbers([1, "Sports"], NEWS, "all:2", several=False) == [1]
+    write(tmp_path, [news(n) for n in range(9)] + [news(9, label=[2, 0])])
+    with pytest.raises(SummkitError, match=r"all:10: 2 labels, \[0, 2\]; this task takes one label a row"):
+        read(tmp_path)
+    assert [0, 2] in [row["labels"] for row in all_rows(read(tmp_path, "goemotions"))]
+
+
+@pytest.mark.parametrize("label", [None, -1, []])
+def test_a_row_without_a_label_is_dropped(tmp_path, label):
+    splits = read(write(tmp_path, [news(n) for n in range(8)] + [news(8, label=label)]))
+    assert splits.dropped == {"no label": ["all:9"]} and splits.counts()["dropped"] == {"no label": 1}
+    assert {row["id"] for row in all_rows(splits)} == {f"r{n}" for n in range(8)}
+
+
+@pytest.mark.parametrize(
+    "text, reason", [(" \n", "empty"), (None, "not text"), (7, "not text"), ("a\0b", "NUL or half a character")]
+)
+@pytest.mark.parametrize("task, column", [("agnews", "text"), ("mnli", "premise"), ("mnli", "hypothesis")])
+def test_an_unusable_text_is_dropped(tmp_path, task, column, text, reason):
+    rows = [(pair if task == "mnli" else news)(n) for n in range(12)]
+    rows[5][column] = text
+    assert read(write(tmp_path, rows), task).dropped == {reason: ["all:6"]}
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "kind"),
+    [("agnews", "text", "text"), ("goemotions", "label", "label"), ("mnli", "premise", "text"),
+     ("mnli", "hypothesis", "second text"), ("mnli", "label", "label")],
+)  # fmt: skip
+def test_a_missing_column_names_those_that_are_there(tmp_path, task, column, kind):
+    rows = [(pair if task == "mnli" else news)(n) for n in range(6)]
+    write(tmp_path, [{("body" if key == column else key): value for key, value in row.items()} for row in rows])
+    with pytest.raises(SummkitError, match=rf"all: no column for the {kind}; there are: .*body.*; known: .*{column}"):
+        read(tmp_path, task)
+
+
+@pytest.mark.parametrize("columns", [("document", "labels"), ("comment", "label"), ("sentence", "label")])
+def test_other_sets_column_names_are_known(tmp_path, columns):
+    rows = [dict(zip(columns, (news(n)["text"], n % 4), strict=True)) for n in range(12)]
+    row = read(write(tmp_path, rows)).test[0]
+    assert row["document"].startswith("Bridge") and row["second"] == "" and row["id"].startswith("all:")
+
+
+def test_columns_of_a_pair(tmp_path):
+    rows = [{"sentence1": f" One {n}. ", "sentence2": " Two.\n", "label": "Neutral"} for n in range(4)]
+    row = read(write(tmp_path, rows), "mnli").test[0]
+    assert row["document"].startswith("One") and (row["second"], row["labels"]) == ("Two.", [1])
+
+
+def test_an_id_that_cannot_be_written_becomes_the_rows_number(tmp_path):
+    splits = read(
+        write(tmp_path, [news(n) for n in range(8)] + [news(0, id="\ud83d", text="x"), news(1, id=5, text="y")])
+    )
+    assert {row["id"] for row in all_rows(splits)} - {f"r{n}" for n in range(8)} == {"all:9", "5"}
+
+
+def test_a_copy_is_dropped_and_every_copy_with_another_label(tmp_path):
+    rows = [news(n) for n in range(8)]
+    rows += [news(8, text=" bridge 0 was CLOSED at  dawn. ", label=0), news(9, text=rows[1]["text"], label=2)]
+    splits = read(write(tmp_path, rows + [news(n) for n in range(10, 14)]))
+    assert splits.dropped == {"same text with other labels": ["all:2", "all:10"], "duplicate document": ["all:9"]}
+    assert not {"r1", "r9"} & {row["id"] for row in all_rows(splits)}
+
+
+def test_a_premise_may_stand_in_several_pairs(tmp_path):
+    rows = [pair(0, hypothesis=f"Claim {n}.", label=n % 3) for n in range(6)] + [
+        pair(0, hypothesis="Claim 5.", label=2)
+    ]
+    splits = read(write(tmp_path, rows), "mnli")
+    assert splits.dropped == {"duplicate document": ["all:7"]} and len(all_rows(splits)) == 6
+
+
+def test_the_only_row_of_a_class_is_dropped_where_one_label_is_asked(tmp_path):
+    write(tmp_path, [news(n, label=n % 3) for n in range(9)] + [news(9, label=3)])
+    assert read(tmp_path).dropped == {"the only row of its class": ["all:10"]}
+    assert read(tmp_path, "goemotions").dropped == {}
+
+
+def test_nothing_left_is_an_error_that_counts_the_reasons(tmp_path):
+    with pytest.raises(SummkitError, match=r"nothing is left of 2 rows; dropped: no label \(1\), empty \(1\)"):
+        read(write(tmp_path, [news(1, label=-1), news(2, text="")]))
+    with pytest.raises(SummkitError, match="all: no rows"):
+        read(write(tmp_path, []))
+    with pytest.raises(SummkitError, match=r"test: 1 rows wanted, 0 left after the checks"):
+        read(write(tmp_path, [news(n) for n in range(4)]))  # four classes, a row each
+
+
+def test_a_text_in_two_splits_stays_in_test_then_validation(tmp_path):
+    for n, name in enumerate(data.SPLITS):
+        write(
+            tmp_path, [news(4 * n + i, label=0) for i in range(4)] + [news(99, text="Same.", label=0)], f"{name}.jsonl"
+        )
+    splits = read(tmp_path, validation_rows=4, test_rows=5)
+    assert splits.dropped == {"duplicate document": ["validation:5", "train:5"]} and "Same." in splits.test["document"]
+
+
+@pytest.mark.parametrize("task", STUDIES)
+def test_more_training_rows_move_no_other_row_and_splits_share_no_text(task):
+    few, many = (labelled.for_profile(profiles.choose("smoke", task=task, train_rows=n)) for n in (9, 30))
+    for split in ("validation", "test"):
+        assert getattr(few, split).to_list() == getattr(many, split).to_list()
+    assert many.train.to_list()[:9] == few.train.to_list()
+    keys = [data.text_key(row) for row in all_rows(many)]
+    assert len(keys) == len(set(keys)) == 30 + 10 + 16
+    other = labelled.for_profile(profiles.choose("smoke", task=task), seed=1)
+    assert other.test["document"] != many.test["document"]
+
+
+def test_a_folder_brings_its_own_classes(tmp_path, monkeypatch):
+    write(tmp_path, [news(n, label=["Rain", "snow", 1][n % 3]) for n in range(9)])
+    (tmp_path / "classes.txt").write_text("\ufeffRAIN\n\n Snow \n", encoding="utf-8")
+    monkeypatch.setenv("SUMMKIT_DATA_DIR", str(tmp_path))
+    splits = read(None)
+    assert splits.schema == labelled.Schema(("RAIN", "Snow"), ("rain", "snow")) and splits.source == "local"
+    assert Counter(row["labels"][0] for row in all_rows(splits)) == {0: 3, 1: 6}
+    instruction = labelled.template(
+        profiles.choose("smoke", task="agnews"), models.tiny_tokenizer(), splits.schema
+    ).head
+    assert "article: rain or snow." in instruction
+
+
+@pytest.mark.parametrize("content", [b"", b"one\n", b"one\n\nONE\n", b"one\ntwo\nTwo \n", b"one\nt\xffo\n"])
+def test_bad_classes_are_refused(tmp_path, content):
+    (write(tmp_path, [news(n) for n in range(9)]) / "classes.txt").write_bytes(content)
+    with pytest.raises(SummkitError, match=r"classes\.txt: "):
+        read(tmp_path)
+
+
+def test_a_folder_without_classes_has_those_of_the_hubs_set(tmp_path):
+    assert read(write(tmp_path, [news(n) for n in range(9)])).schema == NEWS
+    with pytest.raises(SummkitError, match="no such folder"):
+        read(tmp_path / "gone")
+
+
+def test_what_has_no_labels_is_refused():
+    with pytest.raises(SummkitError, match="unknown task with labels 'summary'; known: agnews, goemotions, mnli"):
+        labelled.for_profile(profiles.choose("smoke"))
+    with pytest.raises(SummkitError, match="unknown data set with labels 'examples'; known: bbc-topics, emotions"):
+        labelled.for_profile(profiles.choose("smoke", task="agnews", dataset="examples"))
+
+
+@pytest.mark.parametrize("task", profiles.TASKS)
+@pytest.mark.parametrize("name", profiles.PROFILES)
+def test_every_task_has_settings_in_every_profile(name, task):
+    profile = profiles.choose(name, task=task)
+    assert (profile.name, profile.task) == (name, task)
+    if task != "summary":
+        assert profile.dataset in labelled.SCHEMAS and profile.min_words == 0
+
+
+@pytest.mark.parametrize("task", STUDIES)
+def test_the_instruction_names_the_words_where_the_task_does(task):
+    schema = labelled.SCHEMAS[labelled.STUDIES[task].hub]
+    for name in ("instruction", "chat"):
+        profile = profiles.choose("smoke", task=task, template=name)
+        template = labelled.template(profile, models.tiny_tokenizer(), schema)
+        assert "{words}" not in template.head and bool(template.middle) is (task == "mnli")
+        named = ", ".join(schema.words[:-1]) + f" or {schema.words[-1]}"
+        assert (named in template.head) is (task != "goemotions")
+
+
+def test_a_row_of_several_labels_is_trained_on_once_for_each():
+    rows = datasets.Dataset.from_list([
+        {"id": "a", "document": "One.", "second": "", "labels": [1, 3]},
+        {"id": "b", "document": "Two.", "second": "Three.", "labels": [0]},
+    ])  # fmt: skip
+    made = labelled.as_text(rows, NEWS)
+    assert made.column_names == ["document", "second", "summary"]
+    assert [tuple(row.values()) for row in made] == [
+        ("One.", "", "sports"), ("One.", "", "technology"), ("Two.", "Three.", "world"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("task", STUDIES)
+def test_no_label_of_a_trial_needs_more_than_an_answers_room(task):
+    """A longer one would take its room from the text in training: where a text is cut would tell its label."""
+    profile = profiles.choose("smoke", task=task)
+    schema, tokenizer = labelled.SCHEMAS[profile.dataset], models.tiny_tokenizer()
+    template = labelled.template(profile, tokenizer, schema)
+    assert max(map(len, classify.label_tokens(template, tokenizer, schema.words))) + 1 <= profile.max_new_tokens
+    splits = labelled.for_profile(profile)
+    for row in labelled.as_text(splits.train, schema):
+        limits = (profile.max_length, profile.max_new_tokens, row["second"])
+        trained, asked = (
+            features.encode(template, tokenizer, row["document"], answer, *limits) for answer in (row["summary"], None)
+        )
+        assert trained["input_ids"][: asked["length"]] == asked["input_ids"]
+
+
+@pytest.mark.parametrize("name", sorted(labelled.SCHEMAS))
+def test_no_word_of_a_schema_begins_another(name):
+    schema, tokenizer = labelled.SCHEMAS[name], models.tiny_tokenizer()
+    task = next(task for task in STUDIES if labelled.SCHEMAS[labelled.STUDIES[task].hub].words[:2] == schema.words[:2]
+                or name in str(profiles.TASKS[task]))  # fmt: skip
+    template = labelled.template(profiles.choose("smoke", task=task), tokenizer, schema)
+    assert len(classify.label_tokens(template, tokenizer, schema.words)) == len(schema.classes) == len(schema.words)
+
+
+@pytest.mark.parametrize(("name", "classes"), [("topics", 4), ("pairs", 3)])
+def test_the_small_samples_are_balanced_and_without_copies(name, classes):
+    rows = packaged(name)
+    assert Counter(row["label"] for row in rows) == dict.fromkeys(range(classes), 60 // classes)
+    splits = labelled.for_profile(profiles.choose("smoke", task={"topics": "agnews", "pairs": "mnli"}[name]))
+    assert splits.source == "code" and splits.dropped == {}
+
+
+def test_the_emotions_are_many_and_together_with_four_planned_bad_texts():
+    rows, profile = packaged("emotions"), profiles.choose("cpu", task="goemotions")
+    assert len(rows) >= 200 and sum(len(row["labels"]) > 1 for row in rows) > len(rows) / 2
+    counts = Counter(label for row in rows for label in row["labels"])
+    assert set(counts) == set(range(28)) and min(counts.values()) >= 8
+    assert len({row["id"] for row in rows}) == len(rows)
+    texts = Counter(" ".join(row["text"].lower().split()) for row in rows)
+    assert sorted(texts.values())[-5:] == [1, 2, 2, 2, 2], "two copies, and two texts with other labels"
+    splits = labelled.for_profile(profile)
+    assert {reason: len(taken) for reason, taken in splits.dropped.items()} == {
+        "same text with other labels": 4, "duplicate document": 2,
+    }  # fmt: skip
+    assert len(all_rows(splits)) == len(rows) - 6
+
+
+@pytest.fixture
+def fetched(tmp_path, monkeypatch):
+    """A place for files that `assets.fetch` hands out by name."""
+    monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
+    monkeypatch.setattr(labelled.assets, "fetch", lambda name: tmp_path / name)
+    return tmp_path
+
+
+def write_arrow(path: Path, rows) -> None:
+    from datasets.arrow_writer import ArrowWriter
+
+    with ArrowWriter(path=str(path)) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.finalize()
+
+
+def test_rte_and_commitment_bank_become_two_classes(fetched):
+    write_arrow(
+        fetched / "rte", [{"sentence1": f"S {n}.", "sentence2": "H.", "label": n % 2, "idx": n} for n in range(6)]
+    )
+    write_arrow(
+        fetched / "cb", [{"premise": f"P {n}.", "hypothesis": "H.", "idx": n, "label": n % 3} for n in range(6)]
+    )
+    profile = profiles.choose("cpu", task="mnli", train_rows=8, validation_rows=2, test_rows=2)
+    splits = labelled.for_profile(profile)
+    assert splits.source == "embedded" and splits.schema.words == ("yes", "no")
+    found = {row["id"]: (row["document"], row["second"], row["labels"]) for row in all_rows(splits)}
+    assert {found[f"rte-{n}"][0] for n in range(6)} == {f"S {n}." for n in range(6)}
+    assert [found[f"rte-{n}"][2] for n in range(6)] == [[0], [1]] * 3
+    assert [found[f"cb-{n}"][2] for n in range(6)] == [[0], [1], [1]] * 2 and found["cb-5"][:2] == ("P 5.", "H.")
+
+
+def test_bbc_topics_are_the_folders_of_the_archive(fetched):
+    schema = labelled.SCHEMAS["bbc-topics"]
+    rows = [{"name": f"{name}/{n:03}", "text": f"On {name}, {n}."} for name in schema.classes for n in range(3)]
+    (fetched / "bbc-topics").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    profile = profiles.choose("cpu", task="agnews", train_rows=9, validation_rows=3, test_rows=3)
+    splits = labelled.for_profile(profile)
+    assert splits.source == "embedded" and splits.dropped == {} and len(all_rows(splits)) == 15
+    for row in all_rows(splits):
+        name = row["id"].split("/")[0]
+        assert row["labels"] == [schema.classes.index(name)] and row["document"].startswith(f"On {name}, ")
