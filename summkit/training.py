@@ -160,7 +160,7 @@ def _trainer_class():
             # Rows of one step are of similar length in all processes together: N processes with batches of B see the
             # same rows in the same steps as one process with batches of N × B.
             together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-            return _sampler_class()(together, lengths=list(self.train_dataset["length"]), seed=self.args.data_seed)
+            return _sampler_class()(together, lengths=list(self.train_dataset["length"]))
 
         def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
             rows = eval_dataset or self.eval_dataset
@@ -177,22 +177,16 @@ def _sampler_class():
     import torch
     from transformers.trainer_pt_utils import LengthGroupedSampler
 
-    class EpochSampler(LengthGroupedSampler):
-        """Rows of similar length together, in an order that seed and epoch decide alone: every process has the same,
-        whatever its dropout has drawn, and a resumed run too."""
-
-        def __init__(self, batch_size, lengths, seed):
-            super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-            self.seed, self.epoch = seed, 0
-
-        def set_epoch(self, epoch):
-            self.epoch = epoch
+    class SameOrder(LengthGroupedSampler):
+        """Rows of similar length together, in one order for all processes: what the first one has drawn."""
 
         def __iter__(self):
-            self.generator.manual_seed(self.seed + self.epoch)
-            return super().__iter__()
+            order = [list(super().__iter__())]
+            if torch.distributed.is_initialized():
+                torch.distributed.broadcast_object_list(order)
+            return iter(order[0])
 
-    return EpochSampler
+    return SameOrder
 
 
 def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path, on_cpu: bool):
