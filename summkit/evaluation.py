@@ -21,7 +21,7 @@ from summkit.metrics import (
 )
 
 # The table's columns: entry of a score → (heading, factor, decimals). Shares are shown in percent.
-COLUMNS = {
+SUMMARY_COLUMNS = {
     "rouge1": ("ROUGE-1", 1, 1),
     "rouge2": ("ROUGE-2", 1, 1),
     "rougeL": ("ROUGE-L", 1, 1),
@@ -30,6 +30,8 @@ COLUMNS = {
     "novel_2grams": ("novel bigrams, %", 100, 0),
     "words": ("words", 1, 1),
     "ended_by_eos": ("ended by EOS, %", 100, 0),
+}
+LABEL_COLUMNS = {
     "accuracy": ("accuracy, %", 100, 1),
     "micro_f1": ("micro F1, %", 100, 1),
     "macro_f1": ("macro F1, %", 100, 1),
@@ -37,6 +39,7 @@ COLUMNS = {
     "subset_accuracy": ("all labels right, %", 100, 1),
     "calibration_error": ("calibration error, points", 100, 1),
 }
+COLUMNS = SUMMARY_COLUMNS | LABEL_COLUMNS
 _MEANS = (*ROUGE_TYPES, "novel_1grams", "novel_2grams", "words")
 
 
@@ -126,14 +129,16 @@ def _support_difference(a: dict, b: dict, seed: int) -> tuple[float, float, floa
 def score_table(scores: dict[str, dict]):
     """A pandas DataFrame of text, a system a row in the order given: "26.3 [24.1, 28.6]", or "–" for what is unknown.
 
-    A measure that no system has is left out.
+    The columns of summaries are there where there are summaries; of labels' measures, those that a system has.
     Print it with `to_string()`, or for a report with `markdown_table` (pandas' own `to_markdown` needs tabulate).
     """
     import pandas as pd
 
-    table = {heading: [_cell(entry.get(key), *form) for entry in scores.values()]
-             for key, (heading, *form) in COLUMNS.items()
-             if any(entry.get(key) is not None for entry in scores.values())}  # fmt: skip
+    table = {
+        heading: [_cell(entry.get(key), *form) for entry in scores.values()]
+        for key, (heading, *form) in COLUMNS.items()
+        if any(entry.get("rouge1" if key in SUMMARY_COLUMNS else key) is not None for entry in scores.values())
+    }
     return pd.DataFrame(table, index=pd.Index(list(scores), name="system"))
 
 

@@ -64,6 +64,8 @@ def confusion(table, ax=None):
     ax = ax or plt.subplots()[1]
     sns.heatmap(table, annot=True, fmt="d", cmap="Blues", cbar=False, linewidths=0.5, ax=ax)
     ax.set(xlabel="predicted class", ylabel="true class")
+    ax.tick_params(axis="x", labelrotation=25)
+    ax.tick_params(axis="y", labelrotation=0)
     return ax
 
 
@@ -80,5 +82,5 @@ def calibration(curves: dict, ax=None):
                         textcoords="offset points", xytext=(4, 4))  # fmt: skip
     ax.set(xlabel="probability of the likeliest label", ylabel="share that is right",
            title="Calibration (numbers: rows in the bin)", xlim=(0, 1.02), ylim=(-0.02, 1.05))  # fmt: skip
-    ax.legend(fontsize="small")
+    ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     return ax

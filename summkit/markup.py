@@ -8,7 +8,11 @@ import re
 
 from summkit import evaluation
 
-_NAMES = {"zero_shot": "zero-shot", "fine_tuned": "fine-tuned", "laps": "seconds by part", "nf4_error": "NF4 error"}
+_NAMES = {
+    "zero_shot": "zero-shot", "fine_tuned": "fine-tuned", "laps": "seconds by part", "nf4_error": "NF4 error",
+    "tfidf": "TF-IDF", "zero_shot_normalised": "zero-shot, per token", "zero_shot_calibrated": "zero-shot, calibrated",
+    "zero_shot_batch": "zero-shot, batch-calibrated",
+}  # fmt: skip
 
 
 def is_single(value) -> bool:

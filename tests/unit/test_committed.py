@@ -8,7 +8,9 @@ import pytest
 from summkit import records, reports
 
 ROOT = Path(__file__).parents[2]
-REPORTS = {stage: ROOT / stage / "REPORT" for stage in ("task1/xsum", "task2", "task3")}
+SPINE = ("task1/xsum", "task2", "task3")
+LABELS = {"task1/agnews": "accuracy", "task1/goemotions": "micro_f1", "task1/mnli": "accuracy"}
+REPORTS = {stage: ROOT / stage / "REPORT" for stage in (*SPINE, *LABELS)}
 
 
 @pytest.mark.parametrize("stage", REPORTS)
@@ -55,7 +57,7 @@ def test_the_readme_shows_the_records_table(result):
 
 
 def test_the_three_stages_took_what_the_readme_says():
-    seconds = sum(records.read_record(folder / "run.json")["wall_seconds"] for folder in REPORTS.values())
+    seconds = sum(records.read_record(REPORTS[stage] / "run.json")["wall_seconds"] for stage in SPINE)
     assert seconds < 12 * 60
     assert f"together took {seconds / 60:.0f} minutes" in (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -68,4 +70,48 @@ def test_the_committed_notebook_is_of_that_run(stage):
     record = records.read_record(REPORTS[stage] / "run.json")
     assert f"profile {record['profile']} (" in shown
     if record["training"]["eval_loss"] is not None:
-        assert f"best validation loss {record['training']['eval_loss']:.3f}" in shown
+        assert f"validation loss {record['training']['eval_loss']:.3f}" in shown
+
+
+@pytest.fixture(params=LABELS)
+def study(request):
+    return request.param, records.read_record(REPORTS[request.param] / "run.json")
+
+
+def test_a_study_of_labels_took_at_most_six_minutes(study):
+    assert study[1]["wall_seconds"] < 6 * 60
+
+
+def test_a_study_of_labels_has_its_baselines_and_readings_on_the_same_rows(study):
+    stage, record = study
+    readings = {"zero_shot", "zero_shot_normalised", "zero_shot_calibrated"}
+    systems = {"majority", "tfidf", "fine_tuned"} | readings | ({"hypothesis_only"} if stage == "task1/mnli" else set())
+    assert systems <= set(record["scores"])
+    assert {entry["n"] for entry in record["scores"].values()} == {record["data"]["test"]}
+    assert all(entry[LABELS[stage]]["low"] is not None for entry in record["scores"].values())
+
+
+@pytest.mark.parametrize("stage", ["task1/agnews", "task1/goemotions"])
+def test_the_adapted_model_beats_its_own_zero_shot(stage):
+    record = records.read_record(REPORTS[stage] / "run.json")
+    found = [d[LABELS[stage]] for pair, d in record["details"]["differences"].items() if "zero_shot" in pair]
+    assert len(found) == 2 and all(difference["low"] > 0.02 for difference in found)
+
+
+def test_of_pairs_the_report_says_whether_it_does_or_why_not():
+    record = records.read_record(REPORTS["task1/mnli"] / "run.json")
+    difference = record["details"]["differences"]["fine_tuned_minus_zero_shot"]["accuracy"]
+    verdict = record["details"]["against_its_own_zero_shot"]
+    assert ("beats" in verdict) == (difference["low"] > 0)
+    assert f"{100 * abs(difference['difference']):.1f} points" in verdict
+    assert ("Why that can be" in verdict) == (difference["low"] <= 0)
+    report = (REPORTS["task1/mnli"] / "README.md").read_text(encoding="utf-8")
+    assert verdict.split(":")[0] in report and "few rows to learn from" in report
+
+
+def test_against_counting_words_emotions_gain_and_topics_cannot_be_told():
+    gains = {}
+    for stage in ("task1/agnews", "task1/goemotions"):
+        record = records.read_record(REPORTS[stage] / "run.json")
+        gains[stage] = record["details"]["differences"]["fine_tuned_minus_tfidf"][LABELS[stage]]
+    assert gains["task1/goemotions"]["low"] > 0.1 and gains["task1/agnews"]["low"] < 0 < gains["task1/agnews"]["high"]
