@@ -78,6 +78,10 @@ def quiet_libraries() -> None:
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(
         lambda record: "MatMul8bitLt" not in str(record.msg)
     )
+    # On CPUs with AVX512-BF16 it looks for a kernel that `models` does not want (see `_never_repacked`).
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+        lambda record: "gemm_4bit_forward" not in str(record.msg)
+    )
 
 
 class Line:
