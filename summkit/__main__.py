@@ -124,10 +124,10 @@ def _parameter(text: str) -> tuple[str, object]:
 
 
 def _train(options) -> None:
-    from summkit import train
+    from summkit import progress, train
 
     folder = train.run(options.config, options.resume)
-    if train.first_process():
+    if progress.first_process():
         print(f"adapter and record: {folder}")
 
 

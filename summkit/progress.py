@@ -16,6 +16,11 @@ def headless() -> bool:
     return bool(os.environ.get("SUMMKIT_HEADLESS"))
 
 
+def first_process() -> bool:
+    """Whether this process is the one that prints and writes: under torchrun the first, else the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def near(path) -> str:
     """`path` for people: from the caller's folder where it lies inside it, else whole."""
     whole = Path(path).resolve()

@@ -34,20 +34,15 @@ def run(config: str | Path, resume: bool = False) -> Path:
     profile = profiles.choose(settings.pop("profile"), **settings)
     data_dir = data_folder(data_dir)
     ask_for_hub(profile, data_dir)
-    if first_process():
+    if progress.first_process():
         print(profile.line(), flush=True)
     record = records.new_record("train", profile.name, seed, device=profiles.hardware().name)
     result = _fit(record, profile, (seed, split_seed), data_dir, Path(out), resume, score)
-    if first_process():
+    if progress.first_process():
         records.write_record(record, Path(out) / "run.json")
     if result.interrupted:
         raise KeyboardInterrupt(f"interrupted: the adapter so far is in {out}/adapter; --resume goes on from there")
     return Path(out)
-
-
-def first_process() -> bool:
-    """Whether this process is the one that prints and writes: under torchrun the first, else the only one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _fit(record: dict, profile: profiles.Profile, seeds: tuple, data_dir, out: Path, resume: bool, score=()):
@@ -68,7 +63,7 @@ def _fit(record: dict, profile: profiles.Profile, seeds: tuple, data_dir, out: P
         model = methods.apply(model, profile)
         result = training.fit(model, tokenizer, *encoded, profile, seed=seed, out_dir=out, resume=resume)
         meter.lap("training")
-        if first_process() and not result.interrupted:
+        if progress.first_process() and not result.interrupted:
             for split in score:
                 _score(record, split, splits, (model, tokenizer, template), profile, seed)
         meter.lap("summaries")

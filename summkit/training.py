@@ -60,7 +60,7 @@ def fit(
     counts = {"tokens": 0, "positions": 0, "seconds": 0.0}
     if checkpoint:
         counts |= checkpoints.read_manifest(checkpoint)["counts"]
-    if writes():  # no other process saves before the first steps, which wait for this one
+    if progress.first_process():  # no other process saves before the first steps, which wait for this one
         checkpoints.clear_after(out_dir, checkpoint)
     trainer = _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, made_with, on_log)
     interrupted = False
@@ -71,14 +71,9 @@ def fit(
         interrupted = True
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         print(f"interrupted at step {trainer.state.global_step}: the adapter so far is saved; resume will go on")
-    if writes():
+    if progress.first_process():
         save_adapter(trainer.model, out_dir / "adapter", profile)
     return _result(trainer, profile, counts, checkpoint, interrupted, out_dir)
-
-
-def writes() -> bool:
-    """Whether this process is the one that writes files: under torchrun the first, else the only one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def mean_loss(model, encoded, tokenizer, batch_size: int = 8) -> float:
