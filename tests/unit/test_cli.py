@@ -93,7 +93,10 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
         ('{"profile": "smoke", "train_rows": 2.5}', "train_rows=2.5: int | None is needed, not float"),
         ('{"profile": "smoke", "batch_size": true}', "batch_size=True: int is needed, not bool"),
         ('{"profile": "smoke", "seed": "x"}', "seed='x' is of the wrong kind"),
-        ('{"profile": "smoke", "task": "news"}', "unknown task 'news'; known: agnews, goemotions, mnli, summary"),
+        (
+            '{"profile": "smoke", "task": "news"}',
+            "unknown task 'news'; known: agnews, goemotions, methods, mnli, summary",
+        ),
         ('{"profile": "smoke", "task": ["agnews"]}', "task=['agnews'] is of the wrong kind"),
         ('{"profile": "smoke", "task": null}', "task=None is of the wrong kind"),
         ('{"profile": "smoke", "out": 3}', "out=3 is of the wrong kind"),

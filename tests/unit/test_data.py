@@ -206,7 +206,8 @@ def test_splits_and_config_of_a_hubs_set_may_have_other_names(monkeypatch):
     asked, there = [], {"train": [pair(1)], "validation_matched": [pair(2)], "unused": []}
     monkeypatch.setattr(data.hub, "require", asked.append)
     monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or there)
-    rows = data.read_hub("a/b", {"train": "train", "test": "validation_matched"}, "simplified")
+    monkeypatch.setitem(data.CONFIGS, "a/b", "simplified")
+    rows = data.read_hub("a/b", {"train": "train", "test": "validation_matched"})
     assert rows == {"train": [pair(1)], "test": [pair(2)]} and asked == ["data set a/b", ("a/b", "simplified")]
     with pytest.raises(SummkitError, match="data set a/b has no split 'dev'; it has: train, validation_matched"):
         data.read_hub("a/b", {"train": "dev"})

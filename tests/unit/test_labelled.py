@@ -208,8 +208,9 @@ def test_what_has_no_labels_is_refused():
 @pytest.mark.parametrize("name", profiles.PROFILES)
 def test_every_task_has_settings_in_every_profile(name, task):
     profile = profiles.choose(name, task=task)
-    assert (profile.name, profile.task) == (name, task)
-    if task != "summary":
+    # The study that compares methods has settings of its own, and its task is the summary.
+    assert (profile.name, profile.task) == (name, task if task in STUDIES else "summary")
+    if task in STUDIES:
         assert profile.dataset in labelled.SCHEMAS and profile.min_words == 0
 
 
