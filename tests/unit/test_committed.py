@@ -82,6 +82,13 @@ def test_a_study_of_labels_took_at_most_six_minutes(study):
     assert study[1]["wall_seconds"] < 6 * 60
 
 
+@pytest.mark.parametrize("stage", REPORTS)
+def test_the_minutes_that_a_notebook_names_are_its_records(stage):
+    (path,) = (ROOT / stage / "NOTEBOOK").glob("*.ipynb")
+    named = json.loads(path.read_text(encoding="utf-8"))["metadata"]["summkit"]["minutes"]["cpu"]
+    assert 0 <= named - records.read_record(REPORTS[stage] / "run.json")["wall_seconds"] / 60 < 1
+
+
 def test_a_study_of_labels_has_its_baselines_and_readings_on_the_same_rows(study):
     stage, record = study
     readings = {"zero_shot", "zero_shot_normalised", "zero_shot_calibrated"}
