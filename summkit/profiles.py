@@ -135,7 +135,7 @@ TASKS = {
         "smoke": {"task": "summary", "precision": "fp32", "train_rows": 8, "validation_rows": 4, "test_rows": 4,
                   "rank": 8, "dropout": 0.1, "virtual_tokens": 12, "max_new_tokens": 8},
         "cpu": {"task": "summary", "precision": "fp32", "max_words": 200, "max_length": 160, "train_rows": 24,
-                "validation_rows": 12, "test_rows": 24, "rank": 8, "alpha": 32, "dropout": 0.1, "batch_size": 2,
+                "validation_rows": 12, "test_rows": 32, "rank": 8, "alpha": 32, "dropout": 0.1, "batch_size": 2,
                 "evaluations_per_epoch": 2, "optimizer": "adamw_torch"},
         "t4": {"task": "summary", **_CNN}, "gpu": {"task": "summary", **_CNN},
     },
