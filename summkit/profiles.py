@@ -128,7 +128,7 @@ TASKS = {
         "smoke": {"task": "summary", "wording": "topics", "train_rows": 12, "validation_rows": 4, "test_rows": 4},
         "cpu": {"task": "summary", "wording": "topics", "dataset": "arxiv-abstracts", "precision": "fp32",
                 "max_words": 130, "max_new_tokens": 24, "train_rows": 96, "validation_rows": 12, "test_rows": 40,
-                "batch_size": 2, "evaluations_per_epoch": 2},
+                "batch_size": 2, "epochs": 1.5, "evaluations_per_epoch": 2},
         "t4": _TOPICS, "gpu": _TOPICS | {"epochs": 3},
     },
     "methods": {
