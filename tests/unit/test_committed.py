@@ -77,7 +77,9 @@ def test_the_committed_notebook_is_of_that_run(stage):
     shown = "".join(t for c in cells for o in c.get("outputs", []) for t in o.get("text", []))
     record = records.read_record(REPORTS[stage] / "run.json")
     assert f"profile {record['profile']} (" in shown
-    if record["training"]["eval_loss"] is not None:
+    if stage in (STUDY, DISTILLED):
+        assert f"{record['wall_seconds'] / 60:.1f} min" in shown
+    elif record["training"]["eval_loss"] is not None:
         assert f"validation loss {record['training']['eval_loss']:.3f}" in shown
 
 
