@@ -55,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("plan", metavar="PLAN", help='JSON file: {"base": {…}, "vary": {"method": […], "seed": […]}}')
     sweep.add_argument("--out", metavar="DIR", help="where the runs go (default: the plan's out, else runs/sweep)")
     _summarize_options(command("summarize", _summarize, "one summary a line"))
+    export = command("export", _export, "the trained model as a folder that other programs serve")
+    export.add_argument("--adapter", required=True, metavar="DIR", help="adapter folder of a run")
+    export.add_argument("--out", required=True, metavar="DIR", help="a new folder")
+    export.add_argument("--format", default="hf", help="hf (Hugging Face) or ctranslate2 (quick on a CPU)")
+    export.add_argument("--quantization", default="float32", help="of ctranslate2's weights: float32 or int8")
+    _label_options(command("label", _label, "a teacher's topics for a file of texts; goes on where it was stopped"))
     report = command("report", _report, "REPORT/README.md from a run's record, or a table of several runs")
     report.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or a run.json")
     report.add_argument("--publish", action="store_true", help="into the repository: executed notebook and REPORT/")
@@ -74,9 +80,21 @@ def _run_options(parser) -> None:
 
 def _summarize_options(parser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="text files (default: standard input)")
-    parser.add_argument("--adapter", required=True, metavar="DIR", help="adapter folder of a run")
+    parser.add_argument("--adapter", required=True, metavar="DIR", help="adapter folder of a run, or an exported one")
     parser.add_argument("--decoding", default="greedy", help="greedy, beam or nucleus")
     parser.add_argument("--base", action="store_true", help="the model without the adapter, for comparison")
+
+
+def _label_options(parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="JSON lines with id and document (or abstract, article, text)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="where the labels go, one JSON line a row")
+    teacher = parser.add_mutually_exclusive_group()
+    teacher.add_argument("--teacher", metavar="MODEL", help="a model that is loaded here (default: the profile's)")
+    teacher.add_argument("--url", help="an OpenAI-compatible server; its key, if any, in SUMMKIT_TEACHER_KEY")
+    parser.add_argument("--model", metavar="NAME", help="the model's name at --url")
+    parser.add_argument("--wording", default="topics", help="what is asked for: topics, title or news")
+    parser.add_argument("--examples", metavar="FILE", help="JSON lines of document and topics, shown to the teacher")
+    parser.add_argument("--profile", default="auto", help="limits and precision (default: what the machine is)")
 
 
 def _doctor(options) -> None:
@@ -139,7 +157,7 @@ def _sweep(options) -> None:
 
 
 def _summarize(options) -> None:
-    from summkit import checkpoints, data, generation, progress
+    from summkit import checkpoints, data, export, generation, progress
 
     check_known("decoding", options.decoding, generation.DECODINGS)
     names = options.files or ["standard input"]
@@ -147,13 +165,42 @@ def _summarize(options) -> None:
     for name, text in zip(names, texts, strict=True):
         if reason := data.usable(text, "."):
             raise SummkitError(f"{name}: {reason}; there is no text to summarise")
-    checkpoints.read_settings(options.adapter)  # what is wrong with it is said before half a minute of imports
-    progress.quiet_libraries()
-    answers = generation.Summarizer.load(options.adapter).summarize(texts, options.decoding, options.base)
+    if export.is_exported(options.adapter):
+        if options.decoding != "greedy" or options.base:
+            raise SummkitError(f"{options.adapter} is an exported model: it answers by itself, and greedily")
+        answers = export.Exported.load(options.adapter).summarize(texts)
+    else:
+        checkpoints.read_settings(options.adapter)  # what is wrong with it is said before half a minute of imports
+        progress.quiet_libraries()
+        answers = generation.Summarizer.load(options.adapter).summarize(texts, options.decoding, options.base)
     for name, answer in zip(names, answers, strict=True):
         if answer.cut:
             print(f"{name}: too long for the model, its last {answer.cut} tokens were not read", file=sys.stderr)
         print(answer.text)
+
+
+def _export(options) -> None:
+    from summkit import checkpoints, export, progress
+
+    check_known("format", options.format, ("hf", "ctranslate2"))
+    if options.format == "hf" and options.quantization != "float32":
+        raise SummkitError(f"--quantization {options.quantization}: only the format ctranslate2 is quantised here")
+    checkpoints.read_settings(options.adapter)
+    progress.quiet_libraries()
+    if options.format == "hf":
+        folder = export.merge(options.adapter, options.out)
+    else:
+        folder = export.ctranslate2(options.adapter, options.out, options.quantization)
+    print(progress.near(folder))
+
+
+def _label(options) -> None:
+    from summkit import distillation
+
+    wanted = {key: value for key, value in vars(options).items() if key != "command"}
+    labels = distillation.label_file(**wanted)
+    counts = ", ".join(f"{reason} {rows}" for reason, rows in labels.counts().items())
+    print(f"{options.out}: {counts}; {labels.asked} rows asked now, {labels.reused} before, {labels.seconds:.0f} s")
 
 
 def _read(name: str) -> str:

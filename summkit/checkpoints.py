@@ -17,12 +17,14 @@ from summkit.profiles import Profile
 
 MANIFEST = "complete.json"  # written into a checkpoint when everything else in it is on the disk
 SETTINGS = "summkit.json"  # beside an adapter: what is needed to ask it again
-ASKING = ("model", "precision", "compute_dtype", "template", "max_length", "max_new_tokens", "task", "method")
+ASKING = (
+    "model", "precision", "compute_dtype", "template", "wording", "max_length", "max_new_tokens", "task", "method",
+)  # fmt: skip
 OWN_WEIGHTS = "trained_weights.safetensors"  # of a method that trains the model's own weights: those that did
 # What may differ between a run and its resumption: it changes no step of the training.
 _FREE = {
     "name", "reason", "dataset", "min_words", "max_words", "train_rows", "validation_rows", "test_rows",
-    "generation_batch_size",
+    "generation_batch_size", "teacher", "teacher_precision", "track",
 }  # fmt: skip
 
 
@@ -66,8 +68,14 @@ def read_settings(folder, task: str = "summary") -> dict:
         if not (folder / name).is_file():
             raise SummkitError(f"{folder} is not an adapter that this library saved: {name} is missing")
     _check_weights(folder / files[-1])
+    return settings_in(folder, task)
+
+
+def settings_in(folder: Path, task: str = "summary") -> dict:
+    """What SETTINGS in `folder` says. Raises SummkitError where it is broken, or the task is another one."""
     try:
-        settings = {"task": "summary", "method": "lora"} | json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        written = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings = {"task": "summary", "method": "lora", "wording": "news"} | written
         settings = {key: settings[key] for key in ASKING}
     except (ValueError, KeyError, TypeError) as error:
         raise SummkitError(f"{folder / SETTINGS} is broken ({error}): save the adapter again") from None
@@ -84,6 +92,21 @@ def _save_own_weights(model, folder: Path) -> None:
     trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     folder.mkdir(parents=True)
     save_file(trained, folder / OWN_WEIGHTS)
+
+
+def load_adapter(base, folder, name: str):
+    """`base`, a fresh copy of the model `name`, with the adapter in `folder`, or with the weights kept there.
+
+    Raises SummkitError where they are another model's.
+    """
+    from peft import PeftModel
+
+    own = (Path(folder) / OWN_WEIGHTS).is_file()
+    try:
+        return load_own_weights(base, folder) if own else PeftModel.from_pretrained(base, str(folder))
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SummkitError(f"the adapter in {folder} does not fit {name}: {reason}") from None
 
 
 def load_own_weights(model, folder):
@@ -142,7 +165,7 @@ def fingerprint(profile: Profile, seed: int, train, validation) -> dict:
 
 def check_same(checkpoint: Path, now: dict) -> None:
     """Raise SummkitError, naming each setting that differs, where the checkpoint was made with others than `now`."""
-    before = {"task": "summary"} | read_manifest(checkpoint).get("made_with", {})
+    before = {"task": "summary", "wording": "news"} | read_manifest(checkpoint).get("made_with", {})
     different = [f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in now if before.get(key) != now[key]]
     if different:
         raise SummkitError(

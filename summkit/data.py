@@ -97,12 +97,13 @@ def _read_known(name: str) -> tuple[dict[str, list[dict]], str]:
         return {"all": read_jsonl(Path(__file__).with_name("examples.jsonl"))}, "code"
     if name in assets.ASSETS:
         return {"all": read_jsonl(assets.fetch(name))}, "embedded"
-    return read_hub(name, dict(zip(SPLITS, SPLITS, strict=True))), "hub"
+    return read_hub(name), "hub"
 
 
-def read_hub(name: str, splits: dict[str, str]) -> dict[str, list[dict]]:
+def read_hub(name: str, splits: dict[str, str] | None = None) -> dict[str, list[dict]]:
     """The rows of a set of the Hub; `splits` maps our names of splits to the set's own.
 
+    Without `splits` they are called alike, and all but train may be missing.
     Raises SummkitError where the Hub, the set or one of the splits is not there.
     """
     import datasets
@@ -112,6 +113,7 @@ def read_hub(name: str, splits: dict[str, str]) -> dict[str, list[dict]]:
         loaded = datasets.load_dataset(name, CONFIGS.get(name))
     except (OSError, ValueError, RuntimeError) as error:
         raise SummkitError(f"data set {name} could not be read from the Hub: {error}") from None
+    splits = splits or {split: split for split in SPLITS if split in loaded or split == "train"}
     missing = [split for split in splits.values() if split not in loaded]
     if missing:
         raise SummkitError(f"data set {name} has no split {missing[0]!r}; it has: {', '.join(loaded)}")
@@ -157,7 +159,9 @@ def _clean(rows, split: str, profile: Profile, dropped: dict) -> list[dict]:
         if reason:
             dropped.setdefault(reason, []).append(where)
         else:
-            texts = {"document": document.strip(), "summary": " ".join(summary.split())}
+            # An abstract is one paragraph; arXiv's are broken into lines of 80 letters.
+            text = " ".join(document.split()) if columns[0] == "abstract" else document.strip()
+            texts = {"document": text, "summary": " ".join(summary.split())}
             kept.append({"id": row_id(row.get("id"), where), **texts, "where": where})
     if not kept:
         reasons = ", ".join(f"{reason} ({len(taken)})" for reason, taken in dropped.items())

@@ -11,11 +11,12 @@ from summkit.errors import SummkitError, check_known
 from summkit.metrics import (
     ROUGE_TYPES,
     bootstrap,
-    bootstrap_interval,
     check_texts,
     lead,
+    mean_entry,
     novel_ngrams,
     paired_bootstrap,
+    plain,
     rouge_rows,
     supported_facts,
 )
@@ -26,6 +27,9 @@ SUMMARY_COLUMNS = {
     "rouge2": ("ROUGE-2", 1, 1),
     "rougeL": ("ROUGE-L", 1, 1),
     "rougeLsum": ("ROUGE-Lsum", 1, 1),
+    "bleu3": ("BLEU-3", 1, 1),
+    "similarity": ("similarity", 1, 1),
+    "topic_f1": ("topic F1", 1, 1),
     "support": ("supported names and numbers, %", 100, 0),
     "novel_2grams": ("novel bigrams, %", 100, 0),
     "words": ("words", 1, 1),
@@ -68,27 +72,17 @@ def score(predictions, references, documents, ended=None, seed: int = 0) -> dict
     rows = measure(predictions, references, documents)
     if ended is not None and len(ended) != len(predictions):
         raise SummkitError(f"one row each is needed, but there are {len(predictions)} predictions, {len(ended)} ended")
-    result = {name: _mean(rows[name], seed) for name in ROUGE_TYPES}
+    result = {name: mean_entry(rows[name], seed) for name in ROUGE_TYPES}
     result["support"] = _support(rows, seed)
-    result |= {name: _mean(rows[name], seed) for name in _MEANS[4:]}
+    result |= {name: mean_entry(rows[name], seed) for name in _MEANS[4:]}
     share = None if ended is None else sum(map(bool, ended)) / len(ended)
     return result | {"ended_by_eos": share, "n": len(predictions)}
-
-
-def _mean(values, seed: int) -> dict:
-    kept = [value for value in values.tolist() if not math.isnan(value)]
-    low, high = bootstrap_interval(values, seed)
-    return _plain(mean=math.fsum(kept) / len(kept) if kept else math.nan, low=low, high=high)
 
 
 def _support(rows: dict, seed: int) -> dict:
     supported, facts = rows["supported"].sum(), rows["facts"].sum()
     low, high = bootstrap(list(zip(rows["supported"], rows["facts"], strict=True)), lambda m: m[:, 0] / m[:, 1], seed)
-    return _plain(mean=supported / facts if facts else math.nan, low=low, high=high)
-
-
-def _plain(**numbers) -> dict:
-    return {name: None if math.isnan(number) else float(number) for name, number in numbers.items()}
+    return plain(mean=supported / facts if facts else math.nan, low=low, high=high)
 
 
 def baselines(rows, ks=(1, 3)) -> dict[str, list[str]]:
@@ -110,7 +104,7 @@ def compare(name_a: str, name_b: str, predictions: dict, references, documents, 
     result = {}
     for name in (*ROUGE_TYPES, "support", "words"):
         numbers = _support_difference(a, b, seed) if name == "support" else paired_bootstrap(a[name], b[name], seed)
-        result[name] = _plain(**dict(zip(("difference", "low", "high"), numbers, strict=True)))
+        result[name] = plain(**dict(zip(("difference", "low", "high"), numbers, strict=True)))
     return result
 
 
@@ -129,7 +123,8 @@ def _support_difference(a: dict, b: dict, seed: int) -> tuple[float, float, floa
 def score_table(scores: dict[str, dict]):
     """A pandas DataFrame of text, a system a row in the order given: "26.3 [24.1, 28.6]", or "–" for what is unknown.
 
-    The columns of summaries are there where there are summaries; of labels' measures, those that a system has.
+    A column is there where a system has its measure; those of summaries, where there are summaries, even if it is
+    unknown for all of them.
     Print it with `to_string()`, or for a report with `markdown_table` (pandas' own `to_markdown` needs tabulate).
     """
     import pandas as pd
@@ -137,7 +132,10 @@ def score_table(scores: dict[str, dict]):
     table = {
         heading: [_cell(entry.get(key), *form) for entry in scores.values()]
         for key, (heading, *form) in COLUMNS.items()
-        if any(entry.get("rouge1" if key in SUMMARY_COLUMNS else key) is not None for entry in scores.values())
+        if any(
+            key in entry and entry.get("rouge1" if key in SUMMARY_COLUMNS else key) is not None
+            for entry in scores.values()
+        )
     }
     return pd.DataFrame(table, index=pd.Index(list(scores), name="system"))
 

@@ -3,7 +3,12 @@
 Training and inference share `encode`, so the same document is cut at the same token in both.
 """
 
+import re
+from bisect import bisect_left, bisect_right
+from itertools import accumulate
+
 from summkit.errors import SummkitError
+from summkit.facts import split_sentences
 from summkit.templates import Template
 
 IGNORE = -100  # the label that torch's cross entropy leaves out
@@ -21,8 +26,7 @@ def encode(
     Labels are IGNORE for the prompt, and the summary's tokens and EOS after it.
     Raises SummkitError where `max_length` leaves no room for the document.
     """
-    head, tail = _head(tokenizer, template.head), _ids(tokenizer, template.tail)
-    middle = _ids(tokenizer, template.middle)
+    head, middle, tail = _frame(template, tokenizer)
     answer = [] if summary is None else [*answer_ids(template, tokenizer, summary), tokenizer.eos_token_id]
     room = max_length - len(head) - len(middle) - len(tail) - max(max_new_tokens, len(answer))
     if room < 1:
@@ -65,11 +69,79 @@ def _ids(tokenizer, text: str, plain: bool = False) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
 
 
-def _head(tokenizer, text: str) -> list[int]:
-    """The head's tokens, behind the tokenizer's BOS where it sets one and the chat template has not done so."""
-    bos, ids = tokenizer.bos_token_id, _ids(tokenizer, text)
+def head_ids(template: Template, tokenizer) -> list[int]:
+    """The head's tokens, behind the tokenizer's BOS where it sets one and the chat template has not done so.
+
+    Every prompt of `encode` begins with them.
+    """
+    bos, ids = tokenizer.bos_token_id, _ids(tokenizer, template.head)
     wanted = bos is not None and tokenizer("a")["input_ids"][0] == bos
     return [bos, *ids] if wanted and ids[:1] != [bos] else ids
+
+
+def _frame(template: Template, tokenizer) -> tuple[list[int], list[int], list[int]]:
+    """Tokens of head, middle and tail: all of the prompt that is not the document's or the second text's."""
+    return head_ids(template, tokenizer), _ids(tokenizer, template.middle), _ids(tokenizer, template.tail)
+
+
+def room_for(template: Template, plain: Template, max_length: int, tokenizer) -> int:
+    """The max_length in tokens under which `template` leaves the document the room that `plain` has in `max_length`.
+
+    So a teacher with examples in its prompt reads as much of each document as a student without them.
+    """
+    ours, theirs = (sum(map(len, _frame(one, tokenizer))) for one in (template, plain))
+    return max_length + ours - theirs
+
+
+def chunks(text: str, tokenizer, tokens: int, overlap: int = 0) -> list[str]:
+    """`text` in pieces of at most `tokens` tokens each, cut between sentences; of blank text, none.
+
+    A sentence longer than that is cut between words, a longer word between characters. Each chunk begins with the last
+    sentences of the one before, as many whole ones as `overlap` tokens hold. But for the white space where they are
+    cut, the chunks hold all that the text does.
+    Raises SummkitError where `tokens` cannot hold a character, or `overlap` is not less than `tokens`.
+    """
+    if tokens < 1 or not 0 <= overlap < tokens:
+        raise SummkitError(f"chunks of tokens={tokens} with overlap={overlap}: 0 <= overlap < tokens is needed")
+    units = _units(text, tokenizer, tokens)
+    total = [0, *accumulate(_count(tokenizer, unit) for unit in units)]
+    found, first, last = [], 0, 0
+    while last < len(units):
+        done = last
+        # One more: the white space before the first piece goes. A text may have more tokens than its pieces together.
+        last = max(done + 1, bisect_right(total, total[first] + tokens + 1) - 1)
+        while _count(tokenizer, "".join(units[first:last]).strip()) > tokens:
+            first, last = (first, last - 1) if last > done + 1 else (first + 1, last)
+        found.append("".join(units[first:last]).strip())
+        first = max(first + 1, bisect_left(total, total[last] - overlap))
+    return found
+
+
+def _units(text: str, tokenizer, tokens: int) -> list[str]:
+    """What a chunk holds whole, each with the white space before it: sentences, or what a long one was cut into."""
+    units, start = [], 0
+    for sentence in split_sentences(text):
+        end = text.index(sentence, start) + len(sentence)
+        units += _cut(text[start:end], tokenizer, tokens)
+        start = end
+    return units
+
+
+def _cut(piece: str, tokenizer, tokens: int) -> list[str]:
+    bare = piece.strip()
+    if (size := _count(tokenizer, bare)) <= tokens:
+        return [piece]
+    if len(bare) == 1:
+        raise SummkitError(f"chunks of tokens={tokens}: the character {bare!r} alone is {size} tokens; allow more")
+    parts = re.findall(r"\s*\S+", piece)
+    if len(parts) == 1:  # one word
+        middle = len(piece) - len(bare) // 2
+        parts = [piece[:middle], piece[middle:]]
+    return [unit for part in parts for unit in _cut(part, tokenizer, tokens)]
+
+
+def _count(tokenizer, text: str) -> int:
+    return len(_ids(tokenizer, text, plain=True))
 
 
 class Collator:
@@ -106,6 +178,24 @@ def length_sorted_batches(lengths: list[int], batch_size: int) -> list[list[int]
     """Row numbers in batches of similar length, longest first: what does not fit in memory fails at once."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def same_order_sampler():
+    """The sampler class of training: rows of similar length together, in one order for all processes."""
+    # Made here because a class statement at the module's top would import transformers and torch with it.
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    class SameOrder(LengthGroupedSampler):
+        """What the first process has drawn is the order of all."""
+
+        def __iter__(self):
+            order = [list(super().__iter__())]
+            if torch.distributed.is_initialized():
+                torch.distributed.broadcast_object_list(order)
+            return iter(order[0])
+
+    return SameOrder
 
 
 def padding_fraction(batches: list[list[int]], lengths: list[int], pad_to: int | None = None) -> float:

@@ -38,6 +38,21 @@ def learning_curves(history: list[dict], ax=None):
     return ax
 
 
+def watched(history: list[dict], ax=None):
+    """Scores of the answers that `watch.generation_scores` had written, 0 to 100, over optimizer steps."""
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots()[1]
+    names = dict.fromkeys(key for entry in history for key in entry if key.startswith("eval_") and key != "eval_loss")
+    for name in names:
+        points = [(entry["step"], entry[name]) for entry in history if name in entry]
+        label = {"eval_rouge1": "ROUGE-1", "eval_bleu3": "BLEU-3"}.get(name, name.removeprefix("eval_"))
+        ax.plot(*zip(*points, strict=True), marker="o", label=label)
+    ax.set(xlabel="optimizer step", ylabel="score (0 to 100)", title="Scores of answers while training")
+    ax.legend()
+    return ax
+
+
 def score_bars(scores: dict[str, dict], measures: dict[str, str], ax=None):
     """One bar a system and measure, in percent, with its 95 % interval. `measures` maps a score's key to its name."""
     import matplotlib.pyplot as plt

@@ -1,8 +1,8 @@
 """Floor 5. Summaries from a model or a saved adapter: in batches of similar length, in the order that was asked."""
 
+import copy
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 from summkit import checkpoints, data, features, models, profiles, progress, templates
 from summkit.errors import SummkitError, check_known
@@ -16,42 +16,70 @@ DECODINGS = {
 
 @dataclass(frozen=True)
 class Summary:
-    """One answer: its text, whether the model ended it by EOS, how many tokens it took, how many were cut before."""
+    """One answer: its text, whether the model ended it by EOS, how many tokens it took, how many of the document's were
+    cut, and how many the prompt had, instruction and examples with it."""
 
     text: str
     ended: bool
     tokens: int
     cut: int = 0
+    prompt_tokens: int = 0
 
 
 def summarize(
     model, tokenizer, template, documents, *, max_length: int, max_new_tokens: int, decoding: str = "greedy",
-    batch_size: int = 16, seed: int = 0,
+    batch_size: int = 16, seed: int = 0, temperature: float = 0.0, reuse_head: bool = False,
 ) -> list[Summary]:  # fmt: skip
     """One Summary a document, in the documents' order. A progress bar counts documents.
 
-    Raises SummkitError for an unknown decoding, and for a document that cannot be used, by its number.
+    With a `temperature` above 0 each token is drawn from all of them at that temperature, in place of `decoding`. What
+    is drawn depends on the seed and on which documents share a batch.
+    `reuse_head` has the template's head read once for all documents, worth it where examples make it long. The answers
+    are the same, but for ties that rounding decides, as they are between one batch size and another.
+    Raises SummkitError for an unknown decoding, for a document that cannot be used, by its number, and where the head
+    cannot be reused: with beams, with prompt tuning, and in a model that keeps no plain cache.
     """
     import torch
 
-    check_known("decoding", decoding, DECODINGS)
-    for number, document in enumerate(documents, 1):
-        if reason := data.usable(document, "."):
-            raise SummkitError(f"document {number}: {reason}; there is no text to summarise")
-    rows = [features.encode(template, tokenizer, text, None, max_length, max_new_tokens) for text in documents]
+    settings = _settings(decoding, temperature)
+    rows = prompts(template, tokenizer, documents, max_length, max_new_tokens)
     batches = features.length_sorted_batches([row["length"] for row in rows], batch_size)
     collate = features.Collator(tokenizer, side="left")
     answers: list[Summary | None] = [None] * len(rows)
     torch.manual_seed(seed)
-    bar = progress.bar(total=len(rows), desc=f"summaries ({decoding})", unit="text", leave=False)
+    how = f"temperature {temperature}" if temperature else decoding
+    bar = progress.bar(total=len(rows), desc=f"summaries ({how})", unit="text", leave=False)
     with _answering(model), bar:
+        if reuse_head:
+            collate = _SharedHead(model, features.head_ids(template, tokenizer), settings, collate)
         for batch in batches:
             tensors = collate([rows[number] for number in batch])
-            found = _generate(model, tokenizer, tensors, DECODINGS[decoding], max_new_tokens)
+            found = _generate(model, tokenizer, tensors, settings, max_new_tokens)
             for number, ids in zip(batch, found, strict=True):
-                answers[number] = _read(tokenizer, ids, rows[number]["cut"])
+                answers[number] = read_answer(tokenizer, ids, rows[number]["cut"], rows[number]["length"])
             bar.update(len(batch))
     return answers
+
+
+def prompts(template, tokenizer, documents, max_length: int, max_new_tokens: int) -> list[dict]:
+    """Each document's row of `features.encode`. Raises SummkitError, by its number, for one that cannot be used."""
+    for number, document in enumerate(documents, 1):
+        if reason := data.usable(document, "."):
+            raise SummkitError(f"document {number}: {reason}; there is no text to summarise")
+    return [features.encode(template, tokenizer, text, None, max_length, max_new_tokens) for text in documents]
+
+
+def _settings(decoding: str, temperature: float) -> dict:
+    """What transformers' GenerationConfig is asked for."""
+    check_known("decoding", decoding, DECODINGS)
+    if not temperature:
+        return DECODINGS[decoding]
+    if decoding != "greedy" or not 0 < temperature < float("inf"):
+        raise SummkitError(
+            f"temperature={temperature} with decoding={decoding!r}: a temperature is 0, or more in place of "
+            "the decoding 'greedy'"
+        )
+    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
 
 
 class Summarizer:
@@ -68,18 +96,11 @@ class Summarizer:
 
         Raises SummkitError where `folder` is not an adapter that `training` saved, or its weights are cut off.
         """
-        from peft import PeftModel
-
         settings = checkpoints.read_settings(folder)
         tokenizer = models.load_tokenizer(settings["model"])
         base = models.load_model(settings["model"], settings["precision"], _compute_here(settings["compute_dtype"]))
-        own = (Path(folder) / checkpoints.OWN_WEIGHTS).is_file()
-        try:
-            model = checkpoints.load_own_weights(base, folder) if own else PeftModel.from_pretrained(base, str(folder))
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise SummkitError(f"the adapter in {folder} does not fit {settings['model']}: {reason}") from None
-        template = templates.build(settings["template"], tokenizer)
+        model = checkpoints.load_adapter(base, folder, settings["model"])
+        template = templates.build(settings["template"], tokenizer, templates.wording(settings["wording"]))
         return cls(model, tokenizer, template, settings["max_length"], settings["max_new_tokens"])
 
     def summarize(self, documents, decoding: str = "greedy", base: bool = False, seed: int = 0) -> list[Summary]:
@@ -117,6 +138,41 @@ class _answering:
         self.model.train(self.was_training)
 
 
+class _SharedHead:
+    """Collates rows behind a head that the model has read once: its keys and values are copied for each batch."""
+
+    def __init__(self, model, ids: list[int], settings: dict, collate):
+        import torch
+        from transformers.cache_utils import DynamicLayer
+
+        if models.virtual_tokens(model):
+            raise SummkitError("reuse_head: prompt tuning puts its tokens before the head; leave reuse_head out")
+        if settings.get("num_beams", 1) > 1:
+            raise SummkitError("reuse_head: beams would need a copy of the head each; use decoding='greedy'")
+        self.ids, self.collate = ids, collate
+        with torch.inference_mode():
+            head = torch.tensor([ids], device=model.device)
+            self.cache = model(input_ids=head, use_cache=True, logits_to_keep=1).past_key_values
+        # A sliding window would count the padding behind the head; a recurrent state would have read it.
+        if any(type(layer) is not DynamicLayer for layer in self.cache.layers):
+            raise SummkitError("reuse_head: this model does not keep all keys and values; leave reuse_head out")
+
+    def __call__(self, rows: list[dict]) -> dict:
+        """input_ids and attention_mask, (rows, tokens): head, padding, the rest; and the cache of the head."""
+        import torch
+
+        size = len(self.ids)
+        assert all(row["input_ids"][:size] == self.ids for row in rows)
+        tensors = self.collate([{"input_ids": row["input_ids"][size:]} for row in rows])
+        head = torch.tensor([self.ids]).expand(len(rows), -1)
+        before = {"input_ids": head, "attention_mask": torch.ones_like(head)}
+        # The mask hides the padding, and the positions that generate() counts along it leave no gap.
+        tensors = {name: torch.cat([before[name], tensor], dim=1) for name, tensor in tensors.items()}
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(len(rows))
+        return tensors | {"past_key_values": cache}
+
+
 def _generate(model, tokenizer, tensors, settings, max_new_tokens):
     """New token ids, (rows, at most max_new_tokens), with everything after EOS as padding."""
     import torch
@@ -127,7 +183,7 @@ def _generate(model, tokenizer, tensors, settings, max_new_tokens):
         **settings, max_new_tokens=max_new_tokens, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
     )  # fmt: skip
-    tensors = {name: tensor.to(model.device) for name, tensor in tensors.items()}
+    tensors = {name: t if name == "past_key_values" else t.to(model.device) for name, t in tensors.items()}
     with torch.inference_mode():
         if models.virtual_tokens(model):
             return model.base_model.generate(**_with_prompt(model, tensors), generation_config=config).tolist()
@@ -151,9 +207,10 @@ def _with_prompt(model, tensors: dict) -> dict:
     return {"inputs_embeds": torch.stack(rows), "attention_mask": longer}
 
 
-def _read(tokenizer, ids: list[int], cut: int) -> Summary:
+def read_answer(tokenizer, ids: list[int], cut: int, prompt_tokens: int = 0) -> Summary:
+    """The Summary that the new token numbers `ids` are: what stands before the first EOS, in one line."""
     ended = tokenizer.eos_token_id in ids
     if ended:
         ids = ids[: ids.index(tokenizer.eos_token_id)]
     text = " ".join(tokenizer.decode(ids, skip_special_tokens=True).split())
-    return Summary(text, ended, len(ids) + ended, cut)
+    return Summary(text, ended, len(ids) + ended, cut, prompt_tokens)

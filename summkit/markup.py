@@ -11,7 +11,10 @@ from summkit import evaluation
 _NAMES = {
     "zero_shot": "zero-shot", "fine_tuned": "fine-tuned", "laps": "seconds by part", "nf4_error": "NF4 error",
     "tfidf": "TF-IDF", "zero_shot_normalised": "zero-shot, per token", "zero_shot_calibrated": "zero-shot, calibrated",
-    "zero_shot_batch": "zero-shot, batch-calibrated",
+    "zero_shot_batch": "zero-shot, batch-calibrated", "bleu3": "BLEU-3", "topic_f1": "topic F1",
+    "student_pretrained": "student, pretrained", "student_few_shot": "student, few-shot",
+    "student_fine_tuned": "student, fine-tuned", "few_shot": "few-shot",
+    "break_even": "samples until it has paid, against",
 }  # fmt: skip
 
 

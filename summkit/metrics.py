@@ -5,14 +5,16 @@ shares from 0 to 1. `rouge()` and `bleu3()` hand the same numbers out as an `eva
 Texts of one call are lists of equal length; error messages count rows from 1.
 """
 
+import math
 import re
 
 from summkit.errors import SummkitError
 from summkit.facts import lead, split_sentences, supported_facts, unsupported_spans
 
 __all__ = [
-    "ROUGE_TYPES", "bleu3", "bootstrap", "bootstrap_interval", "check_texts", "lead", "novel_ngrams",
-    "paired_bootstrap", "rouge", "rouge_rows", "split_sentences", "supported_facts", "unsupported_spans",
+    "ROUGE_TYPES", "bleu3", "bleu3_counts", "bleu3_of", "bootstrap", "bootstrap_interval", "check_texts", "lead",
+    "make_metric", "mean_entry", "novel_ngrams", "paired_bootstrap", "plain", "rouge", "rouge_rows", "split_sentences",
+    "supported_facts", "unsupported_spans",
 ]  # fmt: skip
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -65,12 +67,12 @@ def _check_cells(row: int, reference: str, prediction: str) -> None:
 
 def rouge():
     """ROUGE as an `evaluate.Metric`: the means of `rouge_rows`, or with `compute(…, per_row=True)` lists of rows."""
-    return _metric("Rouge", _rouge, "Mean F1 times 100 of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, stemmed.")
+    return make_metric("Rouge", _rouge, "Mean F1 times 100 of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, stemmed.")
 
 
 def bleu3():
     """Corpus BLEU with n-grams up to 3 as an `evaluate.Metric`: `compute(…)` gives {"bleu3": 0 to 100}."""
-    return _metric("Bleu3", _bleu3, "Corpus BLEU of n-grams up to 3 from sacrebleu, 0 to 100, one reference a row.")
+    return make_metric("Bleu3", _bleu3, "Corpus BLEU of n-grams up to 3 from sacrebleu, 0 to 100, one reference a row.")
 
 
 def _rouge(predictions, references, per_row=False) -> dict:
@@ -85,7 +87,38 @@ def _bleu3(predictions, references) -> dict:
     return {"bleu3": float(BLEU(max_ngram_order=3).corpus_score(list(predictions), [list(references)]).score)}
 
 
-def _metric(name: str, compute, about: str):
+def bleu3_counts(predictions, references):
+    """What BLEU-3 is made of, row by row, and what adds up: float array [rows, 8].
+
+    Words of the prediction, of the reference; 1-, 2- and 3-grams that match; 1-, 2- and 3-grams of the prediction.
+    """
+    import numpy as np
+    from sacrebleu.metrics import BLEU
+
+    check_texts(predictions=predictions, references=references)
+    bleu = BLEU(max_ngram_order=3)
+    found = (bleu.corpus_score([p], [[r]]) for p, r in zip(predictions, references, strict=True))
+    return np.array([[row.sys_len, row.ref_len, *row.counts, *row.totals] for row in found], dtype=float)
+
+
+def bleu3_of(sums):
+    """Corpus BLEU-3, 0 to 100, from sums over rows of `bleu3_counts`: [samples, 8] → [samples], for `bootstrap`.
+
+    The same numbers as sacrebleu's, its smoothing of orders without a match (exponential) among them.
+    """
+    import numpy as np
+
+    ours, theirs, matches, grams = sums[:, 0], sums[:, 1], sums[:, 2:5], sums[:, 5:]
+    missed = matches == 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precisions = np.where(missed, 0.5 ** missed.cumsum(axis=1), matches) / grams
+        brevity = np.where(ours < theirs, np.exp(1 - theirs / ours), 1.0)
+        score = 100 * brevity * np.exp(np.log(precisions).mean(axis=1))
+    return np.where(matches.any(axis=1) & (grams > 0).all(axis=1), score, 0.0)
+
+
+def make_metric(name: str, compute, about: str):
+    """An `evaluate.Metric` of compute(predictions, references, **options) -> dict, over lists of texts."""
     import datasets
     import evaluate
 
@@ -151,6 +184,18 @@ def bootstrap_interval(values, seed: int = 0, resamples: int = 2000, level: floa
     import numpy as np
 
     return bootstrap(np.asarray(values, dtype=float)[:, None], lambda means: means[:, 0], seed, resamples, level)
+
+
+def mean_entry(values, seed: int = 0) -> dict:
+    """The mean of `values` [rows], nan left out, with its interval: {"mean", "low", "high"} as a record holds it."""
+    kept = [value for value in values.tolist() if not math.isnan(value)]
+    low, high = bootstrap_interval(values, seed)
+    return plain(mean=math.fsum(kept) / len(kept) if kept else math.nan, low=low, high=high)
+
+
+def plain(**numbers) -> dict:
+    """Numbers as a record holds them: Python's own floats, and None for nan."""
+    return {name: None if math.isnan(number) else float(number) for name, number in numbers.items()}
 
 
 def paired_bootstrap(a, b, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> tuple[float, float, float]:

@@ -25,7 +25,7 @@ def load_tokenizer(name: str):
 
     if name == "tiny-llama":
         return tiny_tokenizer()
-    with _clear_errors(name):
+    with clear_errors(name):
         tokenizer = AutoTokenizer.from_pretrained(_where(name), trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -52,7 +52,7 @@ def load_model(name: str, precision: str = "fp32", compute_dtype: str = "float32
         with tempfile.TemporaryDirectory() as folder:
             tiny_llama().save_pretrained(folder)
             return _never_repacked(AutoModelForCausalLM.from_pretrained(folder, **settings))
-    with _clear_errors(name):
+    with clear_errors(name):
         return _never_repacked(AutoModelForCausalLM.from_pretrained(_where(name), **settings))
 
 
@@ -154,9 +154,12 @@ def linear_layers(model, within: str = "") -> dict[str, int]:
 
 
 def virtual_tokens(model) -> int:
-    """How many tokens prompt tuning puts before every input of `model`; 0 for every other method."""
-    config = getattr(getattr(model, "module", model), "peft_config", {}).get("default")
-    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0
+    """How many tokens prompt tuning puts before every input of `model`; 0 for every other method, and with it off."""
+    model = getattr(model, "module", model)
+    config = getattr(model, "peft_config", {}).get("default")
+    if config is None or not config.is_prompt_learning or model._adapters_disabled:
+        return 0
+    return config.num_virtual_tokens
 
 
 @contextmanager
@@ -218,7 +221,8 @@ def _quantization(precision: str, compute_dtype: str):
 
 
 @contextmanager
-def _clear_errors(name: str):
+def clear_errors(name: str):
+    """Turns what loading a broken or missing model raises into a SummkitError of one line."""
     from safetensors import SafetensorError
 
     try:

@@ -1,4 +1,5 @@
-"""Floor 5. What memory training will take, part by part, before anything is loaded: arithmetic over a model's shape.
+"""Floor 5. What memory training or answering will take, part by part, before anything is loaded: arithmetic over a
+model's shape.
 
 The model is built on the meta device, where a weight has a shape and no bytes. All parts are added up, though they do
 not all peak at once (logits are freed before a layer is recomputed). Dense decoders only.
@@ -30,7 +31,7 @@ FRAMEWORK = {"cpu": 500 * 2**20, "cuda": 600 * 2**20}
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts of the memory that one training step takes: (part, bytes, how it was computed, in words)."""
+    """The parts of the memory that a training step or an answer takes: (part, bytes, how it was computed, in words)."""
 
     parts: tuple[tuple[str, int, str], ...]
 
@@ -95,6 +96,41 @@ def plan(
         ("logits", logits, f"{head_tokens} × {shape.vocabulary:,}: themselves, log-probabilities, gradient"),
         ("working copy", working, "largest quantised layer unpacked, and the two widest tensors in flight"),
         ("allocator", round(HEAP[device] * (activations + logits + working)), "measured: what a CPU's heap wastes"),
+        ("framework", FRAMEWORK[device], "not computed: libraries (CPU), context and workspaces (CUDA)"),
+    ))  # fmt: skip
+
+
+def inference(
+    model,
+    *,
+    precision: str = "nf4",
+    compute_dtype: str = "float32",
+    batch_size: int = 1,
+    sequence_length: int = 512,
+    device: str = "cpu",
+) -> Plan:
+    """What generating takes, greedy and with a cache. `sequence_length`: tokens a row, prompt and answer together.
+
+    `model`: see `on_meta`. Raises SummkitError for an unknown setting.
+    """
+    _check(precision, compute_dtype, "lora", "sgd", device)
+    shape, compute = shape_of(on_meta(model)), WEIGHT_BYTES.get(precision, COMPUTE_BYTES[compute_dtype])
+    tokens, sizes = batch_size * sequence_length, [i * o for _, i, o, _ in shape.linears]
+    if precision in WEIGHT_BYTES:
+        unpacked, how = 0, "the two widest tensors in flight"
+    elif device == "cpu" and precision != "int8":
+        unpacked, how = 4 * sum(sizes), "every 4-bit layer unpacked once (models.unpacked), and two tensors in flight"
+    else:
+        unpacked, how = compute * max(sizes), "largest quantised layer unpacked, and two tensors in flight"
+    cache = 2 * shape.layers * shape.keys * tokens * compute
+    logits = batch_size * shape.vocabulary * (compute + 4)
+    working = unpacked + 2 * compute * tokens * max(shape.intermediate, shape.hidden)
+    return Plan((
+        *_weights(shape, "nf4" if precision == "nf4-single" else precision, precision == "nf4", compute),
+        ("KV cache", cache, f"keys and values of {batch_size} × {sequence_length} tokens in {shape.layers} layers"),
+        ("logits", logits, f"{batch_size} × {shape.vocabulary:,}, of the last token alone, and once more in fp32"),
+        ("working copy", working, how),
+        ("allocator", round(HEAP[device] * (cache + logits + working - unpacked)), "a CPU's heap, as in training"),
         ("framework", FRAMEWORK[device], "not computed: libraries (CPU), context and workspaces (CUDA)"),
     ))  # fmt: skip
 

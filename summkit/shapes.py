@@ -34,6 +34,10 @@ def known_config(name: str):
     return getattr(transformers, kind)(**values)
 
 
+_LLAMA_3 = {
+    "vocab_size": 128256, "num_key_value_heads": 8, "max_position_embeddings": 8192, "rope_theta": 500000.0,
+    "tie_word_embeddings": False,
+}  # fmt: skip
 KNOWN = {
     "microsoft/phi-2": ("PhiConfig", {
         "vocab_size": 51200, "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 32,
@@ -45,6 +49,12 @@ KNOWN = {
         "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
         "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192, "rope_theta": 100000.0,
         "tie_word_embeddings": True,
+    }),
+    "meta-llama/Meta-Llama-3-8B-Instruct": ("LlamaConfig", _LLAMA_3 | {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    }),
+    "meta-llama/Meta-Llama-3-70B-Instruct": ("LlamaConfig", _LLAMA_3 | {
+        "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64,
     }),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ SETTINGS = {
     "data_dir": (None, str | None),
     "split_seed": (None, int | None),  # deals the rows to the splits; None: seed does that too
     "score": ([], list),  # splits whose rows the trained model answers, and is scored on
+    "watch": (0, int),  # validation rows that the model answers at each evaluation; 0: none
 }  # fmt: skip
 
 
@@ -20,24 +21,29 @@ def run(config: str | Path, resume: bool = False) -> Path:
     """Train as the JSON file `config` says and return the run's folder, which holds the adapter and run.json.
 
     With "score": ["test", …] the model then writes summaries of these splits; of train, as many as test has. With
-    "split_seed" runs of several seeds have the same rows in the same splits.
+    "split_seed" runs of several seeds have the same rows in the same splits. With "watch": 8 the model answers eight
+    validation rows at each evaluation; the record has their scores, and the tracker if "track" names one.
     {"profile": "cpu", "task": "summary", "seed": 0, "out": "runs/mine", "data_dir": null, and any of the profile's
     options by name}.
     Raises SummkitError for what is wrong in it, and KeyboardInterrupt, with what to do, once the adapter is saved.
     """
     settings = _read_config(Path(config))
-    out, seed, data_dir, score = (settings.pop(key) for key in ("out", "seed", "data_dir", "score"))
+    out, seed, data_dir, score, watched = (settings.pop(key) for key in ("out", "seed", "data_dir", "score", "watch"))
     split_seed = settings.pop("split_seed")
     split_seed = seed if split_seed is None else split_seed
     for split in score:
         check_known("split to score", split, ("train", "validation", "test"))
+    if watched < 0:
+        raise SummkitError(f"configuration {config}: watch={watched}: a number of rows, 0 for none")
     profile = profiles.choose(settings.pop("profile"), **settings)
+    if watched and profile.task != "summary":
+        raise SummkitError(f"configuration {config}: watch={watched}: only a model that writes texts can be watched")
     data_dir = data_folder(data_dir)
     ask_for_hub(profile, data_dir)
     if progress.first_process():
         print(profile.line(), flush=True)
     record = records.new_record("train", profile.name, seed, device=profiles.hardware().name)
-    result = _fit(record, profile, (seed, split_seed), data_dir, Path(out), resume, score)
+    result = _fit(record, profile, (seed, split_seed), data_dir, Path(out), resume, score, watched)
     if progress.first_process():
         records.write_record(record, Path(out) / "run.json")
     if result.interrupted:
@@ -45,10 +51,10 @@ def run(config: str | Path, resume: bool = False) -> Path:
     return Path(out)
 
 
-def _fit(record: dict, profile: profiles.Profile, seeds: tuple, data_dir, out: Path, resume: bool, score=()):
+def _fit(record: dict, profile: profiles.Profile, seeds: tuple, data_dir, out: Path, resume: bool, score, watched):
     from transformers import set_seed
 
-    from summkit import features, meters, methods, models, training
+    from summkit import features, meters, methods, models, training, watch
 
     progress.quiet_libraries()
     seed, split_seed = seeds
@@ -61,7 +67,10 @@ def _fit(record: dict, profile: profiles.Profile, seeds: tuple, data_dir, out: P
         size = sum(models.footprint(model).values())
         set_seed(seed)  # of the adapter's first weights
         model = methods.apply(model, profile)
-        result = training.fit(model, tokenizer, *encoded, profile, seed=seed, out_dir=out, resume=resume)
+        ask = (tokenizer, template, rows[1], profile)
+        callbacks = [watch.generation_scores(*ask, limit=watched)] if watched else []
+        settings = {"seed": seed, "out_dir": out, "resume": resume, "callbacks": callbacks}
+        result = training.fit(model, tokenizer, *encoded, profile, **settings)
         meter.lap("training")
         if progress.first_process() and not result.interrupted:
             for split in score:
@@ -78,6 +87,8 @@ def _fit(record: dict, profile: profiles.Profile, seeds: tuple, data_dir, out: P
     curve = [{key: row[key] for key in ("step", "eval_loss")} for row in result.history if "eval_loss" in row]
     about = {"learning_rate": profile.learning_rate, "batch_size": profile.batch_size, "saved_bytes": saved}
     records.fill(record, "details", **about, cpu_seconds=meter.cpu_seconds, laps=meter.laps, validation_loss=curve)
+    if watched:
+        records.fill(record, "details", watched=watch.curve(result.history))
     return result
 
 
@@ -104,7 +115,8 @@ def _rows(profile: profiles.Profile, tokenizer, seed: int, data_dir):
 
     if profile.task == "summary":
         splits = data.for_profile(profile, seed, data_dir)
-        return splits, templates.build(profile.template, tokenizer), (splits.train, splits.validation)
+        template = templates.build(profile.template, tokenizer, templates.wording(profile.wording))
+        return splits, template, (splits.train, splits.validation)
     splits = labelled.for_profile(profile, seed, data_dir)
     rows = tuple(labelled.as_text(part, splits.schema) for part in (splits.train, splits.validation))
     return splits, labelled.template(profile, tokenizer, splits.schema), rows

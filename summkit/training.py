@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from summkit import checkpoints, features, models, progress
+from summkit import checkpoints, features, models, progress, trackers
 from summkit.checkpoints import last_whole_checkpoint, save_adapter
 from summkit.profiles import Profile
 
@@ -43,15 +43,19 @@ class FitResult:
 
 
 def fit(
-    model, tokenizer, train, validation, profile: Profile, *, seed: int, out_dir, resume=False, on_log=None
-) -> FitResult:
+    model, tokenizer, train, validation, profile: Profile, *, seed: int, out_dir, resume=False, on_log=None,
+    callbacks=(),
+) -> FitResult:  # fmt: skip
     """Train `model` on encoded rows (`features.encode_rows`) and leave the best adapter in out_dir/adapter.
 
     `resume` goes on from the newest whole checkpoint in `out_dir`: on a CPU to the last bit what the run would have
     been without the break; checkpoints of other settings are refused with a SummkitError. Without it, an earlier run's
     checkpoints there are removed. `on_log` is called with the history, a list of {"step", "loss" | "eval_loss", …},
-    after each new entry.
+    after each new entry. `callbacks` are further ones of transformers' TrainerCallback, such as
+    `watch.generation_scores`; what their on_evaluate puts into its `metrics` stands in the history too.
+    Where the profile names a tracker, the history goes there as well (`trackers.tracked`).
     """
+    trackers.check(profile.track)
     out_dir = Path(out_dir)
     made_with = checkpoints.fingerprint(profile, seed, train, validation)
     checkpoint = last_whole_checkpoint(out_dir) if resume else None
@@ -62,10 +66,11 @@ def fit(
         counts |= checkpoints.read_manifest(checkpoint)["counts"]
     if progress.first_process():  # no other process saves before the first steps, which wait for this one
         checkpoints.clear_after(out_dir, checkpoint)
-    trainer = _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, made_with, on_log)
+    callbacks = [*_callbacks(counts, made_with, on_log), *callbacks]
+    trainer = _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, callbacks)
     interrupted = False
     try:
-        with checkpoints.no_hub():
+        with checkpoints.no_hub(), trackers.tracked(profile.track, out_dir):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
         interrupted = True
@@ -116,14 +121,14 @@ def summary_loss(model, inputs: dict, num_items_in_batch=None):
     ).loss
 
 
-def _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, made_with, on_log):
+def _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, callbacks):
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     trainer = _trainer_class()(
         counts=counts, model=model, args=_arguments(profile, len(train), seed, out_dir, model.device.type == "cpu"),
         train_dataset=train, eval_dataset=validation,
         data_collator=features.Collator(tokenizer), processing_class=tokenizer,
-        callbacks=[EarlyStoppingCallback(profile.patience), *_callbacks(counts, made_with, on_log)],
+        callbacks=[EarlyStoppingCallback(profile.patience), *callbacks],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # prints each log as a dict; the progress bar shows it
     trainer.model.config.use_cache = False
@@ -155,33 +160,18 @@ def _trainer_class():
             # Rows of one step are of similar length in all processes together: N processes with batches of B see the
             # same rows in the same steps as one process with batches of N × B.
             together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-            return _sampler_class()(together, lengths=list(self.train_dataset["length"]))
+            return features.same_order_sampler()(together, lengths=list(self.train_dataset["length"]))
 
         def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
             rows = eval_dataset or self.eval_dataset
             loss = mean_loss(self.model, rows, self.processing_class, self.args.eval_batch_size)
             metrics = {f"{metric_key_prefix}_loss": loss}
-            self.log(metrics)
+            # Before it is logged: a callback may add scores of its own.
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            self.log(metrics)
             return metrics
 
     return SummaryTrainer
-
-
-def _sampler_class():
-    import torch
-    from transformers.trainer_pt_utils import LengthGroupedSampler
-
-    class SameOrder(LengthGroupedSampler):
-        """Rows of similar length together, in one order for all processes: what the first one has drawn."""
-
-        def __iter__(self):
-            order = [list(super().__iter__())]
-            if torch.distributed.is_initialized():
-                torch.distributed.broadcast_object_list(order)
-            return iter(order[0])
-
-    return SameOrder
 
 
 def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path, on_cpu: bool):
@@ -199,7 +189,8 @@ def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path, on_cpu: bo
         train_sampling_strategy="group_by_length", remove_unused_columns=False, label_names=["labels"],
         eval_strategy="steps", eval_steps=between, save_strategy="steps", save_steps=between, save_total_limit=2,
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, logging_steps=1,
-        seed=seed, data_seed=seed, report_to="none", disable_tqdm=True, dataloader_pin_memory=False,
+        seed=seed, data_seed=seed, report_to=profile.track or "none", project=trackers.PROJECT,
+        disable_tqdm=True, dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,  # all that trains is used in every step
         use_cpu=on_cpu,  # a Mac's GPU would be taken otherwise, for weights that lie on the CPU
     )  # fmt: skip

@@ -53,11 +53,22 @@ class LocalHub:
 
     def add_tiny_phi(self, repo: str = "microsoft/phi-2", seed: int = 0) -> Path:
         """A Phi of 0.1 million random weights with a byte-level tokenizer, which like phi-2's has no pad token."""
+        return self._add_tiny(_tiny_phi, repo, seed)
+
+    def add_tiny_gpt2(self, repo: str = "openai-community/gpt2", seed: int = 0) -> Path:
+        """A GPT-2 of 0.2 million random weights with such a tokenizer."""
+        return self._add_tiny(_tiny_gpt2, repo, seed)
+
+    def _add_tiny(self, made, repo: str, seed: int) -> Path:
+        import torch
+
         folder = self.folder("models", repo)
         tokenizer = tiny_tokenizer()
         tokenizer.pad_token = tokenizer.chat_template = None
         tokenizer.save_pretrained(folder)
-        _tiny_phi(len(tokenizer), tokenizer.eos_token_id, seed).save_pretrained(folder)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            made(len(tokenizer), tokenizer.eos_token_id).save_pretrained(folder)
         return folder
 
     def add_xsum(self, repo: str = "EdinburghNLP/xsum", train=24, validation=8, test=8, form="parquet") -> Path:
@@ -93,17 +104,21 @@ class LocalHub:
 _EXAMPLES = Path(__file__).parent.parent / "summkit" / "examples.jsonl"
 
 
-def _tiny_phi(vocabulary: int, eos: int, seed: int):
-    import torch
+def _tiny_phi(vocabulary: int, eos: int):
     from transformers import PhiConfig, PhiForCausalLM
 
     config = PhiConfig(
         vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=2048, partial_rotary_factor=0.5, bos_token_id=None, eos_token_id=eos,
     )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return PhiForCausalLM(config)
+    return PhiForCausalLM(config)
+
+
+def _tiny_gpt2(vocabulary: int, eos: int):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=vocabulary, n_embd=64, n_layer=2, n_head=4, bos_token_id=eos, eos_token_id=eos)
+    return GPT2LMHeadModel(config)
 
 
 def _write_rows(rows: list[dict], folder: Path, split: str, form: str, place: str = "data") -> None:

@@ -12,21 +12,22 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "summkit"
 FLOORS = [
     {"errors", "progress"},  # the ground that all floors stand on
-    {"hub", "gguf", "archives"},
+    {"hub", "gguf", "archives", "ledger", "trackers"},
     {"profiles", "assets", "records", "meters", "facts"},
     {"data", "templates", "metrics"},
     {"features", "labelled", "models"},
-    {"checkpoints", "methods", "shapes"},
-    {"training", "generation", "planner", "classify"},
-    {"evaluation", "distillation", "classification"},
-    {"baselines", "figures", "markup", "train", "widgets"},
+    {"checkpoints", "embeddings", "methods", "shapes"},
+    {"training", "generation", "planner", "classify", "topics"},
+    {"evaluation", "classification", "export", "teachers", "watch"},
+    {"baselines", "distillation", "figures", "markup", "train", "widgets"},
     {"batch", "reports", "sweep"},
     {"__main__"},  # the command line stands on everything
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS, start=-1) for name in names}
 SLOW = {
-    "accelerate", "bitsandbytes", "codecarbon", "datasets", "evaluate", "gguf", "ipywidgets", "matplotlib", "pandas",
-    "papermill", "peft", "rouge_score", "sacrebleu", "seaborn", "sklearn", "torch", "transformers",
+    "accelerate", "bitsandbytes", "codecarbon", "ctranslate2", "datasets", "evaluate", "gguf", "ipywidgets",
+    "matplotlib", "openai", "pandas", "papermill", "peft", "rouge_score", "sacrebleu", "seaborn", "sklearn", "torch",
+    "trackio", "transformers", "wandb",
 }  # fmt: skip
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.glob("*.py"))}

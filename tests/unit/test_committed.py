@@ -10,9 +10,9 @@ from summkit import methods, records, reports
 ROOT = Path(__file__).parents[2]
 SPINE = ("task1/xsum", "task2", "task3")
 LABELS = {"task1/agnews": "accuracy", "task1/goemotions": "micro_f1", "task1/mnli": "accuracy"}
-STUDY = "notebooks/01_fine_tuning_methods"
+STUDY, DISTILLED = "notebooks/01_fine_tuning_methods", "notebooks/02_topic_distillation"
 REPORTS = {stage: ROOT / stage / "REPORT" for stage in (*SPINE, *LABELS)}
-REPORTS |= {STUDY: ROOT / "notebooks/REPORT/01_fine_tuning_methods"}
+REPORTS |= {study: ROOT / "notebooks/REPORT" / study.split("/")[1] for study in (STUDY, DISTILLED)}
 
 
 def notebook(stage: str) -> dict:
@@ -77,7 +77,9 @@ def test_the_committed_notebook_is_of_that_run(stage):
     shown = "".join(t for c in cells for o in c.get("outputs", []) for t in o.get("text", []))
     record = records.read_record(REPORTS[stage] / "run.json")
     assert f"profile {record['profile']} (" in shown
-    if record["training"]["eval_loss"] is not None:
+    if stage in (STUDY, DISTILLED):
+        assert f"{record['wall_seconds'] / 60:.1f} min" in shown
+    elif record["training"]["eval_loss"] is not None:
         assert f"validation loss {record['training']['eval_loss']:.3f}" in shown
 
 
@@ -153,3 +155,25 @@ def test_every_method_lowers_the_loss_and_a_text_begins_a_prompt_better_than_cha
     gain = {name: untrained - row["validation loss"] for name, row in methods_record["details"]["methods"].items()}
     assert min(gain.values()) > 0 and min(gain[name] for name in ("lora", "rslora", "dora", "full")) > 0.15
     assert gain["prompt"] > gain["prompt_random"]
+
+
+@pytest.fixture(scope="module")
+def distilled():
+    return records.read_record(REPORTS[DISTILLED] / "run.json")
+
+
+def test_the_student_learned_its_teachers_answers(distilled):
+    systems = {"tfidf", "student_pretrained", "student_few_shot", "student_fine_tuned"}
+    titles = {"first_sentence", "teacher", "student_pretrained", "student_on_teacher", "student_on_authors"}
+    assert set(distilled["scores"]) == systems | {f"title_{name}" for name in titles}
+    for other in ("pretrained", "tfidf"):
+        found = distilled["details"]["differences"][f"fine_tuned_minus_{other}"]["topic_f1"]
+        assert found["low"] > 5, f"{other}: {found}"
+    assert distilled["wall_seconds"] < 12 * 60
+
+
+def test_a_sample_is_cheaper_than_the_teachers_and_the_kept_head_is_a_rival(distilled):
+    cost = {name: row["CPU seconds"] for name, row in distilled["details"]["costs a sample"].items()}
+    assert cost["student_fine_tuned"] < 0.8 * cost["teacher"] and cost["teacher, head kept"] < 0.9 * cost["teacher"]
+    assert all(rows is None or rows > 0 for rows in distilled["details"]["break_even"].values())
+    assert distilled["details"]["outside"]["merged, CTranslate2"]["same topics as merged"] == "6 of 6"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit import data, profiles
+from summkit import assets, data, profiles
 from summkit.errors import SummkitError
 
 NUL, HALF = "a \0 byte", "half a face: \ud83d"
@@ -68,6 +68,24 @@ def test_other_sets_column_names_are_known(tmp_path, columns):
     assert (
         row["document"].startswith("Bridge") and row["summary"].startswith("A crack") and row["id"].startswith("all:")
     )
+
+
+def test_an_abstract_is_one_paragraph_where_its_title_is_asked_for(tmp_path):
+    rows = [{"title": f"T {n}", "abstract": f" We look at bridge {n}.\nIt is\n\nold. ", "id": n} for n in range(4)]
+    row = read(write(tmp_path, rows)).test[0]
+    assert row["document"] == f"We look at bridge {row['id']}. It is old." and row["summary"] == f"T {row['id']}"
+    rows = [{"article": f"Long {n}.\nText.", "abstract": "Short."} for n in range(4)]
+    row = read(write(tmp_path / "long", rows)).test[0]
+    assert row["document"].endswith(".\nText.") and row["summary"] == "Short."
+
+
+@pytest.mark.skipif(not assets.is_cached("arxiv-abstracts"), reason="the cache does not hold arxiv-abstracts")
+def test_the_embedded_abstracts_are_documents_and_their_titles_summaries():
+    splits = data.for_profile(profiles.choose("cpu", task="topics"))
+    assert splits.source == "embedded" and [len(getattr(splits, name)) for name in data.SPLITS] == [120, 16, 48]
+    assert set(splits.dropped) == {"over 130 words", "under 40 words"}
+    for row in all_rows(splits):
+        assert 40 <= len(row["document"].split()) <= 130 > len(row["summary"]) / 2 and "\n" not in row["document"]
 
 
 def test_nothing_left_is_an_error_that_counts_the_reasons(tmp_path):
@@ -183,9 +201,22 @@ def test_a_set_from_the_hub_lacks_a_split(monkeypatch):
     import datasets
 
     monkeypatch.setattr(data.hub, "require", lambda what: None)
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: {"train": [], "test": []})
-    with pytest.raises(SummkitError, match=r"no split 'validation'; it has: train, test"):
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: {"validation": [], "test": []})
+    with pytest.raises(SummkitError, match=r"no split 'train'; it has: validation, test"):
         data.for_profile(profiles.choose("t4"))
+
+
+@pytest.mark.parametrize("there", [("train",), ("train", "test")])
+def test_what_a_set_of_the_hub_lacks_is_taken_from_its_training_rows(monkeypatch, there):
+    import datasets
+
+    made = {name: datasets.Dataset.from_list([pair(10 * n + i) for i in range(9)]) for n, name in enumerate(there)}
+    monkeypatch.setattr(data.hub, "require", lambda what: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: made)
+    splits = data.for_profile(profiles.choose("t4", min_words=0, train_rows=3, validation_rows=2, test_rows=4))
+    ids = {name: {int(id[1:]) // 10 for id in getattr(splits, name)["id"]} for name in data.SPLITS}
+    assert ids == {"train": {0}, "validation": {0}, "test": {len(there) - 1}}
+    assert len({row["id"] for row in all_rows(splits)}) == 9
 
 
 def test_rows_of_the_hub_are_read_as_they_come(monkeypatch):

@@ -6,7 +6,7 @@ The first four of the mistakes that fine-tuning projects make again and again ar
 import datasets
 import pytest
 
-from summkit import features, models, templates
+from summkit import facts, features, models, templates
 from summkit.errors import SummkitError
 
 DOCUMENT = "A crack was found in a cable. Drivers are sent through Ashby. " * 5
@@ -233,3 +233,129 @@ def test_the_answers_tokens_are_those_that_are_trained_on(template, tokenizer):
     ids = features.answer_ids(template, tokenizer, SUMMARY)
     row = encode(template, tokenizer)
     assert [label for label in row["labels"] if label != features.IGNORE] == [*ids, tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("name", ["instruction", "chat"])
+def test_every_prompt_begins_with_the_heads_tokens(name):
+    for tokenizer in (models.tiny_tokenizer(), with_bos()):
+        template = templates.build(name, tokenizer)
+        head = features.head_ids(template, tokenizer)
+        ids = encode(template, tokenizer)["input_ids"]
+        assert ids[: len(head)] == head and tokenizer.decode(ids[len(head) :]).startswith(DOCUMENT[:20])
+
+
+@pytest.mark.parametrize("name", ["instruction", "chat"])
+@pytest.mark.parametrize("max_length", [200, 256])
+def test_a_prompt_with_examples_leaves_the_document_the_same_room(tokenizer, name, max_length):
+    shown = templates.Wording(examples=(("Fog lay on the river.", "Fog."), ("It rained.", "Rain.")))
+    plain, template = (templates.build(name, tokenizer, wording) for wording in (templates.Wording(), shown))
+    longer = features.room_for(template, plain, max_length, tokenizer)
+    rows = [encode(one, tokenizer, max_length=n) for one, n in ((plain, max_length), (template, longer))]
+    texts = [tokenizer.decode(row["input_ids"]) for row in rows]
+    assert rows[0]["cut"] == rows[1]["cut"] > 0
+    assert texts[0].removeprefix(plain.head) == texts[1].removeprefix(template.head)
+    assert features.room_for(plain, plain, max_length, tokenizer) == max_length
+
+
+TEXT = (
+    "Mr. Bean went to Ashby on Monday.  He came back late!\n\nIt was cold, über-cold: −3 °C, and 雪 fell 🌨️ all day. "
+    "Nobody had seen such weather since 1963, the paper wrote. Then it thawed."
+)
+
+
+def bare(text):
+    return "".join(text.split())
+
+
+def size(tokenizer, text):
+    return len(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+
+@pytest.mark.parametrize("tokens", [4, 5, 9, 30, 61, 120, 10_000])
+def test_no_chunk_is_too_long_and_nothing_is_lost(tokenizer, tokens):
+    found = features.chunks(TEXT, tokenizer, tokens)
+    assert all(0 < size(tokenizer, chunk) <= tokens for chunk in found)
+    assert bare("".join(found)) == bare(TEXT)
+    at = 0
+    for chunk in found:  # each as it stands in the text: no space changed, no character cut in half
+        at = TEXT.index(chunk, at) + len(chunk)
+
+
+def test_chunks_are_cut_between_sentences_and_filled(tokenizer):
+    sentences = facts.split_sentences(TEXT)
+    sizes = [size(tokenizer, sentence) for sentence in sentences]
+    found = features.chunks(TEXT, tokenizer, max(sizes))
+    assert 1 < len(found) < len(sentences)
+    assert [s for chunk in found for s in facts.split_sentences(chunk)] == sentences
+    for chunk, after in zip(found, found[1:], strict=False):
+        first = facts.split_sentences(after)[0]
+        assert size(tokenizer, f"{chunk} {first}") > max(sizes), "there was room for it"
+    assert features.chunks(TEXT, tokenizer, size(tokenizer, TEXT)) == [TEXT]
+
+
+def test_the_overlap_is_whole_sentences_and_no_more_than_asked(tokenizer):
+    text = " ".join(f"This is sentence {number:03}." for number in range(60))  # 21 tokens each, with the space before
+    plain, found = (features.chunks(text, tokenizer, 100, overlap) for overlap in (0, 45))
+    assert len(plain) == 15 and len(found) == 29
+    for chunk, after in zip(found, found[1:], strict=False):
+        repeated = [s for s in facts.split_sentences(after) if s in chunk]
+        assert len(repeated) == 2 and after.startswith(" ".join(repeated)) and chunk.endswith(" ".join(repeated))
+    assert all(size(tokenizer, chunk) <= 100 for chunk in found)
+    seen = dict.fromkeys(s for chunk in found for s in facts.split_sentences(chunk))
+    assert list(seen) == facts.split_sentences(text)
+    assert features.chunks(text, tokenizer, 100, 20) == plain, "no sentence is as short as that"
+
+
+@pytest.mark.parametrize("overlap", range(0, 30, 3))
+def test_an_overlap_never_stands_still(tokenizer, overlap):
+    found = features.chunks(TEXT, tokenizer, 30, overlap)
+    assert all(0 < size(tokenizer, chunk) <= 30 for chunk in found)
+    assert len(set(found)) == len(found) and found[-1].endswith("thawed.")
+    end = 0
+    for chunk in found:  # the text's parts in order, each going further than the one before, with no gap between
+        start = TEXT.rindex(chunk, 0, end + len(chunk) + 4)
+        assert not TEXT[end:start].strip() and start + len(chunk) > end
+        end = start + len(chunk)
+
+
+@pytest.mark.parametrize("text", ["word " * 500, "x" * 2000, "雪" * 700, "🌨️" * 300, "a b" * 400 + "y" * 500])
+def test_one_endless_sentence_is_cut_between_words_or_characters(tokenizer, text):
+    found = features.chunks(text, tokenizer, 64)
+    assert all(size(tokenizer, chunk) <= 64 for chunk in found) and bare("".join(found)) == bare(text)
+    if text.startswith("word"):
+        assert {word for chunk in found for word in chunk.split()} == {"word"}
+        assert len(found) == 39  # thirteen words in each, 64 tokens
+    assert "".join(found).isprintable()
+
+
+def test_special_tokens_in_a_text_are_counted_as_letters(tokenizer):
+    assert features.chunks("<|end|> " * 4, tokenizer, 15) == ["<|end|> <|end|>"] * 2
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\u2028"])
+def test_blank_text_has_no_chunks(tokenizer, text):
+    assert features.chunks(text, tokenizer, 8, 2) == []
+
+
+@pytest.mark.parametrize("wrong", [(0, 0), (-1, 0), (5, 5), (5, 9), (5, -1)])
+def test_chunks_that_cannot_be(tokenizer, wrong):
+    with pytest.raises(SummkitError, match="0 <= overlap < tokens"):
+        features.chunks(TEXT, tokenizer, *wrong)
+
+
+def test_a_character_of_more_tokens_than_a_chunk_is_named(tokenizer):
+    with pytest.raises(SummkitError, match="tokens=2: the character '雪' alone is 3 tokens"):
+        features.chunks("It is 雪.", tokenizer, 2)
+
+
+def test_a_tokenizer_whose_pieces_have_fewer_tokens_than_the_whole():
+    """As where " x" is a token and "x" is three: the sum of the sentences would overfill a chunk."""
+
+    class Growing:
+        def __call__(self, text, **_):
+            return {"input_ids": [1] * (len(text.split()) + (3 if text.count(".") > 1 else 0))}
+
+    for overlap in (0, 2, 5):
+        found = features.chunks("a b. " * 20, Growing(), 6, overlap)
+        assert found and all(len(Growing()(chunk)["input_ids"]) <= 6 for chunk in found)
+        assert sum(chunk.count(".") for chunk in found) >= 20

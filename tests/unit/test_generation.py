@@ -62,7 +62,8 @@ def test_a_batch_answers_as_one_by_one_and_in_the_order_asked(tiny):
 
 def test_greedy_takes_the_likeliest_token_each_time(tiny):
     for text in TEXTS[:2]:
-        found = generation._read(tiny[1], alone(tiny, text), 0)
+        size = features.encode(tiny[2], tiny[1], text, None, **LIMITS)["length"]
+        found = generation.read_answer(tiny[1], alone(tiny, text), 0, size)
         assert generation.summarize(*tiny, TEXTS, **LIMITS)[TEXTS.index(text)] == found
 
 
@@ -109,8 +110,8 @@ def test_no_more_new_tokens_than_asked(tiny, decoding, limit):
 def test_eos_ends_an_answer_and_is_counted_and_flagged(tiny):
     tokenizer = tiny[1]
     word, eos, pad = tokenizer("ab")["input_ids"], tokenizer.eos_token_id, tokenizer.pad_token_id
-    assert generation._read(tokenizer, [*word, eos, pad, pad], 3) == generation.Summary("ab", True, 3, 3)
-    assert generation._read(tokenizer, word, 0) == generation.Summary("ab", False, 2, 0)
+    assert generation.read_answer(tokenizer, [*word, eos, pad, pad], 3) == generation.Summary("ab", True, 3, 3)
+    assert generation.read_answer(tokenizer, word, 0) == generation.Summary("ab", False, 2, 0)
 
 
 def test_nucleus_is_the_same_for_the_same_seed(tiny):
@@ -133,6 +134,7 @@ def test_an_unknown_decoding_lists_the_known(tiny):
 def test_what_was_cut_is_said(tiny):
     found = generation.summarize(*tiny, ["a" * 1000, "a"], **LIMITS)
     assert found[0].cut > 600 and found[1].cut == 0
+    assert found[0].prompt_tokens == 320 - 12 and found[1].prompt_tokens == len(tiny[2].prompt("a"))
 
 
 @pytest.fixture(scope="module")
@@ -264,3 +266,116 @@ def test_an_adapter_of_another_shape(broken):
     save_file({name: torch.zeros(3, 3) for name in load_file(path)}, path)
     with pytest.raises(SummkitError, match="does not fit"):
         generation.Summarizer.load(broken)
+
+
+WORDING = templates.Wording(examples=(("Fog lay on the river Marran.", "Fog."), ("It rained in Ashby.", "Rain.")))
+LONG = {"max_length": 500, "max_new_tokens": 12}
+
+
+def with_examples(model, name="instruction"):
+    tokenizer = models.tiny_tokenizer()
+    return model, tokenizer, templates.build(name, tokenizer, WORDING)
+
+
+def new_ids(monkeypatch, asked, **settings):
+    """(answers, the token ids that the model wrote, by batch)."""
+    seen, read = [], generation.read_answer
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "read_answer", lambda t, ids, *rest: seen.append(list(ids)) or read(t, ids, *rest))
+        return generation.summarize(*asked, TEXTS, **LONG, **settings), seen
+
+
+@pytest.fixture(scope="module")
+def loud_nf4():
+    """A tiny model in 4-bit weights, larger than usual, so that the answers depend on the prompt."""
+    full = models.tiny_llama()
+    for parameter in full.parameters():
+        parameter.data.mul_(6 if parameter.dim() > 1 else 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "tiny_llama", lambda: full)
+        return models.load_model("tiny-llama", "nf4").eval()
+
+
+@pytest.mark.parametrize("kind", ["plain", "adapter", "nf4"])
+@pytest.mark.parametrize("name", ["instruction", "chat"])
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_a_head_read_once_gives_the_same_tokens(tiny, saved, loud_nf4, monkeypatch, kind, name, batch_size):
+    model = {"plain": tiny[0], "adapter": saved[1].eval(), "nf4": loud_nf4}[kind]
+    asked = with_examples(model, name)
+    assert len({features.encode(*asked[:0:-1], text, None, **LONG)["length"] for text in TEXTS}) > 2
+    plain = new_ids(monkeypatch, asked, batch_size=batch_size)
+    assert new_ids(monkeypatch, asked, batch_size=batch_size, reuse_head=True) == plain
+    assert len(set(texts(plain[0]))) > 1, "the same answer to everything would hide a mistake"
+
+
+def test_the_head_is_read_once_and_never_again(tiny, monkeypatch):
+    asked = with_examples(tiny[0])
+    head, seen = len(features.head_ids(asked[2], asked[1])), []
+    forward = tiny[0].forward
+    monkeypatch.setattr(tiny[0], "forward", lambda *a, **k: seen.append(k["input_ids"].shape) or forward(*a, **k))
+    generation.summarize(*asked, TEXTS, batch_size=2, reuse_head=True, **LONG)
+    first = [shape for shape in seen if shape[1] > 1]
+    assert first[0] == (1, head) and len(first) == 3
+    assert all(rows == 2 and tokens < head for rows, tokens in first[1:])
+
+
+def test_a_wrong_head_shows(tiny, monkeypatch):
+    """That the test of the same tokens can fail: the cached head counts."""
+    asked = with_examples(tiny[0])
+    plain = new_ids(monkeypatch, asked)
+    shared = generation._SharedHead
+
+    class Wrong(shared):
+        def __init__(self, model, ids, *rest):
+            super().__init__(model, ids[::-1], *rest)
+            self.ids = ids
+
+    monkeypatch.setattr(generation, "_SharedHead", Wrong)
+    assert new_ids(monkeypatch, asked, reuse_head=True) != plain
+
+
+def test_a_head_cannot_be_reused_with_beams_or_with_prompt_tuning(tiny):
+    with pytest.raises(SummkitError, match="reuse_head: beams.*greedy"):
+        generation.summarize(*with_examples(tiny[0]), TEXTS, decoding="beam", reuse_head=True, **LONG)
+    profile = profiles.choose("smoke", method="prompt", precision="fp32", virtual_tokens=4)
+    tuned = methods.apply(models.load_model("tiny-llama"), profile)
+    with pytest.raises(SummkitError, match="reuse_head: prompt tuning"):
+        generation.summarize(*with_examples(tuned), TEXTS, reuse_head=True, **LONG)
+
+
+def test_a_head_is_not_reused_by_a_model_that_forgets():
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        vocab_size=264, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, sliding_window=16, bos_token_id=None, eos_token_id=0, pad_token_id=1,
+    )  # fmt: skip
+    with pytest.raises(SummkitError, match="does not keep all keys and values"):
+        generation.summarize(*with_examples(MistralForCausalLM(config)), TEXTS, reuse_head=True, **LONG)
+
+
+def test_a_temperature_draws_from_all_tokens_and_the_same_for_the_same_seed(tiny):
+    ask = dict(temperature=0.7, **LIMITS)
+    first, again, other = (generation.summarize(*tiny, TEXTS, seed=seed, **ask) for seed in (1, 1, 2))
+    assert first == again != other
+    assert generation.summarize(*tiny, TEXTS, temperature=1e-4, **LIMITS) == generation.summarize(
+        *tiny, TEXTS, **LIMITS
+    )
+    assert generation._settings("greedy", 0.7) == {"do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 1.0}
+
+
+def test_a_temperature_with_a_head_read_once(tiny):
+    ask = dict(temperature=0.7, seed=3, **LONG)
+    plain, shared = (generation.summarize(*with_examples(tiny[0]), TEXTS, reuse_head=r, **ask) for r in (False, True))
+    assert plain == shared
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf")])
+def test_a_temperature_that_is_none(tiny, wrong):
+    with pytest.raises(SummkitError, match="temperature"):
+        generation.summarize(*tiny, TEXTS, temperature=wrong, **LIMITS)
+
+
+def test_a_temperature_and_another_decoding_is_one_too_many(tiny):
+    with pytest.raises(SummkitError, match="temperature=0.7 with decoding='beam'"):
+        generation.summarize(*tiny, TEXTS, temperature=0.7, decoding="beam", **LIMITS)

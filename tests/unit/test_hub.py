@@ -109,6 +109,51 @@ def test_the_label_tasks_read_their_sets_as_the_hub_has_them(local_hub, tmp_path
     assert found["too few"].startswith("test: 500 rows wanted, 5 left")
 
 
+_SUMMARIES = """
+import json
+from summkit import data, profiles
+
+small, found = {"train_rows": 3, "validation_rows": 2, "test_rows": 2, "min_words": 0}, {}
+for task in ("methods", "topics"):
+    profile = profiles.choose("t4", task=task, **small)
+    splits = data.for_profile(profile)
+    found[task] = {"set": profile.dataset, "source": splits.source} | splits.counts()
+    found[task] |= {name: getattr(splits, name).to_list() for name in ("train", "validation", "test")}
+print(json.dumps(found))
+"""
+
+
+def test_the_summary_tasks_read_their_sets_as_the_hub_has_them(local_hub, tmp_path):
+    """CNN/DailyMail has configurations and its own names of columns; the abstracts have one split."""
+
+    def news(split):
+        return [
+            {"article": f"{split} {n}. Text.", "highlights": f"H {n} .\nB .", "id": f"{split}{n}"} for n in range(4)
+        ]
+
+    three = {split: news(split) for split in ("train", "validation", "test")}
+    local_hub.add_rows("abisee/cnn_dailymail", {"1.0.0": {"train": [{"old": "x"}]}, "3.0.0": three})
+    papers = [
+        {"Unnamed: 0.1": n, "Unnamed: 0": float(n), "title": f"Title {n}", "abstract": f"  We ask {n}\nthings.\n"}
+        for n in range(9)
+    ]
+    local_hub.add_rows("CShorten/ML-ArXiv-Papers", {"default": {"train": papers}})
+    found = _child(local_hub, tmp_path / "home", _SUMMARIES)
+    methods, topics = found["methods"], found["topics"]
+    assert (methods["set"], topics["set"]) == ("abisee/cnn_dailymail", "CShorten/ML-ArXiv-Papers")
+    for entry in (methods, topics):
+        assert entry["source"] == "hub" and entry["dropped"] == {}
+        assert [len(entry[split]) for split in ("train", "validation", "test")] == [3, 2, 2]
+    for split in ("train", "validation", "test"):
+        for row in methods[split]:
+            number = row["id"].removeprefix(split)
+            assert row["document"] == f"{split} {number}. Text." and row["summary"] == f"H {number} . B ."
+        for row in topics[split]:
+            number = row["summary"].removeprefix("Title ")
+            assert row["document"] == f"We ask {number} things." and row["id"] == f"train:{int(number) + 1}"
+    assert len({row["id"] for split in ("train", "validation", "test") for row in topics[split]}) == 7
+
+
 def test_a_missing_repository_is_said_to_be_missing(local_hub, tmp_path):
     code = """
 import json

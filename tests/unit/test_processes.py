@@ -38,7 +38,10 @@ def train(*arguments, **settings):
 def test_two_processes_give_the_losses_of_one(tmp_path, method):
     own = {"method": method, "virtual_tokens": 8}
     train(ALONE, tmp_path, "one", batch_size=4, **own)
-    output = train(TORCHRUN, tmp_path, "two", batch_size=2, **own)
+    # The first of the two answers rows at each evaluation, and the other waits for it.
+    output = train(TORCHRUN, tmp_path, "two", batch_size=2, watch=2, **own)
+    watched = records.read_record(tmp_path / "two" / "run.json")["details"]["watched"]
+    assert len(watched) > 1 and all(set(entry) == {"step", "eval_rouge1", "eval_bleu3"} for entry in watched)
     one, two = (records.read_record(tmp_path / name / "run.json")["training"] for name in ("one", "two"))
     for key in ("train_loss", "eval_loss"):
         assert two[key] == pytest.approx(one[key], rel=1e-4)

@@ -33,7 +33,20 @@ def test_an_answer_is_what_pefts_own_generate_gives_for_one_row(asked):
     theirs = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
     new = [t for t in theirs[0, ids.shape[1] :].tolist()]
     ours = generation.summarize(*asked, [DOCUMENTS[1]], max_length=320, max_new_tokens=12)[0]
-    assert generation._read(tokenizer, new, 0).text == ours.text
+    assert generation.read_answer(tokenizer, new, 0).text == ours.text
+
+
+def test_without_the_adapter_the_base_answers_without_the_prompt(asked):
+    base = models.load_model("tiny-llama")
+    for parameter in base.parameters():  # louder, so that the answers depend on the prompt
+        parameter.data.mul_(4 if parameter.dim() > 1 else 1)
+    _, *rest = asked
+    limits = {"max_length": 320, "max_new_tokens": 12}
+    plain = generation.summarize(base, *rest, DOCUMENTS, **limits)
+    tuned = methods.apply(base, profiles.choose("smoke", method="prompt", precision="fp32", virtual_tokens=12))
+    summarizer = generation.Summarizer(tuned, *rest, **limits)
+    assert summarizer.summarize(DOCUMENTS, base=True) == plain != summarizer.summarize(DOCUMENTS)
+    assert (models.virtual_tokens(tuned), models.virtual_tokens(base)) == (12, 0)
 
 
 def test_the_loss_is_that_of_all_positions_with_the_prompt_masked(asked):

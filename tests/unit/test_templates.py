@@ -1,5 +1,7 @@
 """Templates: one object for training and inference, the document at one place, refusals with the way out."""
 
+import dataclasses
+
 import pytest
 
 from summkit import models, templates
@@ -85,3 +87,96 @@ def test_the_chat_format_of_a_pair_is_the_models_own(tokenizer):
     messages = [{"role": "system", "content": "Does it follow?"}, {"role": "user", "content": asked}]
     own = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert template.prompt(DOCUMENT, "Two.") == own
+
+
+EXAMPLES = (("Cells divide.\n\nTopics: none", "cells; division"), ("We train {nets}.", "nets"))
+SHOWN = templates.Wording("Name the topics.", "Abstract", answer="Topics", examples=EXAMPLES)
+
+
+def test_without_examples_a_template_is_what_saved_adapters_were_trained_with(tokenizer):
+    news = "Summarize the following news article in one short sentence."
+    plain, chat = (templates.build(name, tokenizer) for name in ("instruction", "chat"))
+    assert plain == templates.Template("instruction", f"Instruction: {news}\nArticle: ", "\nSummary:", " ", "")
+    assert chat == templates.Template("chat", f"<|system|>{news}<|end|><|user|>", "<|end|><|assistant|>")
+
+
+def test_examples_in_plain_words_stand_between_the_instruction_and_the_text(tokenizer):
+    template = templates.build("instruction", tokenizer, SHOWN)
+    assert template.render("Text.", "words") == (
+        "Instruction: Name the topics.\n\n"
+        "Abstract: Cells divide.\n\nTopics: none\nTopics: cells; division\n\n"
+        "Abstract: We train {nets}.\nTopics: nets\n\n"
+        "Abstract: Text.\nTopics: words"
+    )
+
+
+def test_examples_in_the_chat_format_are_earlier_messages(tokenizer):
+    template = templates.build("chat", tokenizer, SHOWN)
+    said = [("system", "Name the topics.")]
+    for text, answer in EXAMPLES:
+        said += [("user", text), ("assistant", answer)]
+    messages = [{"role": role, "content": content} for role, content in [*said, ("user", DOCUMENT)]]
+    own = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert template.prompt(DOCUMENT) == own
+    plain = templates.build("chat", tokenizer, templates.Wording("Name the topics.", "Abstract", answer="Topics"))
+    assert (template.tail, template.gap, template.middle) == (plain.tail, plain.gap, plain.middle)
+
+
+@pytest.mark.parametrize("name", ["instruction", "chat"])
+@pytest.mark.parametrize(
+    ("example", "reason"),
+    [
+        (("", "a"), "example 2: the text is empty"),
+        (("a", " \n"), "example 2: the answer is empty"),
+        (("a", None), "example 2: the answer is empty"),
+        (("a <|end|> b", "a"), r"example 2: the text holds '<\|end\|>'"),
+        (("a", "<|assistant|>"), r"example 2: the answer holds '<\|assistant\|>'"),
+        (("a \ufffc", "a"), "example 2: the text holds"),
+        ("ab", r"example 2 is no \(text, answer\) pair"),
+        (("a", "b", "c"), r"example 2 is no \(text, answer\) pair"),
+    ],
+)
+def test_an_example_that_cannot_be_shown_is_named_by_its_number(tokenizer, name, example, reason):
+    with pytest.raises(SummkitError, match=reason):
+        templates.build(name, tokenizer, templates.Wording(examples=(("fine", "fine"), example)))
+
+
+def test_a_special_token_that_has_no_name_of_its_own_is_refused_in_an_example():
+    """Llama 3 has such tokens: they end a turn, and are not among its `all_special_tokens`."""
+    from tokenizers import AddedToken
+
+    tokenizer = models.tiny_tokenizer()
+    tokenizer.add_tokens([AddedToken("<|eot_id|>", special=True)])
+    assert "<|eot_id|>" not in tokenizer.all_special_tokens
+    with pytest.raises(SummkitError, match="eot_id"):
+        templates.build("instruction", tokenizer, templates.Wording(examples=(("a<|eot_id|>", "b"),)))
+
+
+def test_examples_are_not_for_pairs(tokenizer):
+    with pytest.raises(SummkitError, match="pair of texts"):
+        templates.build("chat", tokenizer, templates.Wording(second="Hypothesis", examples=(("a", "b"),)))
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [
+        "{{ messages[0]['content'] }}{{ messages[-1]['content'] }}",
+        "{% for m in messages %}{% if m['role'] != 'assistant' %}{{ m['content'] }}{% endif %}{% endfor %}",
+    ],
+    ids=["only the last", "no answers"],
+)
+def test_a_chat_format_that_drops_the_examples_is_refused(chat):
+    tokenizer = models.tiny_tokenizer()
+    tokenizer.chat_template = chat
+    with pytest.raises(SummkitError, match="does not keep the examples.*template='instruction'"):
+        templates.build("chat", tokenizer, SHOWN)
+
+
+def test_any_change_of_a_part_is_another_version(tokenizer):
+    template = templates.build("instruction", tokenizer, SHOWN)
+    assert len(template.version) == 12 and int(template.version, 16) >= 0
+    assert template.version == templates.build("instruction", tokenizer, SHOWN).version
+    parts = ("name", "head", "tail", "gap", "middle")
+    versions = {dataclasses.replace(template, **{part: getattr(template, part) + "x"}).version for part in parts}
+    moved = dataclasses.replace(template, gap="", middle=" ").version  # the same letters at another place
+    assert len({*versions, moved, template.version}) == 7

@@ -1,0 +1,239 @@
+"""Who answers: a tiny model here, and a server on 127.0.0.1 that is well, busy, slow, broken or refuses."""
+
+import json
+import logging
+import os
+import re
+import threading
+
+import pytest
+
+from summkit import generation, models, profiles, teachers, templates
+from summkit.errors import SummkitError
+from tests.endpoint import LocalEndpoint, failure
+
+PAIRS = (("A sheep eats grass.", "sheep; grass"), ("A ship leaves the port.", "ships; ports"))
+WORDING = templates.Wording("Name the topics.", "Abstract", answer="Topics", examples=PAIRS)
+TEXTS = [f"Text {number} is about bridges." for number in range(9)]
+KEY = "sk-very-secret-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_caller(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("OPENAI_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("SUMMKIT_TEACHER_KEY", raising=False)
+
+
+def topics_of(document: str, temperature: float) -> str:
+    return f"topic of {document.split()[1]}; at {temperature}"
+
+
+def endpoint(server, **changes):
+    settings = {"max_new_tokens": 24, "timeout": 5, "retries": 2} | changes
+    return teachers.Endpoint(server.url, settings.pop("model", "teacher"), WORDING, **settings)
+
+
+def test_a_server_is_asked_as_the_template_asks_a_model():
+    with LocalEndpoint(topics_of) as server:
+        teacher = endpoint(server)
+        assert teacher.ask(TEXTS, temperature=0.7, seed=3) == [topics_of(text, 0.7) for text in TEXTS]
+    [body] = [body for body in server.asked if body["messages"][-1]["content"] == TEXTS[0]]
+    turns = [("system", "Name the topics."), ("user", PAIRS[0][0]), ("assistant", "sheep; grass")]
+    turns += [("user", PAIRS[1][0]), ("assistant", "ships; ports"), ("user", TEXTS[0])]
+    assert [(turn["role"], turn["content"]) for turn in body["messages"]] == turns
+    expected = {"model": "teacher", "max_tokens": 24, "temperature": 0.7, "seed": 3}
+    assert {key: value for key, value in body.items() if key != "messages"} == expected
+    tokenizer = models.tiny_tokenizer()
+    rendered = tokenizer.apply_chat_template(body["messages"], tokenize=False, add_generation_prompt=True)
+    assert rendered == templates.build("chat", tokenizer, WORDING).prompt(TEXTS[0])
+
+
+def test_about_says_what_the_answers_depend_on():
+    with LocalEndpoint(topics_of) as server:
+        about = endpoint(server).about
+        other = teachers.Endpoint(server.url, "teacher", templates.Wording("Name it."), max_new_tokens=24).about
+    assert about | {"prompt": "?"} == {"model": "teacher", "revision": None, "prompt": "?", "base_url": server.url}
+    assert re.fullmatch("[0-9a-f]{12}", about["prompt"]) and about["prompt"] != other["prompt"]
+
+
+def test_documents_are_asked_side_by_side_and_answered_in_order():
+    together, lock, inside, most = threading.Barrier(3), threading.Lock(), [], []
+
+    def answer(document, temperature):
+        with lock:
+            inside.append(document)
+            most.append(len(inside))
+        together.wait(timeout=60)  # breaks where fewer than three are asked at a time
+        with lock:
+            inside.remove(document)
+        return topics_of(document, temperature)
+
+    with LocalEndpoint(answer) as server:
+        assert endpoint(server, workers=3, timeout=60).ask(TEXTS) == [topics_of(text, 0.0) for text in TEXTS]
+    assert max(most) == 3
+
+
+def test_a_busy_server_is_asked_again_when_it_says():
+    with LocalEndpoint(topics_of, script=[failure(429, Retry_After="1.2")]) as server:
+        assert endpoint(server).ask(TEXTS[:1]) == [topics_of(TEXTS[0], 0.0)]
+    assert len(server.asked) == 2 and server.times[1] - server.times[0] >= 1.2
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_stumbling_server_is_asked_again_after_a_growing_pause(status):
+    with LocalEndpoint(topics_of, script=[failure(status)] * 2) as server:
+        assert endpoint(server).ask(TEXTS[:1]) == [topics_of(TEXTS[0], 0.0)]
+    first, second = (server.times[n + 1] - server.times[n] for n in range(2))
+    assert first > 0.3 and second > 0.7
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_stays_busy_is_named_with_what_to_do(status):
+    with LocalEndpoint(topics_of, script=[failure(status, "overloaded")] * 2) as server:
+        with pytest.raises(SummkitError) as error:
+            endpoint(server, retries=1).ask(TEXTS[:1])
+    said = str(error.value)
+    assert said.startswith(f"{server.url}: status {status} after up to 2 tries") and "overloaded" in said
+    assert said.endswith("What is labelled so far is kept: run the same again to go on")
+
+
+def test_a_server_that_does_not_answer_in_time():
+    with LocalEndpoint(topics_of, delay=2) as server:
+        with pytest.raises(SummkitError, match="no answer in time after 2 tries.*is kept"):
+            endpoint(server, timeout=0.2, retries=1).ask(TEXTS[:1])
+    assert len(server.asked) == 2
+
+
+def test_a_server_that_is_not_there():
+    with LocalEndpoint(topics_of) as server:
+        pass
+    with pytest.raises(SummkitError, match=f"{re.escape(server.url)}: no connection after 1 tries; is the server up"):
+        endpoint(server, retries=0).ask(TEXTS[:1])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>oops</html>", b"", b"[]", b"null", b"3", b"{}", b'{"choices": []}', b'{"choices": {}}',
+        b'{"choices": [{}]}', b'{"choices": [null]}', b'{"choices": [{"message": null}]}', b'{"choices": "x"}',
+        b'{"choices": [{"message": {"content": null}}]}', b'{"choices": [{"message": {"content": [1]}}]}',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+def test_garbage_is_an_empty_answer(body, kind):
+    with LocalEndpoint(topics_of, script=[(200, {"Content-Type": kind}, body)]) as server:
+        assert endpoint(server).ask(TEXTS[:2], seed=1).count("") == 1
+        assert len(server.asked) == 2, "not asked again here: the job counts its attempts"
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "the key is missing"), (403, "the key is missing")])
+def test_a_key_that_is_wanted_is_asked_for_at_once(status, words):
+    with LocalEndpoint(topics_of, script=[failure(status)]) as server:
+        with pytest.raises(SummkitError, match=f"status {status}: {words}; put .* variable MY_KEY$"):
+            endpoint(server, key_variable="MY_KEY").ask(TEXTS[:1])
+    assert len(server.asked) == 1
+
+
+def test_an_unknown_model_is_told_which_there_are():
+    with LocalEndpoint(topics_of, models=("llama", "qwen")) as server:
+        with pytest.raises(SummkitError, match="status 404: no model 'teacher' .*; there is: llama, qwen$"):
+            endpoint(server).ask(TEXTS[:1])
+        server.url = server.url.removesuffix("/v1")
+        with pytest.raises(
+            SummkitError, match=r"status 404: .* \(it often ends in /v1\); there is: none that it names$"
+        ):
+            endpoint(server).ask(TEXTS[:1])
+
+
+def test_a_text_that_the_server_refuses_is_named():
+    with LocalEndpoint(topics_of, broken={TEXTS[1]: failure(400, "maximum context length is 8")}) as server:
+        with pytest.raises(SummkitError, match="begins 'Text 1 is about bridges.'; the server says: maximum context"):
+            endpoint(server).ask(TEXTS[:3])
+
+
+def test_the_key_comes_from_its_variable_and_is_shown_nowhere(monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("SUMMKIT_TEACHER_KEY", f"{KEY}\n")
+    replies = [failure(401, f"bad key {KEY}"), failure(400, f"you sent {KEY}"), failure(503, f"no {KEY}")]
+    with LocalEndpoint(topics_of, script=replies) as server:
+        teacher = endpoint(server, retries=0)
+        for words in ("is not accepted", "you sent …", "no …"):
+            with pytest.raises(SummkitError, match=words) as error:
+                teacher.ask(TEXTS[:1])
+            assert KEY not in str(error.value) and error.value.__suppress_context__
+        teacher.ask(TEXTS[:1])
+    assert {headers["authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
+    assert KEY not in json.dumps(teacher.about) + json.dumps(server.asked) + repr(teacher) + caplog.text
+    assert len(caplog.records) > 4
+
+
+@pytest.mark.parametrize("key", ["ä-key", "two words", "a\nb", "a\x7fb"])
+def test_what_is_no_key_is_refused_unshown(monkeypatch, key):
+    monkeypatch.setenv("SUMMKIT_TEACHER_KEY", key)
+    with (
+        LocalEndpoint(topics_of) as server,
+        pytest.raises(SummkitError, match="SUMMKIT_TEACHER_KEY holds no key") as error,
+    ):
+        endpoint(server)
+    assert key not in str(error.value)
+
+
+def test_nothing_that_was_meant_for_another_server_is_sent(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "HF_TOKEN"):
+        monkeypatch.setenv(name, KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"Authorization: Bearer {KEY}")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with LocalEndpoint(topics_of) as server:
+        assert endpoint(server, retries=0).ask(TEXTS[:1]) == [topics_of(TEXTS[0], 0.0)]
+    assert KEY not in json.dumps(server.headers)
+
+
+@pytest.mark.parametrize("url", ["", "here", "ftp://host/v1", "http://", "http://host:x/v1", "http://host/v1?key=a"])
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(SummkitError, match="an address such as"):
+        teachers.Endpoint(url, "teacher", WORDING, max_new_tokens=8)
+
+
+def test_a_password_in_the_address_is_refused_unshown():
+    with pytest.raises(SummkitError, match="holds a name or password") as error:
+        teachers.Endpoint(f"http://me:{KEY}@host/v1", "teacher", WORDING, max_new_tokens=8)
+    assert KEY not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    tokenizer = models.tiny_tokenizer()
+    return models.load_model("tiny-llama"), tokenizer, templates.build("chat", tokenizer, WORDING)
+
+
+LIMITS = {"max_length": 400, "max_new_tokens": 6}
+
+
+def test_a_model_here_answers_as_generation_does(tiny):
+    teacher = teachers.Local(*tiny, batch_size=4, name="tiny-llama", **LIMITS)
+    expected = [answer.text for answer in generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS)]
+    assert teacher.ask(TEXTS) == expected
+    drawn = teacher.ask(TEXTS, temperature=0.7, seed=1)
+    assert drawn == teacher.ask(TEXTS, temperature=0.7, seed=1) != expected
+    assert drawn != teacher.ask(TEXTS, temperature=0.7, seed=2)
+    assert teacher.about == {"model": "tiny-llama", "revision": None, "prompt": tiny[2].version}
+    assert teachers.Local(*tiny, revision="abc", **LIMITS).about["revision"] == "abc"
+
+
+def test_a_teacher_reads_as_much_of_a_text_as_a_student_without_examples():
+    profile = profiles.choose("smoke", task="topics")
+    teacher = teachers.Local.load("tiny-llama", profile, WORDING)
+    plain = templates.build(
+        profile.template, teacher.asked[1], templates.Wording("Name the topics.", "Abstract", answer="Topics")
+    )
+    long = ["A sentence about bridges. " * 200]
+    there = generation.summarize(*teacher.asked, long, **teacher.limits)
+    limits = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens}
+    here = generation.summarize(*teacher.asked[:2], plain, long, **limits)
+    assert there[0].cut == here[0].cut > 0
+    assert teacher.about["model"] == "tiny-llama" and teacher.about["prompt"] == teacher.asked[2].version

@@ -1,0 +1,256 @@
+"""Topics: what is read out of an answer, what is refused and why, scores by hand, merging, the adapter's wording."""
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from summkit import (
+    checkpoints,
+    embeddings,
+    evaluation,
+    generation,
+    markup,
+    methods,
+    metrics,
+    models,
+    profiles,
+    records,
+    reports,
+    templates,
+    topics,
+    train,
+)
+from summkit.errors import SummkitError
+
+WORDING = templates.WORDINGS["topics"]
+INSTRUCTION = WORDING.instruction
+DOCUMENT = (
+    "We study how graph neural networks can learn to predict the toxicity of small molecules before any of them is "
+    "made in a laboratory, and compare them with forests of decision trees."
+)
+REFERENCES = ["graph networks; toxicity; drug design", "dark matter; galaxies", "sorting; data structures", "speech"]
+GOOD = ["graph networks; toxicity", "galaxies; dark matter", "sorting algorithms; data structures", "speech"]
+BAD = ["weather", "", "the the the the", "planets; moons"]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return embeddings.load("tiny")
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("Graph Networks; drug  design;Toxicity.", ["graph networks", "drug design", "toxicity"]),
+        ("Topics: a; b; A ;b.", ["a", "b"]),
+        ("The main topics: a; b", ["the main topics: a", "b"]),
+        ("**Main topics:** a; b", ["a", "b"]),
+        ("a, b and c, d", ["a", "b and c", "d"]),
+        ("a, b; c", ["a, b", "c"]),
+        ("1. Graph networks\n2) Drug design\n(3) 3D vision", ["graph networks", "drug design", "3d vision"]),
+        ("1. Graph networks 2. Drug design, fast 3. GPT-2", ["graph networks", "drug design, fast", "gpt-2"]),
+        ("- a\n* “b”\n• 'c'\n\n", ["a", "b", "c"]),
+        ("- a - b - c", ["a", "b", "c"]),
+        ("state-of-the-art models, 2. 5 bits", ["state-of-the-art models", "5 bits"]),
+        ("one phrase", ["one phrase"]),
+        ("Café; 東京; naïve Bayes", ["café", "東京", "naïve bayes"]),
+        (" ; ;; 12; --- ;\n", []),
+        ("", []),
+    ],
+)
+def test_topics_are_read(answer, found):
+    assert topics.parse(answer) == found
+
+
+def test_what_is_read_is_written_and_read_again():
+    generator = random.Random(0)
+    letters = 'ab C;,\n.-*1)"“é '
+    for _ in range(500):
+        found = topics.parse("".join(generator.choices(letters, k=generator.randrange(40))))
+        kept = found[:5]
+        again = topics.parse(topics.canonical(found)) if len(kept) > 1 else kept
+        assert again == kept and len(set(found)) == len(found)
+        assert all(topic and topic == topic.strip() == topic.lower() for topic in found)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("graph neural networks; toxicity; decision trees", None),
+        ("toxicity prediction", None),
+        ("", "empty"),
+        (" \n;", "empty"),
+        ("42", "empty"),
+        (None, "off-format"),
+        ("Name the main topics of the following abstract", "echo"),
+        ("graph networks; two to five short phrases, separated", "echo"),
+        (DOCUMENT, "echo"),
+        ("predict the toxicity of small molecules before any of them is made", "echo"),
+        ("this paper is about many things that people may find of interest", "off-format"),
+        ("a; b; c; d; e; f; g; h; i", "off-format"),
+        ("a; b; c; d; e; f; g; h", None),
+        ("a; b; one two three four five six seven eight nine", "off-format"),
+        ("models; models; models; toxicity", None),
+        ("; ".join(["models"] * 30), "duplicates"),
+        ("models; toxicity; models; trees", None),
+    ],
+)
+def test_an_answer_is_used_or_refused_with_a_reason(answer, reason):
+    found, said = topics.check(DOCUMENT, answer, WORDING)
+    assert said == reason
+    text, said = topics.label(DOCUMENT, answer, WORDING)
+    assert said == reason and text == (None if reason else "; ".join(found[:5]))
+
+
+def test_what_an_answer_has_from_the_examples_is_left_out():
+    shown = replace(
+        WORDING, examples=(("Beds and wards are nodes of a hospital.", "hospital waiting; graph networks"),)
+    )
+    document = "Graphs of proteins, and networks that fold them."
+    found = topics.check(document, "Hospital waiting; protein folding; graph networks; beds", shown)
+    assert found == (["protein folding", "graph networks"], None)  # "networks" stands in the document too
+    assert topics.label(document, "hospital waiting; beds", shown) == (None, "echo")
+
+
+def test_a_good_answer_survives_as_its_topics():
+    assert topics.check(DOCUMENT, "Toxicity, Graph networks.") == (["toxicity", "graph networks"], None)
+
+
+def test_chunks_topics_are_merged_by_how_many_name_them():
+    lists = [["neural network", "toxicity"], ["trees", "neural networks", "Toxicity"], ["trees", "glass"], ["toxicity"]]
+    assert topics.merge(lists) == ["toxicity", "neural network", "trees", "glass"]
+    assert topics.merge(lists, most=1) == ["toxicity"]
+    assert topics.merge([["a", "a", "a"], ["b"], ["b"]]) == ["b", "a"], "a chunk has one vote"
+    assert topics.merge([["glass", "glas"], []]) == ["glass", "glas"] and topics.merge([]) == []
+    with pytest.raises(SummkitError, match="most=0"):
+        topics.merge([["a"]], most=0)
+
+
+def test_topic_f1_by_hand():
+    found = topics.f1_rows(GOOD, REFERENCES)
+    assert found == pytest.approx([100 * 4 / 5, 100, 50, 100])
+    assert topics.f1_rows(["", "x"], ["a", ""]).tolist() == [0, 0]
+    with pytest.raises(SummkitError, match="1 predictions, 2 references"):
+        topics.f1_rows(["a"], ["a", "b"])
+
+
+def test_bleu_of_the_counts_is_sacrebleus():
+    generator = random.Random(1)
+    for rows in (1, 2, 5, 40):
+        for _ in range(20):
+            texts = [[" ".join(generator.choices("abcdefgh", k=generator.randrange(9))) for _ in range(rows)] * 1
+                     for _ in range(2)]  # fmt: skip
+            counts = metrics.bleu3_counts(*texts)
+            assert counts.shape == (rows, 8)
+            assert metrics.bleu3_of(counts.sum(axis=0)[None])[0] == pytest.approx(metrics._bleu3(*texts)["bleu3"])
+
+
+def test_scores_have_the_records_form(encoder):
+    entry = topics.score(GOOD, REFERENCES, encoder, ended=[True, True, True, False])
+    assert list(entry) == [*topics.MEASURES, "ended_by_eos", "n"]
+    for name in topics.MEASURES:
+        assert entry[name]["low"] <= entry[name]["mean"] <= entry[name]["high"]
+    assert entry["bleu3"]["mean"] == pytest.approx(metrics._bleu3(GOOD, REFERENCES)["bleu3"])
+    assert entry["rouge1"]["mean"] == pytest.approx(metrics.rouge_rows(GOOD, REFERENCES)["rouge1"].mean())
+    assert entry["similarity"]["mean"] == pytest.approx(encoder.similarity(GOOD, REFERENCES).mean())
+    assert entry["topic_f1"]["mean"] == pytest.approx(82.5) and entry["ended_by_eos"] == 0.75 and entry["n"] == 4
+    assert entry == topics.score(GOOD, REFERENCES, encoder, ended=[1, 1, 1, 0])
+    assert topics.score(BAD, REFERENCES, encoder)["ended_by_eos"] is None
+    one = topics.score(GOOD[:1], REFERENCES[:1], encoder)
+    assert one["bleu3"]["low"] is None and one["bleu3"]["mean"] > 0
+    with pytest.raises(SummkitError, match="4 predictions, 1 ended"):
+        topics.score(GOOD, REFERENCES, encoder, ended=[True])
+
+
+def test_the_interval_of_bleu_is_that_of_corpora_drawn_again(encoder):
+    predictions, references = GOOD * 5 + BAD * 5, REFERENCES * 10
+    entry = topics.score(predictions, references, encoder)["bleu3"]
+    generator, drawn = np.random.default_rng(7), []
+    for _ in range(400):
+        rows = generator.integers(len(references), size=len(references))
+        drawn.append(metrics._bleu3([predictions[r] for r in rows], [references[r] for r in rows])["bleu3"])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert (entry["low"], entry["high"]) == (pytest.approx(low, abs=3), pytest.approx(high, abs=3))
+
+
+def test_compare_is_paired_and_signed(encoder):
+    better = topics.compare(GOOD * 4, BAD * 4, REFERENCES * 4, encoder)
+    assert tuple(better) == topics.MEASURES
+    assert all(better[name]["low"] > 0 for name in ("rouge1", "bleu3", "topic_f1"))
+    worse = topics.compare(BAD * 4, GOOD * 4, REFERENCES * 4, encoder)
+    scores = [topics.score(texts * 4, REFERENCES * 4, encoder) for texts in (GOOD, BAD)]
+    for name in topics.MEASURES:
+        assert worse[name]["difference"] == pytest.approx(-better[name]["difference"])
+        assert better[name]["difference"] == pytest.approx(scores[0][name]["mean"] - scores[1][name]["mean"])
+    same = topics.compare(GOOD, GOOD, REFERENCES, encoder)
+    assert same["bleu3"] == same["similarity"] == {"difference": 0, "low": 0, "high": 0}
+
+
+def test_tables_and_reports_show_the_columns_where_a_system_has_them(encoder, tmp_path):
+    entry = topics.score(GOOD, REFERENCES, encoder)
+    frame = evaluation.score_table({"student": entry, "title": topics.score(BAD, REFERENCES, encoder)})
+    rouge = ["ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum"]
+    assert list(frame.columns) == [*rouge, "BLEU-3", "similarity", "topic F1", "words", "ended by EOS, %"]
+    assert frame.loc["student", "topic F1"].startswith("82.5 [")
+    old = evaluation.score_table({"lead1": evaluation.score(GOOD, REFERENCES, REFERENCES)})
+    assert not {"BLEU-3", "similarity", "topic F1"} & set(old.columns) and len(old.columns) == 8
+    record = records.new_record("notebooks/02", "smoke", 0)
+    records.fill(record, "scores", student=entry, few_shot=topics.score(BAD, REFERENCES, encoder))
+    differences = {"student_minus_few_shot": topics.compare(GOOD * 4, BAD * 4, REFERENCES * 4, encoder)}
+    records.fill(record, "details", differences=differences)
+    records.write_record(record, tmp_path / "run.json")
+    page = reports.markdown(records.read_record(tmp_path / "run.json"))
+    assert "| BLEU-3 | similarity | topic F1 |" in page and "points of topic F1" in page and "BLEU-3 points" in page
+    assert "topic F1" in markup.scores(record["scores"])
+
+
+def test_the_wording_goes_with_the_adapter(tmp_path):
+    profile = profiles.choose("smoke", task="topics", precision="fp32")
+    assert (profile.wording, profile.task, profile.teacher) == ("topics", "summary", "")
+    model = methods.apply(models.load_model(profile.model), profile)
+    folder = checkpoints.save_adapter(model, tmp_path / "adapter", profile)
+    prompt = generation.Summarizer.load(folder).template.prompt("A text.")
+    assert prompt == f"Instruction: {INSTRUCTION}\nAbstract: A text.\nTopics:"
+    settings = json.loads((folder / checkpoints.SETTINGS).read_text())
+    del settings["wording"]  # as adapters were saved before there were several
+    (folder / checkpoints.SETTINGS).write_text(json.dumps(settings))
+    assert checkpoints.read_settings(folder)["wording"] == "news"
+    assert "Summarize the following news article" in generation.Summarizer.load(folder).template.prompt("A text.")
+    (folder / checkpoints.SETTINGS).write_text(json.dumps(settings | {"wording": "poem"}))
+    with pytest.raises(SummkitError, match="unknown wording 'poem'; known: news, title, topics"):
+        generation.Summarizer.load(folder)
+
+
+def test_training_asks_in_the_profiles_wording():
+    for wording, start in (("topics", INSTRUCTION), ("title", "Write the title of")):
+        profile = profiles.choose("smoke", task="topics", wording=wording)
+        splits, template, rows = train._rows(profile, models.tiny_tokenizer(), 0, None)
+        assert template.head.startswith(f"Instruction: {start}") and rows == (splits.train, splits.validation)
+
+
+def test_every_profile_has_its_topics():
+    for name in profiles.PROFILES:
+        profile = profiles.choose(name, task="topics")
+        assert profile.task == "summary" and profile.wording in templates.WORDINGS
+        assert profile.teacher_precision in ("", *models.PRECISIONS) and bool(profile.teacher) == (
+            name in ("t4", "gpu")
+        )
+    assert profiles.choose("cpu").wording == "news"
+
+
+def test_examples_are_good_answers_and_as_many_as_asked_for():
+    assert topics.examples("topics", 0) == () and len(topics.examples()) == 5
+    assert topics.examples("topics", 2) == topics.examples()[:2]
+    assert all(topics.check(text, answer)[1] is None for text, answer in topics.examples())
+    assert all(topics.canonical(topics.parse(answer)) == answer for _, answer in topics.examples())
+    assert [text for text, _ in topics.examples("title")] == [text for text, _ in topics.examples()]
+    for answer, number in (("summary", 1), ("topics", 6), ("topics", -1), ("topics", None)):
+        with pytest.raises(SummkitError):
+            topics.examples(answer, number)
+
+
+def test_control_characters_are_no_part_of_a_topic():
+    assert topics.parse("graph\x1b[0m networks;\rtoxi\x00city\n\x07") == ["graph [0m networks", "toxi city"]

@@ -1,0 +1,176 @@
+"""Trackers: only the one that was named, never with a question, and finished whatever happens.
+
+The trackers themselves are not installed for tests: packages of their names stand in for them, and ask on the terminal
+wherever the real ones would.
+"""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from summkit import profiles, trackers, training
+from summkit.errors import SummkitError
+
+ROOT = Path(__file__).parents[2]
+SMOKE = profiles.PROFILES["smoke"]
+WANDB = """
+import json, os, pathlib
+run = None
+class Error(Exception):
+    pass
+class Config(dict):
+    def update(self, values, allow_val_change=False):
+        dict.update(self, values)
+class Run:
+    def __init__(self, **settings):
+        self.settings, self.config, self.rows, self.summary = settings, Config(), [], {}
+    def _label(self, **_):
+        pass
+    def finish(self):
+        global run
+        run = None
+        text = json.dumps({"settings": self.settings, "rows": self.rows})
+        pathlib.Path(os.environ["TOLD"]).write_text(text)
+def init(**settings):
+    global run, config, summary
+    mode = settings.get("mode") or os.environ.get("WANDB_MODE", "online")
+    if mode == "online" and not os.environ.get("WANDB_API_KEY"):
+        input("your key, please: ")
+    if os.environ.get("WANDB_API_KEY") == "wrong":
+        raise Error("403, no such key\\nmore")
+    run = Run(**settings)
+    config, summary = run.config, run.summary
+    return run
+def define_metric(*_, **__):
+    pass
+def log(row):
+    run.rows.append(row)
+"""
+TRACKIO = """
+import json, os, pathlib, types
+__version__ = "0.43.0"
+rows, config, context_vars = [], {}, types.SimpleNamespace(current_space_id=types.SimpleNamespace(get=lambda: None))
+class Config(dict):
+    def update(self, values, allow_val_change=False):
+        dict.update(self, values)
+config = Config()
+def init(**given):
+    global settings
+    settings = given
+    if given.get("space_id"):
+        input("your token, please: ")
+def log(row):
+    rows.append(row)
+def finish():
+    pathlib.Path(os.environ["TOLD"]).write_text(json.dumps({"settings": settings, "rows": rows}))
+"""
+
+
+@pytest.fixture
+def stand_ins(tmp_path, monkeypatch):
+    """A folder with packages called wandb and trackio, first on the path."""
+    folder = tmp_path / "packages"
+    for name, code in (("wandb", WANDB), ("trackio", TRACKIO)):
+        (folder / name / "sdk" / "lib").mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(code)
+    for part in ("sdk", "sdk/lib"):
+        (folder / "wandb" / part / "__init__.py").write_text("")
+    (folder / "wandb" / "sdk" / "lib" / "config_util.py").write_text("class ConfigError(Exception):\n    pass\n")
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "TRACKIO_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TOLD", str(tmp_path / "told.json"))
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] in trackers.TRACKERS]:
+        del sys.modules[name]
+
+
+def told(tmp_path):
+    return json.loads((tmp_path / "told.json").read_text())
+
+
+def test_an_unknown_tracker_lists_the_known():
+    with pytest.raises(SummkitError, match="unknown tracker 'mlflow'; known: trackio, wandb"):
+        profiles.choose("smoke", track="mlflow")
+
+
+@pytest.mark.parametrize("name", trackers.TRACKERS)
+def test_one_that_is_not_installed_is_said_with_the_way_out(name, tmp_path, monkeypatch):
+    (tmp_path / name).mkdir()  # the runs of an earlier one: Python would import it as an empty package
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(SummkitError, match=f"track='{name}': {name} is not installed; pip install {name}"):
+        profiles.choose("smoke", track=name)
+    with pytest.raises(SummkitError, match=f"pip install {name}"):
+        training.fit(None, None, [], [], dataclasses.replace(SMOKE, track=name), seed=0, out_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_none_is_the_default_whatever_the_environment_says(stand_ins, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    monkeypatch.setenv("WANDB_PROJECT", "p")
+    assert profiles.choose("smoke").track == ""
+    assert training._arguments(SMOKE, 8, 0, tmp_path, True).report_to == []
+    with trackers.tracked("", tmp_path):
+        assert "wandb" not in sys.modules
+
+
+@pytest.mark.parametrize("name", trackers.TRACKERS)
+def test_the_trainer_reports_to_the_one_that_is_named(stand_ins, tmp_path, name):
+    assert training._arguments(profiles.choose("smoke", track=name), 8, 0, tmp_path, True).report_to == [name]
+
+
+@pytest.mark.parametrize(
+    ("environment", "mode"),
+    [
+        ({}, "offline"),
+        ({"WANDB_MODE": "online"}, "offline"),
+        ({"WANDB_MODE": "disabled"}, "disabled"),
+        ({"WANDB_API_KEY": "k"}, None),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
+    ],
+)
+def test_wandb_without_a_key_is_offline(stand_ins, tmp_path, monkeypatch, environment, mode):
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
+    with pytest.raises(ZeroDivisionError), trackers.tracked("wandb", tmp_path / "run"):
+        assert __import__("wandb").run is not None
+        raise ZeroDivisionError
+    assert told(tmp_path)["settings"] == {"project": "summkit", "dir": str(tmp_path / "run"), "mode": mode}
+
+
+def test_a_run_that_is_open_already_is_left_open(stand_ins, tmp_path):
+    wandb = __import__("wandb")
+    mine = wandb.init(mode="offline")
+    with trackers.tracked("wandb", tmp_path):
+        assert wandb.run is mine
+    assert wandb.run is mine and not (tmp_path / "told.json").exists()
+
+
+def test_a_refused_key_is_a_message(stand_ins, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "wrong")
+    with pytest.raises(SummkitError, match="wandb: 403, no such key; without WANDB_API_KEY it runs offline"):
+        with trackers.tracked("wandb", tmp_path):
+            pytest.fail("it trains")
+
+
+@pytest.mark.parametrize("name", trackers.TRACKERS)
+def test_a_training_tells_the_tracker_and_reads_no_stdin(stand_ins, tmp_path, name):
+    config = {"profile": "smoke", "train_rows": 8, "validation_rows": 4, "test_rows": 2, "out": "mine", "watch": 1}
+    (tmp_path / "c.json").write_text(json.dumps(config | {"track": name, "evaluations_per_epoch": 1}))
+    given = os.environ | {"PYTHONPATH": f"{stand_ins}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "summkit", "train", "c.json"], cwd=tmp_path, env=given, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr  # a question would end in EOFError
+    rows = told(tmp_path)["rows"]
+    assert [row["train/loss"] > 0 for row in rows if "train/loss" in row] == [True, True]
+    assert [set(row) >= {"eval/loss", "eval/rouge1", "eval/bleu3"} for row in rows if "eval/loss" in row] == [True]
+    assert told(tmp_path)["settings"]["project"] == "summkit"
+    assert told(tmp_path)["settings"].get("space_id") is None
