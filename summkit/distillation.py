@@ -16,7 +16,7 @@ from pathlib import Path
 from summkit import data, ledger, metrics, profiles, progress, teachers, templates, topics
 from summkit.errors import SummkitError
 
-RETRY_TEMPERATURE = 0.7  # at 0 a teacher would only repeat its answer
+RETRY_TEMPERATURE = 0.3  # at 0 a teacher would only repeat its answer
 
 
 @dataclass(frozen=True)
@@ -154,14 +154,17 @@ def label_file(
     else:
         progress.quiet_libraries()
         asked = teachers.Local.load(teacher or chosen.teacher or chosen.model, chosen, said)
-    return label(rows, asked, out, check=checker(wording))
+    return label(rows, asked, out, check=checker(wording, shown))
 
 
-def checker(wording: str):
-    """What `label` takes as `check` for answers to one of `templates.WORDINGS`: topics have a form, others any text."""
+def checker(wording: str, examples=()):
+    """What `label` takes as `check` for answers to one of `templates.WORDINGS`: topics have a form, others any text.
+
+    `examples` are those that the teacher is shown: what it repeats from them is no topic of another text.
+    """
     if wording == "topics":
-        instruction = templates.wording(wording).instruction
-        return lambda document, answer: topics.label(document, answer, instruction)
+        shown = dataclasses.replace(templates.wording(wording), examples=tuple(examples))
+        return lambda document, answer: topics.label(document, answer, shown)
     return lambda document, answer: (" ".join(answer.split()), None)
 
 

@@ -48,25 +48,19 @@ def ctranslate2(adapter, out, quantization: str = "float32") -> Path:
     """The adapter folder `adapter`, merged, in CTranslate2's format: the folder `out`, whole or not at all.
 
     "int8" takes a quarter of the space of "float32", and rounds the weights.
-    Raises SummkitError as `merge` does, for an architecture that CTranslate2 does not know, for an encoder-decoder
-    (its converted form answers another way than `Exported` asks), and where CTranslate2 is missing.
+    Raises SummkitError as `merge` does, for a model that CTranslate2 does not know, or computes in another way (its
+    logits in float32 are compared), for an encoder-decoder (its converted form answers another way than `Exported`
+    asks), and where CTranslate2 is missing.
     """
     check_known("quantization", quantization, QUANTIZATIONS)
     _require_ctranslate2()
-    from ctranslate2.converters import TransformersConverter
-
     with _whole(out) as part, tempfile.TemporaryDirectory(dir=part.parent, prefix=f"{part.name}-") as between:
         merged = merge(adapter, Path(between) / "merged")
         _require_decoder(merged)
-        others = {"config.json", "generation_config.json"}
-        files = [p.name for p in merged.iterdir() if p.name not in others and "safetensors" not in p.name]
-        converter = TransformersConverter(str(merged), copy_files=files)
-        try:
-            converter.convert(str(part), quantization=quantization, force=True)
-        except (ValueError, NotImplementedError, AttributeError) as error:
-            name = checkpoints.settings_in(merged)["model"]
-            raise SummkitError(f"CTranslate2 cannot convert {name}: {error}; the format 'hf' takes any model") from None
-        _name_every_token(part / "config.json")
+        _convert(merged, part, "float32")
+        _compare(merged, part)  # before anything is rounded
+        if quantization != "float32":
+            _convert(merged, part, quantization)
     return Path(out)
 
 
@@ -176,6 +170,38 @@ def _whole(out):
         shutil.rmtree(part, ignore_errors=True)
 
 
+def _convert(merged: Path, folder: Path, quantization: str) -> None:
+    from ctranslate2.converters import TransformersConverter
+
+    others = {"config.json", "generation_config.json"}
+    files = [p.name for p in merged.iterdir() if p.name not in others and "safetensors" not in p.name]
+    try:
+        TransformersConverter(str(merged), copy_files=files).convert(str(folder), quantization=quantization, force=True)
+    except (ValueError, NotImplementedError, AttributeError) as error:
+        name = checkpoints.settings_in(merged)["model"]
+        raise SummkitError(f"CTranslate2 cannot convert {name}: {error}; the format 'hf' takes any model") from None
+    _name_every_token(folder / "config.json")
+
+
+def _compare(merged: Path, converted: Path) -> None:
+    """A converter leaves out, without a word, what an architecture has beyond its relatives: then other logits come."""
+    import ctranslate2
+    import numpy
+    import torch
+
+    tokenizer = models.load_tokenizer(str(merged))
+    ids = (tokenizer(templates.INSTRUCTION)["input_ids"] * 20)[:256]
+    found = ctranslate2.Generator(str(converted)).forward_batch([tokenizer.convert_ids_to_tokens(ids)])
+    with torch.no_grad():
+        expected = models.load_model(str(merged), device="cpu")(torch.tensor([ids])).logits[0].numpy()
+    off = numpy.abs(numpy.array(found)[0][:, : expected.shape[1]] - expected).max() / numpy.abs(expected).max()
+    if off > 0.01:
+        name = checkpoints.settings_in(merged)["model"]
+        raise SummkitError(
+            f"CTranslate2 computes {name} in another way, its logits are off by {off:.0%}: use the format 'hf'"
+        )
+
+
 def _require_ctranslate2() -> None:
     if importlib.util.find_spec("ctranslate2") is None:
         raise SummkitError("ctranslate2 is not installed; pip install ctranslate2")
@@ -184,5 +210,5 @@ def _require_ctranslate2() -> None:
 def _name_every_token(config: Path) -> None:
     """CTranslate2 reads no null: a token that the tokenizer lacks gets the name of EOS. No prompt of ours needs it."""
     found = json.loads(config.read_text(encoding="utf-8"))
-    found = {key: found["eos_token"] if value is None else value for key, value in found.items()}
+    found |= {key: found["eos_token"] for key in ("bos_token", "unk_token") if found[key] is None}
     config.write_text(json.dumps(found, indent=2), encoding="utf-8")

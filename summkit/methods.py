@@ -78,9 +78,10 @@ def _lora(**variant):
     def prepare(model, profile: Profile):
         from peft import LoraConfig, get_peft_model
 
+        transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())  # GPT-2's linear layer
         config = LoraConfig(
             r=profile.rank, lora_alpha=profile.alpha, lora_dropout=profile.dropout, task_type=_task(model),
-            target_modules=target_layers(model, profile.targets), **variant,
+            target_modules=target_layers(model, profile.targets), fan_in_fan_out=transposed, **variant,
         )  # fmt: skip
         return get_peft_model(model, config)
 

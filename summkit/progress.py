@@ -76,17 +76,16 @@ def quiet_libraries() -> None:
         "Could not find a config",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
-    logging.getLogger("transformers.trainer_utils").addFilter(
-        lambda record: "mtime may not be reliable" not in str(record.msg)  # checkpoints are then sorted by number: fine
-    )
-    # LLM.int8() says at every layer and batch that it casts what it multiplies to fp16.
-    logging.getLogger("bitsandbytes.autograd._functions").addFilter(
-        lambda record: "MatMul8bitLt" not in str(record.msg)
-    )
-    # On CPUs with AVX512-BF16 it looks for a kernel that `models` does not want (see `_never_repacked`).
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
-        lambda record: "gemm_4bit_forward" not in str(record.msg)
-    )
+    notes = {
+        "transformers.trainer_utils": "mtime may not be reliable",  # checkpoints are then sorted by number: fine
+        # A tied head is saved once, as the embedding, and tied again when the best checkpoint is loaded.
+        "transformers.trainer": "missing keys in the checkpoint model loaded: ['lm_head.weight']",
+        "bitsandbytes.autograd._functions": "MatMul8bitLt",  # LLM.int8() casts to fp16, at every layer and batch
+        # On CPUs with AVX512-BF16 it looks for a kernel that `models` does not want (see `_never_repacked`).
+        "bitsandbytes.backends.cpu.ops": "gemm_4bit_forward",
+    }
+    for name, phrase in notes.items():
+        logging.getLogger(name).addFilter(lambda record, phrase=phrase: phrase not in record.getMessage())
 
 
 class Line:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from summkit import data, metrics
+from summkit import data, metrics, templates
 from summkit.errors import SummkitError, check_known
 
 MOST_TOPICS = 8
@@ -15,6 +15,7 @@ KEPT = 5  # of a label: as many as the instruction asks for
 MOST_WORDS = 8  # of one topic
 ECHO_WORDS = 5  # in a row out of the instruction
 MEASURES = (*metrics.ROUGE_TYPES, "bleu3", "similarity", "topic_f1", "words")
+_NOTHING_SHOWN = templates.Wording("")
 _LABEL = re.compile(r"^\W*(?:main |key )?topics?\s*:", re.IGNORECASE)
 _MARK = r"(?:\(?\d{1,2}[.)]|[-*•–—])"  # of a list's item, before a space: "2.", "(2)", "-"
 _ENDS = " \t.,:\"'`*_“”‘’«»•–—-"
@@ -42,18 +43,22 @@ def parse(answer: str) -> list[str]:
     return list(dict.fromkeys(_pieces(answer)))
 
 
-def check(document: str, answer: str, instruction: str = "") -> tuple[list[str], str | None]:
+def check(document: str, answer: str, wording=_NOTHING_SHOWN) -> tuple[list[str], str | None]:
     """The topics in `answer`, and the reason why they cannot be used: None where they can.
 
-    "empty" (no topic), "echo" (five words in a row of the `instruction`, or a passage of the `document` longer than a
-    topic), "duplicates" (nothing but one topic, again and again), "off-format" (not text, a topic of more than eight
-    words, more than eight topics). A small model often falls into a loop after some good topics: these are kept.
+    Left out is what the answer has from the examples of the `wording`: a topic that stands there and shares no word
+    with the document. The reasons: "empty" (no topic), "echo" (five words in a row of the wording's instruction, a
+    passage of the `document` longer than a topic, or topics of the examples alone), "duplicates" (one topic, again and
+    again), "off-format" (not text, a topic of more than eight words, more than eight topics). A small model often falls
+    into a loop after some good topics: these are kept.
     """
     if not isinstance(answer, str):
         return [], "off-format"
     pieces = _pieces(answer)
-    topics = list(dict.fromkeys(pieces))
-    return topics, next((reason for reason, so in _reasons(document, answer, instruction, pieces) if so), None)
+    shown = " ; ".join(part for example in wording.examples for part in example).lower()
+    topics = [topic for topic in dict.fromkeys(pieces) if not _from_examples(topic, shown, document)]
+    reasons = _reasons(document, answer, wording.instruction, pieces, topics)
+    return topics, next((reason for reason, so in reasons if so), None)
 
 
 def canonical(topics: list[str]) -> str:
@@ -61,9 +66,9 @@ def canonical(topics: list[str]) -> str:
     return "; ".join(topics[:KEPT])
 
 
-def label(document: str, answer: str, instruction: str = "") -> tuple[str | None, str | None]:
+def label(document: str, answer: str, wording=_NOTHING_SHOWN) -> tuple[str | None, str | None]:
     """`check` for a labelling job: (the topics in one line, None), or (None, the reason)."""
-    topics, reason = check(document, answer, instruction)
+    topics, reason = check(document, answer, wording)
     return (None, reason) if reason else (canonical(topics), None)
 
 
@@ -164,10 +169,15 @@ def _pieces(answer: str) -> list[str]:
     return [piece for piece in clean if any(letter.isalpha() for letter in piece)]
 
 
-def _reasons(document: str, answer: str, instruction: str, pieces: list[str]):
+def _from_examples(topic: str, shown: str, document: str) -> bool:
+    words = set(re.findall(r"\w{3,}", document.lower()))
+    return topic in shown and words.isdisjoint(re.findall(r"\w{3,}", topic))
+
+
+def _reasons(document: str, answer: str, instruction: str, pieces: list[str], topics: list[str]):
     long = [piece for piece in pieces if len(piece.split()) > MOST_WORDS]
     yield "empty", not pieces
-    yield "echo", _shares_run(answer, instruction, ECHO_WORDS)
+    yield "echo", not topics or _shares_run(answer, instruction, ECHO_WORDS)
     yield "echo", any(_shares_run(piece, document, MOST_WORDS + 1) for piece in long)
     yield "duplicates", len(pieces) > 1 == len(set(pieces))
     yield "off-format", long or len(set(pieces)) > MOST_TOPICS

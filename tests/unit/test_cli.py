@@ -101,6 +101,10 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
         ('{"profile": "smoke", "task": ["agnews"]}', "task=['agnews'] is of the wrong kind"),
         ('{"profile": "smoke", "task": null}', "task=None is of the wrong kind"),
         ('{"profile": "smoke", "out": 3}', "out=3 is of the wrong kind"),
+        ('{"profile": "smoke", "watch": "all"}', "watch='all' is of the wrong kind"),
+        ('{"profile": "smoke", "watch": -1}', "watch=-1: a number of rows, 0 for none"),
+        ('{"profile": "smoke", "watch": 2, "task": "agnews"}', "only a model that writes texts can be watched"),
+        ('{"profile": "smoke", "track": "mlflow"}', "unknown tracker 'mlflow'; known: trackio, wandb"),
         ('{"profile": "smoke", "data_dir": "gone"}', "data folder gone: no such folder"),
     ],
 )

@@ -5,12 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from summkit import records, reports
+from summkit import methods, records, reports
 
 ROOT = Path(__file__).parents[2]
 SPINE = ("task1/xsum", "task2", "task3")
 LABELS = {"task1/agnews": "accuracy", "task1/goemotions": "micro_f1", "task1/mnli": "accuracy"}
+STUDY, DISTILLED = "notebooks/01_fine_tuning_methods", "notebooks/02_topic_distillation"
 REPORTS = {stage: ROOT / stage / "REPORT" for stage in (*SPINE, *LABELS)}
+REPORTS |= {study: ROOT / "notebooks/REPORT" / study.split("/")[1] for study in (STUDY, DISTILLED)}
+
+
+def notebook(stage: str) -> dict:
+    """The committed notebook: a stage keeps its own in a folder, a study is a file beside the others."""
+    alone = (ROOT / stage).with_suffix(".ipynb")
+    path = alone if alone.is_file() else next((ROOT / stage / "NOTEBOOK").glob("*.ipynb"))
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("stage", REPORTS)
@@ -64,12 +73,13 @@ def test_the_three_stages_took_what_the_readme_says():
 
 @pytest.mark.parametrize("stage", REPORTS)
 def test_the_committed_notebook_is_of_that_run(stage):
-    (path,) = (ROOT / stage / "NOTEBOOK").glob("*.ipynb")
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    cells = notebook(stage)["cells"]
     shown = "".join(t for c in cells for o in c.get("outputs", []) for t in o.get("text", []))
     record = records.read_record(REPORTS[stage] / "run.json")
     assert f"profile {record['profile']} (" in shown
-    if record["training"]["eval_loss"] is not None:
+    if stage in (STUDY, DISTILLED):
+        assert f"{record['wall_seconds'] / 60:.1f} min" in shown
+    elif record["training"]["eval_loss"] is not None:
         assert f"validation loss {record['training']['eval_loss']:.3f}" in shown
 
 
@@ -84,8 +94,7 @@ def test_a_study_of_labels_took_at_most_six_minutes(study):
 
 @pytest.mark.parametrize("stage", REPORTS)
 def test_the_minutes_that_a_notebook_names_are_its_records(stage):
-    (path,) = (ROOT / stage / "NOTEBOOK").glob("*.ipynb")
-    named = json.loads(path.read_text(encoding="utf-8"))["metadata"]["summkit"]["minutes"]["cpu"]
+    named = notebook(stage)["metadata"]["summkit"]["minutes"]["cpu"]
     assert 0 <= named - records.read_record(REPORTS[stage] / "run.json")["wall_seconds"] / 60 < 1
 
 
@@ -122,3 +131,49 @@ def test_against_counting_words_emotions_gain_and_topics_cannot_be_told():
         record = records.read_record(REPORTS[stage] / "run.json")
         gains[stage] = record["details"]["differences"]["fine_tuned_minus_tfidf"][LABELS[stage]]
     assert gains["task1/goemotions"]["low"] > 0.1 and gains["task1/agnews"]["low"] < 0 < gains["task1/agnews"]["high"]
+
+
+@pytest.fixture(scope="module")
+def methods_record():
+    return records.read_record(REPORTS[STUDY] / "run.json")
+
+
+def test_the_methods_were_compared_on_equal_terms(methods_record):
+    details, scores = methods_record["details"], methods_record["scores"]
+    assert list(details["methods"]) == [name.replace("-", "_") for name in methods.METHODS]
+    assert set(scores) == {"lead3", "zero_shot", *details["methods"]}
+    assert {entry["n"] for entry in scores.values()} == {methods_record["data"]["test"]}
+    assert len({row["steps"] for row in details["methods"].values()}) == 1
+    for name, losses in details["grid"].items():  # the rate that was taken is the one with the lowest loss
+        tried = {float(title.split()[1]): loss for title, loss in losses.items() if loss is not None}
+        assert details["methods"][name.replace("-", "_")]["learning rate"] == min(tried, key=tried.get)
+    assert methods_record["wall_seconds"] < 20 * 60
+
+
+def test_every_method_lowers_the_loss_and_a_text_begins_a_prompt_better_than_chance(methods_record):
+    untrained = methods_record["details"]["untrained validation loss"]
+    gain = {name: untrained - row["validation loss"] for name, row in methods_record["details"]["methods"].items()}
+    assert min(gain.values()) > 0 and min(gain[name] for name in ("lora", "rslora", "dora", "full")) > 0.15
+    assert gain["prompt"] > gain["prompt_random"]
+
+
+@pytest.fixture(scope="module")
+def distilled():
+    return records.read_record(REPORTS[DISTILLED] / "run.json")
+
+
+def test_the_student_learned_its_teachers_answers(distilled):
+    systems = {"tfidf", "student_pretrained", "student_few_shot", "student_fine_tuned"}
+    titles = {"first_sentence", "teacher", "student_pretrained", "student_on_teacher", "student_on_authors"}
+    assert set(distilled["scores"]) == systems | {f"title_{name}" for name in titles}
+    for other in ("pretrained", "tfidf"):
+        found = distilled["details"]["differences"][f"fine_tuned_minus_{other}"]["topic_f1"]
+        assert found["low"] > 5, f"{other}: {found}"
+    assert distilled["wall_seconds"] < 12 * 60
+
+
+def test_a_sample_is_cheaper_than_the_teachers_and_the_kept_head_is_a_rival(distilled):
+    cost = {name: row["CPU seconds"] for name, row in distilled["details"]["costs a sample"].items()}
+    assert cost["student_fine_tuned"] < 0.8 * cost["teacher"] and cost["teacher, head kept"] < 0.9 * cost["teacher"]
+    assert all(rows is None or rows > 0 for rows in distilled["details"]["break_even"].values())
+    assert distilled["details"]["outside"]["merged, CTranslate2"]["same topics as merged"] == "6 of 6"

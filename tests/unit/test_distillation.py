@@ -79,10 +79,10 @@ def test_what_is_no_answer_is_asked_again_warmer_and_then_set_aside(tmp_path):
     teacher = Teacher()
     labels = label(teacher, tmp_path / "l.jsonl", seed=3)
     lines = {line["id"]: line for line in lines_of(tmp_path / "l.jsonl")}
-    assert [asked[1:] for asked in teacher.asked if asked[0] == ROWS[4]["document"]] == [(0.0, 3), (0.7, 4)]
-    assert (lines["a4"]["attempts"], lines["a4"]["last_temperature"], lines["a4"]["status"]) == (2, 0.7, "ok")
-    assert labels.labels["a4"] == "Bridges; river 4; at 0.7" and lines["a4"]["temperature"] == 0.0
-    assert [asked[1:] for asked in teacher.asked if asked[0] == ROWS[8]["document"]] == [(0.0, 3), (0.7, 4), (0.7, 5)]
+    assert [asked[1:] for asked in teacher.asked if asked[0] == ROWS[4]["document"]] == [(0.0, 3), (0.3, 4)]
+    assert (lines["a4"]["attempts"], lines["a4"]["last_temperature"], lines["a4"]["status"]) == (2, 0.3, "ok")
+    assert labels.labels["a4"] == "Bridges; river 4; at 0.3" and lines["a4"]["temperature"] == 0.0
+    assert [asked[1:] for asked in teacher.asked if asked[0] == ROWS[8]["document"]] == [(0.0, 3), (0.3, 4), (0.3, 5)]
     assert (lines["a8"]["attempts"], lines["a8"]["label"], lines["a8"]["reason"]) == (3, None, "empty")
     assert labels.set_aside == {"a8": "empty", "a17": "refusal", "a26": "empty", "a35": "refusal"}
     assert labels.counts() == {"labelled": 36, "empty": 2, "refusal": 2}

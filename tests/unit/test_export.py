@@ -224,6 +224,24 @@ def test_a_model_that_ctranslate2_does_not_know_is_refused(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["adapter-lora-fp32", "base"]
 
 
+def test_a_model_that_ctranslate2_computes_in_another_way_is_refused(tmp_path):
+    """The angles that Llama 3.1 stretches for long texts are not CTranslate2's: found by comparing, not by a name."""
+    config = models.tiny_llama().config
+    config.rope_parameters = {
+        "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+    }  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
+    for parameter in model.parameters():
+        parameter.data.mul_(4 if parameter.dim() > 1 else 1)
+    model.save_pretrained(tmp_path / "base")
+    models.tiny_tokenizer().save_pretrained(tmp_path / "base")
+    made = adapter(str(tmp_path / "base"), tmp_path)
+    with pytest.raises(SummkitError, match="computes .*base in another way, its logits are off by"):
+        export.ctranslate2(made, tmp_path / "out", "int8")
+    assert sorted(os.listdir(tmp_path)) == ["adapter-lora-fp32", "base"]
+
+
 def test_what_is_no_exported_model_or_a_broken_one(converted, merged, tmp_path, monkeypatch):
     for other in (merged, tmp_path / "gone"):
         with pytest.raises(SummkitError, match="is no model in CTranslate2's format"):

@@ -25,6 +25,17 @@ def test_a_bar_for_every_system_and_measure():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["accuracy", "macro F1"]
 
 
+def test_a_line_of_points_for_every_watched_score():
+    history = [
+        {"step": 1, "loss": 3.0},
+        {"step": 2, "eval_loss": 2.0, "eval_rouge1": 10.0, "eval_bleu3": 1.0},
+        {"step": 4, "eval_loss": 1.5, "eval_rouge1": 20.0, "eval_bleu3": 2.0, "eval_topics": 30.0},
+    ]
+    ax = figures.watched(history)
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert drawn == {"ROUGE-1": [[2, 10], [4, 20]], "BLEU-3": [[2, 1], [4, 2]], "topics": [[4, 30]]}
+
+
 def test_counts_of_a_confusion_are_written_in_it(tmp_path):
     ax = figures.confusion(classification.confusion(SAID, ACTUAL, ["a", "b", "c"]), plt.subplots()[1])
     assert [text.get_text() for text in ax.texts] == ["2", "0", "0", "0", "2", "1", "1", "0", "2"]

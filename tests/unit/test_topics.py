@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ from summkit import (
 )
 from summkit.errors import SummkitError
 
-INSTRUCTION = templates.WORDINGS["topics"].instruction
+WORDING = templates.WORDINGS["topics"]
+INSTRUCTION = WORDING.instruction
 DOCUMENT = (
     "We study how graph neural networks can learn to predict the toxicity of small molecules before any of them is "
     "made in a laboratory, and compare them with forests of decision trees."
@@ -97,10 +99,20 @@ def test_what_is_read_is_written_and_read_again():
     ],
 )
 def test_an_answer_is_used_or_refused_with_a_reason(answer, reason):
-    found, said = topics.check(DOCUMENT, answer, INSTRUCTION)
+    found, said = topics.check(DOCUMENT, answer, WORDING)
     assert said == reason
-    text, said = topics.label(DOCUMENT, answer, INSTRUCTION)
+    text, said = topics.label(DOCUMENT, answer, WORDING)
     assert said == reason and text == (None if reason else "; ".join(found[:5]))
+
+
+def test_what_an_answer_has_from_the_examples_is_left_out():
+    shown = replace(
+        WORDING, examples=(("Beds and wards are nodes of a hospital.", "hospital waiting; graph networks"),)
+    )
+    document = "Graphs of proteins, and networks that fold them."
+    found = topics.check(document, "Hospital waiting; protein folding; graph networks; beds", shown)
+    assert found == (["protein folding", "graph networks"], None)  # "networks" stands in the document too
+    assert topics.label(document, "hospital waiting; beds", shown) == (None, "echo")
 
 
 def test_a_good_answer_survives_as_its_topics():
