@@ -63,7 +63,11 @@ def _from_pretrained(where, settings: dict):
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(where, trust_remote_code=False)
-    return auto_class(config).from_pretrained(where, config=config, **settings)
+    model = auto_class(config).from_pretrained(where, config=config, **settings)
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not model.get_input_embeddings().weight:
+        model.config.tie_word_embeddings = False  # T5's may say otherwise: the next tie_weights() would believe it
+    return model
 
 
 def auto_class(config):

@@ -275,6 +275,19 @@ def test_the_models_own_lengths_and_penalties_do_not_get_in():
     assert all(answer.text.startswith(rest[0].decode([77])) for answer in forced), "what the decoder begins with stays"
 
 
+def test_a_head_of_its_own_stays_one_whatever_the_configuration_says(tmp_path):
+    made = models.TINY["tiny-t5"]()
+    made.lm_head.weight = torch.nn.Parameter(torch.randn_like(made.lm_head.weight))
+    made.config.tie_word_embeddings = False
+    made.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": True}), encoding="utf-8")
+    loaded = models.load_model(str(tmp_path))
+    loaded.tie_weights()
+    assert torch.equal(loaded.lm_head.weight, made.lm_head.weight)
+    assert not torch.equal(loaded.lm_head.weight, loaded.get_input_embeddings().weight)
+
+
 def test_a_head_cannot_be_reused_and_labels_are_not_scored():
     with pytest.raises(SummkitError, match="an encoder reads head and document together"):
         generation.summarize(*asked("t5"), TEXTS, reuse_head=True, **LIMITS)
