@@ -79,8 +79,13 @@ def _run_options(parser) -> None:
 
 
 def _summarize_options(parser) -> None:
-    parser.add_argument("files", nargs="*", metavar="FILE", help="text files (default: standard input)")
+    about = "texts, .jsonl with a text a row, .pdf (default: standard input)"
+    parser.add_argument("files", nargs="*", metavar="FILE", help=about)
     parser.add_argument("--adapter", required=True, metavar="DIR", help="adapter folder of a run, or an exported one")
+    about = "of texts longer than the model's window: first (the default), lead-and-end, chunks, extract, whole"
+    parser.add_argument("--strategy", default="first", metavar="NAME", help=about)
+    about = "with chunks: their joined summaries are the answer once they have so few tokens (default: one summary)"
+    parser.add_argument("--budget", type=int, metavar="TOKENS", help=about)
     parser.add_argument("--decoding", default="greedy", help="greedy, beam or nucleus")
     parser.add_argument("--base", action="store_true", help="the model without the adapter, for comparison")
 
@@ -157,25 +162,24 @@ def _sweep(options) -> None:
 
 
 def _summarize(options) -> None:
-    from summkit import checkpoints, data, export, generation, progress
+    from summkit import checkpoints, export, generation, inputs, progress, strategies
 
     check_known("decoding", options.decoding, generation.DECODINGS)
-    names = options.files or ["standard input"]
-    texts = [_read(name) for name in options.files] or [_text(sys.stdin.buffer.read(), names[0])]
-    for name, text in zip(names, texts, strict=True):
-        if reason := data.usable(text, "."):
-            raise SummkitError(f"{name}: {reason}; there is no text to summarise")
+    check_known("strategy", options.strategy, strategies.STRATEGIES)
+    names, texts = zip(*inputs.read(options.files), strict=True)
+    asking = {"decoding": options.decoding, "base": options.base}
     if export.is_exported(options.adapter):
-        if options.decoding != "greedy" or options.base:
+        if asking != {"decoding": "greedy", "base": False}:
             raise SummkitError(f"{options.adapter} is an exported model: it answers by itself, and greedily")
-        answers = export.Exported.load(options.adapter).summarize(texts)
+        asking, summarizer = {}, export.Exported.load(options.adapter)
     else:
         checkpoints.read_settings(options.adapter)  # what is wrong with it is said before half a minute of imports
         progress.quiet_libraries()
-        answers = generation.Summarizer.load(options.adapter).summarize(texts, options.decoding, options.base)
+        summarizer = generation.Summarizer.load(options.adapter)
+    answers = strategies.summarize(summarizer, texts, options.strategy, budget=options.budget, **asking)
     for name, answer in zip(names, answers, strict=True):
-        if answer.cut:
-            print(f"{name}: too long for the model, its last {answer.cut} tokens were not read", file=sys.stderr)
+        if not answer.fitted:
+            print(f"{name}: too long for the model, {answer.how}", file=sys.stderr)
         print(answer.text)
 
 
@@ -201,20 +205,6 @@ def _label(options) -> None:
     labels = distillation.label_file(**wanted)
     counts = ", ".join(f"{reason} {rows}" for reason, rows in labels.counts().items())
     print(f"{options.out}: {counts}; {labels.asked} rows asked now, {labels.reused} before, {labels.seconds:.0f} s")
-
-
-def _read(name: str) -> str:
-    try:
-        return _text(Path(name).read_bytes(), name)
-    except OSError as error:
-        raise SummkitError(f"{name}: {error.strerror}") from None
-
-
-def _text(content: bytes, name: str) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise SummkitError(f"{name}: not a text in UTF-8") from None
 
 
 def _report(options) -> None:

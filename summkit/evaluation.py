@@ -8,6 +8,7 @@ tokens). Results are plain numbers, ready for a run record: what cannot be known
 import math
 
 from summkit.errors import SummkitError, check_known
+from summkit.extracts import extractive_oracle
 from summkit.metrics import (
     ROUGE_TYPES,
     bootstrap,
@@ -90,6 +91,15 @@ def baselines(rows, ks=(1, 3)) -> dict[str, list[str]]:
     documents = [row["document"] for row in rows]
     check_texts(documents=documents)
     return {f"lead{k}": [lead(document, k) for document in documents] for k in ks}
+
+
+def oracles(rows, ks=(1, 3)) -> dict[str, list[str]]:
+    """The best extracts of at most k sentences of `rows` (document and summary): {"oracle1": [...], "oracle3": [...]}.
+
+    A bound above systems that copy, as `baselines` are one below: they have seen the reference.
+    """
+    check_texts(documents=[row["document"] for row in rows], summaries=[row["summary"] for row in rows])
+    return {f"oracle{k}": [extractive_oracle(row["document"], row["summary"], k) for row in rows] for k in ks}
 
 
 def compare(name_a: str, name_b: str, predictions: dict, references, documents, seed: int = 0) -> dict:

@@ -49,17 +49,27 @@ def ctranslate2(adapter, out, quantization: str = "float32") -> Path:
 
     "int8" takes a quarter of the space of "float32", and rounds the weights.
     Raises SummkitError as `merge` does, for a model that CTranslate2 does not know, or computes in another way (its
-    logits in float32 are compared), and where it is missing.
+    logits in float32 are compared), for an encoder-decoder (its converted form answers another way than `Exported`
+    asks), and where CTranslate2 is missing.
     """
     check_known("quantization", quantization, QUANTIZATIONS)
     _require_ctranslate2()
     with _whole(out) as part, tempfile.TemporaryDirectory(dir=part.parent, prefix=f"{part.name}-") as between:
         merged = merge(adapter, Path(between) / "merged")
+        _require_decoder(merged)
         _convert(merged, part, "float32")
         _compare(merged, part)  # before anything is rounded
         if quantization != "float32":
             _convert(merged, part, quantization)
     return Path(out)
+
+
+def _require_decoder(merged: Path) -> None:
+    if json.loads((merged / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder"):
+        name = checkpoints.settings_in(merged)["model"]
+        raise SummkitError(
+            f"{name} is an encoder-decoder, and only decoders go to CTranslate2 here: use the format 'hf'"
+        )
 
 
 def is_exported(folder) -> bool:
@@ -72,7 +82,7 @@ class Exported:
 
     def __init__(self, generator, tokenizer, template, max_length: int, max_new_tokens: int, batch_size: int = 16):
         self.generator, self.tokenizer, self.template = generator, tokenizer, template
-        self.max_length, self.max_new_tokens, self.batch_size = max_length, max_new_tokens, batch_size
+        self.limits, self.batch_size = {"max_length": max_length, "max_new_tokens": max_new_tokens}, batch_size
 
     @classmethod
     def load(cls, folder) -> "Exported":
@@ -91,9 +101,14 @@ class Exported:
         template = templates.build(settings["template"], tokenizer, templates.wording(settings["wording"]))
         return cls(generator, tokenizer, template, settings["max_length"], settings["max_new_tokens"])
 
+    @property
+    def window(self) -> int:
+        """Tokens of a document that are read; the rest of a longer one is cut."""
+        return features.window(self.template, self.tokenizer, **self.limits)
+
     def summarize(self, documents) -> list[Summary]:
         """One Summary a document, in their order. Raises SummkitError for one that cannot be used, by its number."""
-        rows = generation.prompts(self.template, self.tokenizer, documents, self.max_length, self.max_new_tokens)
+        rows = generation.prompts(self.template, self.tokenizer, documents, **self.limits)
         answers: list[Summary | None] = [None] * len(rows)
         with progress.bar(total=len(rows), desc="summaries (CTranslate2)", unit="text", leave=False) as bar:
             for batch in features.length_sorted_batches([row["length"] for row in rows], self.batch_size):
@@ -107,8 +122,9 @@ class Exported:
     def _generate(self, prompts: list[list[int]]) -> list[list[int]]:
         """New token ids of each prompt, at most max_new_tokens, with EOS where the model wrote it."""
         found = self.generator.generate_batch(
-            [self.tokenizer.convert_ids_to_tokens(ids) for ids in prompts], max_length=self.max_new_tokens,
-            include_prompt_in_result=False, end_token=self.tokenizer.eos_token, return_end_token=True,
+            [self.tokenizer.convert_ids_to_tokens(ids) for ids in prompts],
+            max_length=self.limits["max_new_tokens"], include_prompt_in_result=False,
+            end_token=self.tokenizer.eos_token, return_end_token=True,
         )  # fmt: skip
         return [result.sequences_ids[0] for result in found]
 
@@ -123,11 +139,9 @@ def _merged(model, adapter):
 
 
 def _save(model, tokenizer, settings: dict, folder: Path) -> None:
-    from transformers import GenerationConfig
-
     # Of the library's own: the base's may carry lengths and penalties that the training knew nothing of.
-    model.generation_config = GenerationConfig(
-        max_new_tokens=settings["max_new_tokens"], do_sample=False, eos_token_id=tokenizer.eos_token_id,
+    model.generation_config = generation.beginning(
+        model, max_new_tokens=settings["max_new_tokens"], do_sample=False, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
     )  # fmt: skip
     with checkpoints.no_hub():

@@ -16,7 +16,7 @@ IGNORE = -100  # the label that torch's cross entropy leaves out
 
 def encode(
     template: Template, tokenizer, document: str, summary: str | None, max_length: int, max_new_tokens: int,
-    second: str = "",
+    second: str = "", seq2seq: bool = False,
 ) -> dict:  # fmt: skip
     """One row as {"input_ids", "labels", "length", "cut"}; without a summary, the prompt alone.
 
@@ -24,38 +24,46 @@ def encode(
     with. A longer summary takes its room from the document. `cut` counts the document's tokens that were left out.
     The `second` text of a pair stays whole while it takes no more than half of the room.
     Labels are IGNORE for the prompt, and the summary's tokens and EOS after it.
+    For an encoder-decoder (`seq2seq`, see `models.is_encoder_decoder`) the prompt alone is the input, with the special
+    tokens that its tokenizer puts around a text, and has all of `max_length`; the labels are the summary alone, with
+    the same special tokens and EOS at the end. `length` counts both.
     Raises SummkitError where `max_length` leaves no room for the document.
     """
-    head, middle, tail = _frame(template, tokenizer)
-    answer = [] if summary is None else [*answer_ids(template, tokenizer, summary), tokenizer.eos_token_id]
-    room = max_length - len(head) - len(middle) - len(tail) - max(max_new_tokens, len(answer))
+    head, middle, tail = _frame(template, tokenizer, seq2seq)
+    answer = [] if summary is None else _written(template, tokenizer, summary, seq2seq)
+    reserved = 0 if seq2seq else max(max_new_tokens, len(answer))
+    room = max_length - len(head) - len(middle) - len(tail) - reserved
     if room < 1:
-        needed = max_length - room + 1
-        raise SummkitError(
-            f"max_length={max_length} is too small: the instruction takes {len(head + middle + tail)} tokens and the "
-            f"summary up to {max(max_new_tokens, len(answer))}; at least {needed} are needed for any of the document"
-        )
-    body, beside = (_ids(tokenizer, text, plain=True) for text in (document, second))
+        _refuse(max_length, room, len(head + middle + tail), reserved)
+    gap = _glued(template)[1] if seq2seq else ""
+    body, beside = (_ids(tokenizer, text, plain=True) for text in (gap + document, second))
     kept = beside[: max(room // 2, room - len(body))]
     prompt = head + body[: room - len(kept)] + middle + kept + tail
     cut = max(0, len(body) + len(beside) - room)
-    row = {"input_ids": prompt + answer, "length": len(prompt) + len(answer), "cut": cut}
+    row = {"input_ids": prompt if seq2seq else prompt + answer, "length": len(prompt) + len(answer), "cut": cut}
     if summary is not None:
-        row["labels"] = [IGNORE] * len(prompt) + answer
+        row["labels"] = answer if seq2seq else [IGNORE] * len(prompt) + answer
     return row
 
 
-def encode_rows(dataset, template: Template, tokenizer, max_length: int, max_new_tokens: int):
+def _refuse(max_length: int, room: int, frame: int, reserved: int):
+    summary = f" and the summary up to {reserved}" if reserved else ""
+    raise SummkitError(
+        f"max_length={max_length} is too small: the instruction takes {frame} tokens{summary}; at least "
+        f"{max_length - room + 1} are needed for any of the document"
+    )
+
+
+def encode_rows(dataset, template: Template, tokenizer, max_length: int, max_new_tokens: int, seq2seq: bool = False):
     """A `datasets.Dataset` with document, summary and maybe second → one with input_ids, labels, length and cut."""
-    settings = {"template": template, "tokenizer": tokenizer}
+    settings = {"template": template, "tokenizer": tokenizer, "seq2seq": seq2seq}
     settings |= {"max_length": max_length, "max_new_tokens": max_new_tokens}
     return dataset.map(_encode_row, fn_kwargs=settings, remove_columns=dataset.column_names, desc="tokenising")
 
 
-def _encode_row(row, template, tokenizer, max_length, max_new_tokens):
-    return encode(
-        template, tokenizer, row["document"], row["summary"], max_length, max_new_tokens, row.get("second", "")
-    )
+def _encode_row(row, template, tokenizer, max_length, max_new_tokens, seq2seq):
+    texts = (row["document"], row["summary"])
+    return encode(template, tokenizer, *texts, max_length, max_new_tokens, row.get("second", ""), seq2seq)
 
 
 def answer_ids(template: Template, tokenizer, text: str) -> list[int]:
@@ -79,9 +87,41 @@ def head_ids(template: Template, tokenizer) -> list[int]:
     return [bos, *ids] if wanted and ids[:1] != [bos] else ids
 
 
-def _frame(template: Template, tokenizer) -> tuple[list[int], list[int], list[int]]:
+def special_ids(tokenizer) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before and behind a text: T5's nothing and EOS, BART's BOS and EOS."""
+    whole, bare = tokenizer("a")["input_ids"], _ids(tokenizer, "a")
+    start = next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
+    return whole[:start], whole[start + len(bare) :]
+
+
+def _written(template: Template, tokenizer, summary: str, seq2seq: bool) -> list[int]:
+    """All that the model writes: the answer and EOS, of an encoder-decoder between its tokenizer's special tokens."""
+    before, behind = special_ids(tokenizer) if seq2seq else ([], [])
+    ids = [*before, *answer_ids(template, tokenizer, summary), *behind]
+    return ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, tokenizer.eos_token_id]
+
+
+def _glued(template: Template) -> tuple[str, str]:
+    """The head without the space at its end, and that space: in an encoder's prompt it goes to the document's first
+    word, as in any text that is tokenised whole."""
+    bare = template.head.rstrip(" ")
+    return bare, template.head[len(bare) :]
+
+
+def _frame(template: Template, tokenizer, seq2seq: bool = False) -> tuple[list[int], list[int], list[int]]:
     """Tokens of head, middle and tail: all of the prompt that is not the document's or the second text's."""
-    return head_ids(template, tokenizer), _ids(tokenizer, template.middle), _ids(tokenizer, template.tail)
+    middle, tail = _ids(tokenizer, template.middle), _ids(tokenizer, template.tail)
+    if not seq2seq:
+        return head_ids(template, tokenizer), middle, tail
+    before, behind = special_ids(tokenizer)
+    return before + _ids(tokenizer, _glued(template)[0]), middle, tail + behind
+
+
+def window(template: Template, tokenizer, max_length: int, max_new_tokens: int, seq2seq: bool = False) -> int:
+    """Tokens of a document that `encode` keeps; a longer one is cut."""
+    # The space that an encoder's prompt has between head and document may be a token of its own.
+    besides = len(_glued(template)[1]) if seq2seq else max_new_tokens
+    return max_length - sum(map(len, _frame(template, tokenizer, seq2seq))) - besides
 
 
 def room_for(template: Template, plain: Template, max_length: int, tokenizer) -> int:
@@ -104,13 +144,13 @@ def chunks(text: str, tokenizer, tokens: int, overlap: int = 0) -> list[str]:
     if tokens < 1 or not 0 <= overlap < tokens:
         raise SummkitError(f"chunks of tokens={tokens} with overlap={overlap}: 0 <= overlap < tokens is needed")
     units = _units(text, tokenizer, tokens)
-    total = [0, *accumulate(_count(tokenizer, unit) for unit in units)]
+    total = [0, *accumulate(count(tokenizer, unit) for unit in units)]
     found, first, last = [], 0, 0
     while last < len(units):
         done = last
         # One more: the white space before the first piece goes. A text may have more tokens than its pieces together.
         last = max(done + 1, bisect_right(total, total[first] + tokens + 1) - 1)
-        while _count(tokenizer, "".join(units[first:last]).strip()) > tokens:
+        while count(tokenizer, "".join(units[first:last]).strip()) > tokens:
             first, last = (first, last - 1) if last > done + 1 else (first + 1, last)
         found.append("".join(units[first:last]).strip())
         first = max(first + 1, bisect_left(total, total[last] - overlap))
@@ -129,7 +169,8 @@ def _units(text: str, tokenizer, tokens: int) -> list[str]:
 
 def _cut(piece: str, tokenizer, tokens: int) -> list[str]:
     bare = piece.strip()
-    if (size := _count(tokenizer, bare)) <= tokens:
+    # A text without an end mark is one sentence: a whole book of it is not tokenised to learn that it is too long.
+    if (size := tokens + 1 if len(bare) > 100 * tokens else count(tokenizer, bare)) <= tokens:
         return [piece]
     if len(bare) == 1:
         raise SummkitError(f"chunks of tokens={tokens}: the character {bare!r} alone is {size} tokens; allow more")
@@ -140,38 +181,42 @@ def _cut(piece: str, tokenizer, tokens: int) -> list[str]:
     return [unit for part in parts for unit in _cut(part, tokenizer, tokens)]
 
 
-def _count(tokenizer, text: str) -> int:
+def count(tokenizer, text: str) -> int:
+    """Tokens of a plain text, without the special tokens around it."""
     return len(_ids(tokenizer, text, plain=True))
 
 
 class Collator:
-    """Pads rows to the longest of the batch, and no further.
+    """Pads rows to the longest of the batch, and no further; labels with IGNORE, an encoder-decoder's to their longest.
 
-    Training pads on the right: with labels (rows, tokens). Generation pads on the left (`side="left"`), since a decoder
-    goes on from the last token, and a pad there would be what it goes on from.
+    Training pads on the right: with labels (rows, tokens). Generation from a decoder pads on the left (`side="left"`),
+    since it goes on from the last token, and a pad there would be what it goes on from.
+    What an encoder needs beside that, `models.padding` says: `global_first` adds global_attention_mask, 1 on each row's
+    first token; no batch is made shorter than `shortest`.
     """
 
-    def __init__(self, tokenizer, side: str = "right"):
+    def __init__(self, tokenizer, side: str = "right", global_first: bool = False, shortest: int = 0):
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.side = side
+        self.side, self.global_first, self.shortest = side, global_first, shortest
 
     def __call__(self, rows: list[dict]) -> dict:
-        """Rows of `encode` → tensors input_ids, attention_mask and, where there are any, labels: (rows, longest)."""
+        """Rows of `encode` → tensors input_ids, attention_mask: (rows, longest), and labels where there are any."""
         import torch
 
-        longest = max(len(row["input_ids"]) for row in rows)
-        batch = {
-            "input_ids": [self._pad(row["input_ids"], self.pad_id, longest) for row in rows],
-            # From the lengths, never from `ids != pad`: the pad token may be the EOS, which must be attended to.
-            "attention_mask": [self._pad([1] * len(row["input_ids"]), 0, longest) for row in rows],
-        }
+        inputs = [row["input_ids"] for row in rows]
+        # From the lengths, never from `ids != pad`: the pad token may be the EOS, which must be attended to.
+        masks = [[1] * len(row) for row in inputs]
+        batch = {"input_ids": self._pad(inputs, self.pad_id), "attention_mask": self._pad(masks, 0)}
+        if self.global_first:
+            batch["global_attention_mask"] = self._pad([[1] + [0] * (len(r) - 1) for r in inputs], 0)
         if "labels" in rows[0]:
-            batch["labels"] = [self._pad(row["labels"], IGNORE, longest) for row in rows]
+            batch["labels"] = self._pad([row["labels"] for row in rows], IGNORE)
         return {name: torch.tensor(values) for name, values in batch.items()}
 
-    def _pad(self, values: list[int], filler: int, longest: int) -> list[int]:
-        padding = [filler] * (longest - len(values))
-        return values + padding if self.side == "right" else padding + values
+    def _pad(self, rows: list[list[int]], filler: int) -> list[list[int]]:
+        longest = max(self.shortest if filler != IGNORE else 0, *map(len, rows))
+        paddings = [[filler] * (longest - len(row)) for row in rows]
+        return [r + p if self.side == "right" else p + r for r, p in zip(rows, paddings, strict=True)]
 
 
 def length_sorted_batches(lengths: list[int], batch_size: int) -> list[list[int]]:

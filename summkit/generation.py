@@ -37,14 +37,15 @@ def summarize(
     `reuse_head` has the template's head read once for all documents, worth it where examples make it long. The answers
     are the same, but for ties that rounding decides, as they are between one batch size and another.
     Raises SummkitError for an unknown decoding, for a document that cannot be used, by its number, and where the head
-    cannot be reused: with beams, with prompt tuning, and in a model that keeps no plain cache.
+    cannot be reused: with beams, with prompt tuning, in an encoder, and in a model that keeps no plain cache.
     """
     import torch
 
-    settings = _settings(decoding, temperature)
-    rows = prompts(template, tokenizer, documents, max_length, max_new_tokens)
+    settings, seq2seq = _settings(decoding, temperature), models.is_encoder_decoder(model)
+    rows = prompts(template, tokenizer, documents, max_length, max_new_tokens, seq2seq)
     batches = features.length_sorted_batches([row["length"] for row in rows], batch_size)
-    collate = features.Collator(tokenizer, side="left")
+    # An encoder's positions count from the left, and its decoder goes on from a token of its own.
+    collate = features.Collator(tokenizer, side="right" if seq2seq else "left", **models.padding(model))
     answers: list[Summary | None] = [None] * len(rows)
     torch.manual_seed(seed)
     how = f"temperature {temperature}" if temperature else decoding
@@ -61,12 +62,15 @@ def summarize(
     return answers
 
 
-def prompts(template, tokenizer, documents, max_length: int, max_new_tokens: int) -> list[dict]:
+def prompts(
+    template, tokenizer, documents, max_length: int, max_new_tokens: int, seq2seq: bool = False
+) -> list[dict]:  # fmt: skip
     """Each document's row of `features.encode`. Raises SummkitError, by its number, for one that cannot be used."""
     for number, document in enumerate(documents, 1):
         if reason := data.usable(document, "."):
             raise SummkitError(f"document {number}: {reason}; there is no text to summarise")
-    return [features.encode(template, tokenizer, text, None, max_length, max_new_tokens) for text in documents]
+    limits = {"max_length": max_length, "max_new_tokens": max_new_tokens, "seq2seq": seq2seq}
+    return [features.encode(template, tokenizer, text, None, **limits) for text in documents]
 
 
 def _settings(decoding: str, temperature: float) -> dict:
@@ -103,6 +107,13 @@ class Summarizer:
         template = templates.build(settings["template"], tokenizer, templates.wording(settings["wording"]))
         return cls(model, tokenizer, template, settings["max_length"], settings["max_new_tokens"])
 
+    @property
+    def window(self) -> int:
+        """Tokens of a document that are read; the rest of a longer one is cut."""
+        limits = {key: self.limits[key] for key in ("max_length", "max_new_tokens")}
+        seq2seq = models.is_encoder_decoder(self.model)
+        return features.window(self.template, self.tokenizer, **limits, seq2seq=seq2seq)
+
     def summarize(self, documents, decoding: str = "greedy", base: bool = False, seed: int = 0) -> list[Summary]:
         """One Summary a document, in their order; with `base`, from the model without its adapter."""
         with self.model.disable_adapter() if base else nullcontext():
@@ -120,22 +131,42 @@ def _compute_here(trained_in: str) -> str:
 
 
 class _answering:
-    """Evaluation mode with cache and without checkpointing, and back: in training mode a model generates gibberish."""
+    """Evaluation mode with cache and without checkpointing, and back: in training mode a model generates gibberish.
+
+    Of the model's own generation settings only the tokens that its decoder begins with stay: `generate` would put all
+    the others (lengths, penalties, beams) wherever ours says nothing.
+    """
 
     def __init__(self, model):
         self.model = model
+        self.base = model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def __enter__(self):
         self.was_training, self.cache = self.model.training, self.model.config.use_cache
+        self.own = self.base.generation_config
         self.model.eval()
         self.model.config.use_cache = True
+        self.base.generation_config = beginning(self.base)
         self.unpacked = models.unpacked(self.model)
         self.unpacked.__enter__()
 
     def __exit__(self, *exception):
         self.unpacked.__exit__(*exception)
+        self.base.generation_config = self.own
         self.model.config.use_cache = self.cache
         self.model.train(self.was_training)
+
+
+def beginning(model, **settings):
+    """A GenerationConfig of `settings` and, for an encoder-decoder, of the tokens that its decoder begins with."""
+    from transformers import GenerationConfig
+
+    if models.is_encoder_decoder(model):
+        for name in ("decoder_start_token_id", "forced_bos_token_id"):
+            settings[name] = getattr(model.generation_config, name, None)
+        if settings["decoder_start_token_id"] is None:
+            settings["decoder_start_token_id"] = model.config.decoder_start_token_id
+    return GenerationConfig(**settings)
 
 
 class _SharedHead:
@@ -145,6 +176,8 @@ class _SharedHead:
         import torch
         from transformers.cache_utils import DynamicLayer
 
+        if models.is_encoder_decoder(model):
+            raise SummkitError("reuse_head: an encoder reads head and document together; leave reuse_head out")
         if models.virtual_tokens(model):
             raise SummkitError("reuse_head: prompt tuning puts its tokens before the head; leave reuse_head out")
         if settings.get("num_beams", 1) > 1:
@@ -178,17 +211,18 @@ def _generate(model, tokenizer, tensors, settings, max_new_tokens):
     import torch
     from transformers import GenerationConfig
 
-    # A configuration of its own: the model's may carry lengths and penalties that nobody here asked for.
     config = GenerationConfig(
         **settings, max_new_tokens=max_new_tokens, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
     )  # fmt: skip
+    seq2seq = models.is_encoder_decoder(model)
     tensors = {name: t if name == "past_key_values" else t.to(model.device) for name, t in tensors.items()}
     with torch.inference_mode():
-        if models.virtual_tokens(model):
+        if models.virtual_tokens(model) and not seq2seq:
             return model.base_model.generate(**_with_prompt(model, tensors), generation_config=config).tolist()
         output = model.generate(**tensors, generation_config=config)
-    return output[:, tensors["input_ids"].shape[1] :].tolist()
+    # A decoder's output begins with the prompt, an encoder-decoder's with the one token that it starts from.
+    return output[:, 1 if seq2seq else tensors["input_ids"].shape[1] :].tolist()
 
 
 def _with_prompt(model, tensors: dict) -> dict:

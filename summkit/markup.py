@@ -88,4 +88,4 @@ def plain(value) -> str:
 
 def name(key) -> str:
     """A key of the record as a person would write it."""
-    return _NAMES.get(key) or re.sub(r"^lead(\d+)$", r"lead-\1", plain(str(key).replace("_", " ")))
+    return _NAMES.get(key) or re.sub(r"^(lead|oracle)(\d+)$", r"\1-\2", plain(str(key).replace("_", " ")))

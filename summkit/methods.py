@@ -49,7 +49,7 @@ def target_layers(model, targets: str) -> list[str]:
     found = models.linear_layers(model)
     if targets == "all-linear":
         return sorted(found)
-    wanted = models.linear_layers(model, "attn") if targets == "attention" else targets.split(",")
+    wanted = models.linear_layers(model, "att") if targets == "attention" else targets.split(",")
     missing = [name for name in wanted if name not in found]
     if missing or not wanted:
         raise SummkitError(f"no layers {targets!r} in this model; linear layers there are: {', '.join(sorted(found))}")
@@ -57,14 +57,17 @@ def target_layers(model, targets: str) -> list[str]:
 
 
 def blocks(model):
-    """The decoder's blocks in order: the one list of modules that is as long as the model has layers.
+    """The decoder's blocks in order: the one list of its modules that is as long as it has layers.
 
     Raises SummkitError where there is none, listing the parts there are.
     """
     import torch
 
-    wanted = model.config.num_hidden_layers
-    for module in model.modules():
+    wanted, inside = model.config.num_hidden_layers, model
+    if models.is_encoder_decoder(model):
+        inside, config = model.get_decoder(), model.config
+        wanted = getattr(config, "num_decoder_layers", None) or config.decoder_layers  # T5's name, and BART's
+    for module in inside.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == wanted:
             return module
     parts = ", ".join(sorted({type(module).__name__ for module in model.modules()}))
@@ -77,7 +80,7 @@ def _lora(**variant):
 
         transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())  # GPT-2's linear layer
         config = LoraConfig(
-            r=profile.rank, lora_alpha=profile.alpha, lora_dropout=profile.dropout, task_type="CAUSAL_LM",
+            r=profile.rank, lora_alpha=profile.alpha, lora_dropout=profile.dropout, task_type=_task(model),
             target_modules=target_layers(model, profile.targets), fan_in_fan_out=transposed, **variant,
         )  # fmt: skip
         return get_peft_model(model, config)
@@ -85,13 +88,23 @@ def _lora(**variant):
     return prepare
 
 
+def _task(model) -> str:
+    return "SEQ_2_SEQ_LM" if models.is_encoder_decoder(model) else "CAUSAL_LM"
+
+
 def _prompt(model, profile: Profile, from_text: bool = True):
     """Virtual tokens before every input. From a text they begin as its tokens' embeddings, else at random."""
     from peft import PromptTuningConfig, get_peft_model
 
-    prepared = get_peft_model(
-        model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=profile.virtual_tokens)
-    )
+    if any(models.padding(model).values()):
+        raise SummkitError(
+            f"method {profile.method!r}: the sparse attention of {profile.model} would not know the virtual tokens; "
+            "use 'lora', or 'frozen-encoder'"
+        )
+    config = PromptTuningConfig(
+        task_type=_task(model), num_virtual_tokens=profile.virtual_tokens, num_transformer_submodules=1
+    )  # of an encoder-decoder the encoder reads them: peft would make as many again for the decoder, and use none
+    prepared = get_peft_model(model, config)
     weight = prepared.prompt_encoder["default"].embedding.weight
     if from_text and not weight.is_meta:
         tokenizer = models.load_tokenizer(profile.model)
@@ -122,6 +135,25 @@ def _full(model, profile: Profile):
     return model.requires_grad_(True)
 
 
+def _frozen_embeddings(model, profile: Profile):
+    """Where the head is tied to them, it stays as it is with them: they are one tensor."""
+    model.requires_grad_(True)
+    model.get_input_embeddings().requires_grad_(False)
+    return model
+
+
+def _frozen_encoder(model, profile: Profile):
+    """The words' embeddings stay too, and a head that is tied to them: the encoder reads with them."""
+    if not models.is_encoder_decoder(model):
+        raise SummkitError(
+            f"method 'frozen-encoder' needs an encoder-decoder, and {profile.model} is a decoder: use "
+            "'frozen-embeddings', 'last-block' or 'lora'"
+        )
+    model.requires_grad_(True)
+    model.get_encoder().requires_grad_(False)
+    return model
+
+
 METHODS = {
     "prompt": Method("virtual tokens before the input, begun as the instruction's words", _prompt),
     "prompt-random": Method("virtual tokens before the input, begun at random", _random_prompt),
@@ -132,4 +164,6 @@ METHODS = {
     "head": Method("the output head, and the input embedding where they are tied", _head, own_weights=True),
     "last-block": Method("the head and the last block", _last_block, own_weights=True),
     "full": Method("every weight", _full, own_weights=True),
+    "frozen-embeddings": Method("every weight but the words' embeddings", _frozen_embeddings, own_weights=True),
+    "frozen-encoder": Method("an encoder-decoder's decoder alone", _frozen_encoder, own_weights=True),
 }

@@ -1,7 +1,7 @@
 """Floor 3. Load a tokenizer and a model at a precision, and look at what was loaded: footprint, parameters, layers.
 
-A model is named by its Hub id, by an embedded asset's name, or "tiny-llama": random weights and a byte-level tokenizer
-made here, for tests and CI.
+A model is named by its Hub id, by an embedded asset's name, or by one of TINY ("tiny-llama", and the encoder-decoder
+"tiny-t5"): random weights and a byte-level tokenizer made in `tiny`, for tests and CI.
 """
 
 import os
@@ -11,20 +11,23 @@ from pathlib import Path
 
 from summkit import assets, hub
 from summkit.errors import SummkitError, check_known
+from summkit.tiny import TINY, tiny_llama, tiny_t5, tiny_tokenizer
+
+__all__ = [
+    "PRECISIONS", "TINY", "auto_class", "clear_errors", "footprint", "is_encoder_decoder", "linear_layers",
+    "load_model", "load_tokenizer", "padding", "parameter_report", "tiny_llama", "tiny_t5", "tiny_tokenizer",
+    "unpacked", "virtual_tokens",
+]  # fmt: skip
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4", "nf4-single")
-_CHAT = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 
 
 def load_tokenizer(name: str):
     """The tokenizer of model `name`, with a pad token."""
     from transformers import AutoTokenizer
 
-    if name == "tiny-llama":
-        return tiny_tokenizer()
+    if name in TINY:
+        return tiny_tokenizer(ends_inputs=name == "tiny-t5")
     with clear_errors(name):
         tokenizer = AutoTokenizer.from_pretrained(_where(name), trust_remote_code=False)
     if tokenizer.pad_token_id is None:
@@ -36,10 +39,10 @@ def load_model(name: str, precision: str = "fp32", compute_dtype: str = "float32
     """The model `name` on `device` (default: the first GPU, or the CPU), its weights in `precision`.
 
     "nf4" quantises the constants of the blocks too (double quantisation), "nf4-single" does not, "int8" is LLM.int8().
-    `compute_dtype` ("float32", "float16", "bfloat16") is what quantised weights are multiplied in.
+    `compute_dtype` ("float32", "float16", "bfloat16") is what quantised weights are multiplied in. Its configuration
+    says whether it is a decoder or an encoder-decoder.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     check_known("precision", precision, PRECISIONS)
     # Under torchrun each process has a GPU of its own.
@@ -48,12 +51,49 @@ def load_model(name: str, precision: str = "fp32", compute_dtype: str = "float32
     settings |= {"trust_remote_code": False, "use_safetensors": True}  # left to itself, it would ask, and take pickles
     if precision in ("nf4", "nf4-single", "int8"):
         settings["quantization_config"] = _quantization(precision, compute_dtype)
-    if name == "tiny-llama":
+    if name in TINY:
         with tempfile.TemporaryDirectory() as folder:
-            tiny_llama().save_pretrained(folder)
-            return _never_repacked(AutoModelForCausalLM.from_pretrained(folder, **settings))
+            TINY[name]().save_pretrained(folder)
+            return _never_repacked(_from_pretrained(folder, settings))
     with clear_errors(name):
-        return _never_repacked(AutoModelForCausalLM.from_pretrained(_where(name), **settings))
+        return _never_repacked(_from_pretrained(_where(name), settings))
+
+
+def _from_pretrained(where, settings: dict):
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    model = auto_class(config).from_pretrained(where, config=config, **settings)
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not model.get_input_embeddings().weight:
+        model.config.tie_word_embeddings = False  # T5's may say otherwise: the next tie_weights() would believe it
+    return model
+
+
+def auto_class(config):
+    """The transformers class that loads or builds a model of this configuration with its head for writing."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def is_encoder_decoder(model) -> bool:
+    """Whether an encoder reads the prompt and a decoder writes the summary: T5, BART, LED; with or without adapters."""
+    return bool(getattr(getattr(model, "module", model).config, "is_encoder_decoder", False))
+
+
+def padding(model) -> dict:
+    """What `features.Collator` has to be told beside the tokenizer and the side, for this model's batches.
+
+    LED reads its first token globally. BigBird's encoder turns to full attention at a batch too short for its blocks,
+    and stays there for all later ones: such a batch is made as long as it takes.
+    """
+    config = getattr(model, "module", model).config
+    if not is_encoder_decoder(model):
+        return {}
+    sparse = getattr(config, "attention_type", "") == "block_sparse"
+    shortest = (5 + 2 * config.num_random_blocks) * config.block_size + 1 if sparse else 0
+    return {"global_first": config.model_type == "led", "shortest": shortest}
 
 
 def _never_repacked(model):
@@ -66,39 +106,6 @@ def _never_repacked(model):
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model
-
-
-def tiny_tokenizer():
-    """A byte-level tokenizer of 256 bytes and a few specials, with a chat template; nothing is read from anywhere."""
-    from tokenizers import Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import BPE
-    from transformers import PreTrainedTokenizerFast
-
-    specials = ["<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(BPE(vocab={token: number for number, token in enumerate(specials + alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token=specials[0], pad_token=specials[1], additional_special_tokens=specials[2:]
-    )
-    tokenizer.chat_template = _CHAT
-    return tokenizer
-
-
-def tiny_llama(seed: int = 0):
-    """A Llama of 0.1 million random weights over the vocabulary of `tiny_tokenizer`, the same for the same seed."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=264, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=0, pad_token_id=1,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
 
 
 def footprint(model) -> dict[str, int]:
@@ -139,7 +146,7 @@ def parameter_report(model) -> dict[str, int]:
 def linear_layers(model, within: str = "") -> dict[str, int]:
     """The linear layers an adapter can target: last part of the name → how many; the head is not among them.
 
-    `within` keeps those whose parent's name holds it: "attn" finds the attention's projections, whatever their names.
+    `within` keeps those whose parent's name holds it, in whatever case: "att" finds the attention's projections.
     """
     import torch
 
@@ -148,7 +155,7 @@ def linear_layers(model, within: str = "") -> dict[str, int]:
     for path, module in model.named_modules():
         parent, _, name = path.rpartition(".")
         linear = isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
-        if linear and module is not head and within in parent:
+        if linear and module is not head and within in parent.lower():
             found[name] = found.get(name, 0) + 1
     return found
 

@@ -122,8 +122,23 @@ _TOPICS = {
     "dataset": "CShorten/ML-ArXiv-Papers", "min_words": 40, "max_length": 512, "max_new_tokens": 48,
     "train_rows": 14_500, "validation_rows": 500, "test_rows": 1000,
 }  # fmt: skip
+# Whole papers and their abstracts, with an encoder-decoder. The sample has 102 papers. On a GPU the window takes most
+# of one, so rows are long: few at a time.
+_PAPERS = {
+    "task": "summary", "wording": "paper", "template": "prefix", "model": "allenai/led-base-16384",
+    "dataset": "ccdv/arxiv-summarization", "max_length": 8192, "max_new_tokens": 256, "batch_size": 1,
+    "gradient_accumulation": 16, "generation_batch_size": 4, "gradient_checkpointing": True,
+}  # fmt: skip
 TASKS = {
     "summary": {},
+    "long": {
+        "smoke": {"task": "summary", "wording": "paper", "template": "prefix", "model": "tiny-t5", "train_rows": 12,
+                  "validation_rows": 4, "test_rows": 4},
+        "cpu": {"task": "summary", "wording": "paper", "template": "prefix", "model": "flan-t5-small",
+                "precision": "fp32", "dataset": "plos-papers", "max_length": 512, "max_new_tokens": 128,
+                "min_words": 0, "max_words": None, "train_rows": 48, "validation_rows": 12, "test_rows": 40},
+        "t4": _PAPERS, "gpu": _PAPERS | {"batch_size": 4, "gradient_accumulation": 4, "generation_batch_size": 16},
+    },
     "topics": {
         "smoke": {"task": "summary", "wording": "topics", "train_rows": 12, "validation_rows": 4, "test_rows": 4},
         "cpu": {"task": "summary", "wording": "topics", "dataset": "arxiv-abstracts", "precision": "fp32",

@@ -80,6 +80,7 @@ def quiet_libraries() -> None:
         "transformers.trainer_utils": "mtime may not be reliable",  # checkpoints are then sorted by number: fine
         # A tied head is saved once, as the embedding, and tied again when the best checkpoint is loaded.
         "transformers.trainer": "missing keys in the checkpoint model loaded: ['lm_head.weight']",
+        "transformers.modeling_utils": "so we will NOT tie them",  # flan-t5's head is one of its own: `models` says so
         "bitsandbytes.autograd._functions": "MatMul8bitLt",  # LLM.int8() casts to fp16, at every layer and batch
         # On CPUs with AVX512-BF16 it looks for a kernel that `models` does not want (see `_never_repacked`).
         "bitsandbytes.backends.cpu.ops": "gemm_4bit_forward",

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from summkit.errors import check_known
+from summkit import models
+from summkit.errors import SummkitError, check_known
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,19 @@ KNOWN = {
 def on_meta(model):
     """`model` (a known name, a configuration, or a model of which the configuration is taken) without any weights."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     config = known_config(model) if isinstance(model, str) else getattr(model, "config", model)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        return models.auto_class(config).from_config(config)
 
 
 def shape_of(meta) -> Shape:
-    """The shape of a dense causal decoder built by `on_meta`."""
+    """The shape of a dense causal decoder built by `on_meta`. Raises SummkitError for an encoder-decoder."""
     import torch
 
+    if models.is_encoder_decoder(meta):
+        name = meta.config.model_type
+        raise SummkitError(f"the memory of an encoder-decoder ({name}) is not planned yet: measure a step")
     config, head = meta.config, meta.get_output_embeddings()
     linears = []
     for path, module in meta.named_modules():

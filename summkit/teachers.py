@@ -28,7 +28,7 @@ class Local:
         """`name` and `revision` are for `about`; without them it says what the model's own configuration does."""
         self.asked = (model, tokenizer, template)
         self.limits = {"max_length": max_length, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
-        self.reuse_head = reuse_head
+        self.reuse_head = reuse_head and not models.is_encoder_decoder(model)
         revision = revision or getattr(model.config, "_commit_hash", None)
         self.about = {"model": name or _own_name(model), "revision": revision, "prompt": template.version}
 

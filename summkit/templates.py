@@ -79,6 +79,13 @@ def instruction_template(wording: Wording) -> Template:
     return Template("instruction", head, tail, gap=gap, middle=wording.middle())
 
 
+def prefix_template(wording: Wording) -> Template:
+    """The instruction before the text, and nothing more: how T5 and its like are asked. It shows no examples."""
+    if wording.examples:
+        raise SummkitError("template 'prefix' shows no examples: leave them out, or use template='instruction'")
+    return Template("prefix", f"{wording.instruction} ", "", middle=wording.middle())
+
+
 def chat_template(tokenizer, wording: Wording) -> Template:
     """The model's own chat format, split at the places of the document and of a pair's second text.
 
@@ -115,15 +122,17 @@ def _messages(wording: Wording, asked: str) -> list[dict]:
 
 
 def build(name: str, tokenizer, wording: Wording | str = INSTRUCTION) -> Template:
-    """The template called `name`: "instruction" or "chat". `wording` may be the summary's instruction alone.
+    """The template called `name`: "instruction", "prefix" or "chat". `wording` may be the summary's instruction alone.
 
     Raises SummkitError for an unknown name, and for an example that cannot be shown, by its number.
     """
-    check_known("template", name, ["instruction", "chat"])
+    check_known("template", name, ["instruction", "prefix", "chat"])
     wording = Wording(wording) if isinstance(wording, str) else wording
     if wording.examples:
         _check_examples(wording, tokenizer)
-    return chat_template(tokenizer, wording) if name == "chat" else instruction_template(wording)
+    if name == "chat":
+        return chat_template(tokenizer, wording)
+    return prefix_template(wording) if name == "prefix" else instruction_template(wording)
 
 
 def _check_examples(wording: Wording, tokenizer) -> None:
@@ -151,6 +160,7 @@ WORDINGS = {
         f"Name the main topics of {_PAPER}: two to five short phrases, separated by semicolons.",
         "Abstract", answer="Topics",
     ),
+    "paper": Wording("Summarize the following scientific paper in one paragraph.", "Paper", answer="Abstract"),
     "title": Wording(f"Write the title of {_PAPER}.", "Abstract", answer="Title"),
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from summkit import assets, hub, labelled, profiles, progress, records
+from summkit import assets, hub, labelled, profiles, progress, records, tiny
 from summkit.errors import SummkitError, check_known
 
 # What a configuration may hold beside the profile's own options: default, and what kind of value it is.
@@ -61,9 +61,9 @@ def _fit(record: dict, profile: profiles.Profile, seeds: tuple, data_dir, out: P
     with meters.Meter() as meter:
         tokenizer = models.load_tokenizer(profile.model)
         splits, template, rows = _rows(profile, tokenizer, split_seed, data_dir)
-        limits = (template, tokenizer, profile.max_length, profile.max_new_tokens)
-        encoded = [features.encode_rows(part, *limits) for part in rows]
         model = models.load_model(profile.model, profile.precision, profile.compute_dtype)
+        limits = (template, tokenizer, profile.max_length, profile.max_new_tokens)
+        encoded = [features.encode_rows(part, *limits, models.is_encoder_decoder(model)) for part in rows]
         size = sum(models.footprint(model).values())
         set_seed(seed)  # of the adapter's first weights
         model = methods.apply(model, profile)
@@ -132,7 +132,7 @@ def data_folder(name: str | None) -> str | None:
 
 def ask_for_hub(profile: profiles.Profile, data_dir: str | None) -> None:
     """Where the profile needs the Hub and it is not there, say so at once, not after half a minute of imports."""
-    local = {*assets.ASSETS, *labelled.WITHOUT_HUB, "tiny-llama", "examples"}
+    local = {*assets.ASSETS, *labelled.WITHOUT_HUB, *tiny.TINY, "examples"}
     for kind, name in (("model", profile.model), ("data set", profile.dataset)):
         there = name in local or (Path(name).is_dir() if kind == "model" else data_dir)
         if not there:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from summkit import checkpoints, features, models, progress, trackers
 from summkit.checkpoints import last_whole_checkpoint, save_adapter
+from summkit.losses import mean_loss, summary_loss
 from summkit.profiles import Profile
 
 __all__ = ["FitResult", "fit", "last_whole_checkpoint", "mean_loss", "save_adapter", "summary_loss"]
@@ -81,53 +82,13 @@ def fit(
     return _result(trainer, profile, counts, checkpoint, interrupted, out_dir)
 
 
-def mean_loss(model, encoded, tokenizer, batch_size: int = 8) -> float:
-    """Mean loss over all summary tokens of `encoded`, each token counting once whatever batch it came in. In nats."""
-    import torch
-
-    rows = list(encoded)
-    collate = features.Collator(tokenizer)
-    was_training = model.training
-    model.eval()
-    total = tokens = 0.0
-    with torch.no_grad(), models.unpacked(model):
-        for batch in features.length_sorted_batches([row["length"] for row in rows], batch_size):
-            inputs = {name: value.to(model.device) for name, value in collate([rows[n] for n in batch]).items()}
-            count = int((inputs["labels"] != features.IGNORE).sum())
-            total += float(summary_loss(model, inputs, num_items_in_batch=1))
-            tokens += count
-    model.train(was_training)
-    return total / tokens
-
-
-def summary_loss(model, inputs: dict, num_items_in_batch=None):
-    """Cross entropy on the summary's tokens, the head applied to no other position.
-
-    The same value as over all positions with the prompt masked (tested), with less memory and, where the vocabulary is
-    large, a fifth less work. `inputs`: input_ids, attention_mask, labels, (rows, tokens). With `num_items_in_batch` the
-    sum is divided by it, else by the batch's own number of summary tokens.
-    """
-    import torch
-
-    labels = inputs["labels"]
-    shifted = torch.nn.functional.pad(labels, (0, 1), value=features.IGNORE)[:, 1:]
-    keep = shifted != features.IGNORE  # positions that predict a summary token
-    keep = torch.nn.functional.pad(
-        keep, (models.virtual_tokens(model), 0)
-    )  # prompt tuning puts its tokens before the input
-    extra = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
-    return model(
-        **inputs, logits_to_keep=keep, shift_labels=shifted[shifted != features.IGNORE], use_cache=False, **extra
-    ).loss
-
-
 def _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, callbacks):
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     trainer = _trainer_class()(
         counts=counts, model=model, args=_arguments(profile, len(train), seed, out_dir, model.device.type == "cpu"),
         train_dataset=train, eval_dataset=validation,
-        data_collator=features.Collator(tokenizer), processing_class=tokenizer,
+        data_collator=features.Collator(tokenizer, **models.padding(model)), processing_class=tokenizer,
         callbacks=[EarlyStoppingCallback(profile.patience), *callbacks],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # prints each log as a dict; the progress bar shows it
@@ -137,6 +98,7 @@ def _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts
 
 def _trainer_class():
     # Made here because a class statement at the module's top would import transformers and torch with it.
+    import torch
     from transformers import Trainer
 
     class SummaryTrainer(Trainer):
@@ -145,10 +107,13 @@ def _trainer_class():
         def __init__(self, counts, **arguments):
             super().__init__(**arguments)
             self.counts = counts
+            self.model_accepts_loss_kwargs = True  # whatever the model says: `summary_loss` divides by all tokens
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             if model.training:
                 mask = inputs["attention_mask"]
+                if models.is_encoder_decoder(model):  # its decoder's tokens and positions come beside the encoder's
+                    mask = torch.cat([mask.flatten(), (inputs["labels"] != features.IGNORE).flatten()])
                 here = mask.new_tensor([int(mask.sum()), mask.numel()])
                 tokens, positions = self.accelerator.reduce(here, "sum").tolist()
                 self.counts["tokens"] += tokens

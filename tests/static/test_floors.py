@@ -12,13 +12,13 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "summkit"
 FLOORS = [
     {"errors", "progress"},  # the ground that all floors stand on
-    {"hub", "gguf", "archives", "ledger", "trackers"},
+    {"hub", "gguf", "archives", "jats", "ledger", "longt5", "onnx_t5", "tiny", "trackers"},
     {"profiles", "assets", "records", "meters", "facts"},
-    {"data", "templates", "metrics"},
-    {"features", "labelled", "models"},
-    {"checkpoints", "embeddings", "methods", "shapes"},
+    {"data", "extracts", "templates", "metrics"},
+    {"features", "inputs", "labelled", "models"},
+    {"checkpoints", "embeddings", "losses", "methods", "shapes"},
     {"training", "generation", "planner", "classify", "topics"},
-    {"evaluation", "classification", "export", "teachers", "watch"},
+    {"evaluation", "classification", "export", "strategies", "teachers", "watch"},
     {"baselines", "distillation", "figures", "markup", "train", "widgets"},
     {"batch", "reports", "sweep"},
     {"__main__"},  # the command line stands on everything
@@ -26,8 +26,8 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS, start=-1) for name in names}
 SLOW = {
     "accelerate", "bitsandbytes", "codecarbon", "ctranslate2", "datasets", "evaluate", "gguf", "ipywidgets",
-    "matplotlib", "openai", "pandas", "papermill", "peft", "rouge_score", "sacrebleu", "seaborn", "sklearn", "torch",
-    "trackio", "transformers", "wandb",
+    "matplotlib", "onnx", "openai", "pandas", "papermill", "peft", "pypdf", "rouge_score", "sacrebleu", "seaborn",
+    "sklearn", "torch", "trackio", "transformers", "wandb",
 }  # fmt: skip
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.glob("*.py"))}

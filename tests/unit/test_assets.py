@@ -126,7 +126,7 @@ def test_a_folder_of_texts_becomes_one_file_of_json_lines(cache, texts, monkeypa
 @pytest.mark.parametrize(
     ("member", "kind"),
     [("pkg/gone/", "texts"), ("pkg/texts/none/", "texts"), ("pkg/gone/", "folder"), ("pkg/texts/sport/../", "folder"),
-     ("pkg/*/papers.csv", "papers")],
+     ("pkg/*/papers.csv", "papers"), ("pkg/*.xml", "rows")],
 )  # fmt: skip
 def test_a_folder_without_what_is_wanted_is_named(cache, texts, monkeypatch, member, kind):
     use(monkeypatch, texts, member=member, kind=kind)
@@ -185,6 +185,34 @@ def test_papers_of_several_csv_files_become_one_row_a_paper(cache, tmp_path, mon
         {"id": "2412.01", "abstract": 'Two\nlines "quoted", ünicode', "title": "A title, long"},
         {"id": "hep-th/99", "abstract": "Text.", "title": "B"},
     ]
+
+
+def test_files_become_the_rows_that_are_made_of_them(cache, tmp_path, monkeypatch):
+    there = {"pkg/b.xml": b"two", "pkg/a.xml": b"one", "pkg/c.xml": b"", "pkg/d.txt": b"no", "pkg/b.xml.py": b"no"}
+    archive = archive_of(tmp_path, there, sdist=False)
+    use(monkeypatch, archive, member="pkg/*.xml", kind="rows", row=lambda xml: {"text": xml.decode()} if xml else None)
+    path = assets.fetch("toy")
+    assert path.name == "toy-v1.jsonl" and files(cache) == [str(path.relative_to(cache))]
+    assert data.read_jsonl(path) == [{"text": "one"}, {"text": "two"}] and assets.is_cached("toy")
+
+
+def test_a_model_made_of_another_needs_no_file_of_its_own(toy, cache, monkeypatch):
+    calls = use(monkeypatch, toy, parameters=1)
+    one = assets.ASSETS["toy"]
+    local = dataclasses.replace(one, name="toy-local", source="toy")
+    monkeypatch.setattr(assets, "ASSETS", {"toy": one, "toy-local": local})
+
+    def convert(made_of, folder, *_):
+        folder.mkdir()
+        (folder / "made_of").write_text(made_of.name)
+
+    monkeypatch.setattr(assets.gguf, "convert", convert)
+    monkeypatch.setattr(assets.longt5, "from_t5", convert)
+    assert not assets.is_cached("toy-local")
+    folder = assets.embedded_model("toy-local")
+    assert (folder / "made_of").read_text() == assets.embedded_model("toy").name and calls == ["toy"]
+    assert assets.is_cached("toy-local") and assets.fetch("toy-local") == assets.fetch("toy")
+    assert len(files(cache)) == 3 and calls == ["toy"]
 
 
 def test_assets_of_one_archive_take_one_download(toy, cache, monkeypatch):
@@ -382,10 +410,10 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
 
 def test_unknown_names_list_the_known_ones(cache):
     with pytest.raises(
-        SummkitError, match="unknown embedded asset 'xsum'; known: arxiv-abstracts, bbc-topics, cb, min"
+        SummkitError, match="unknown embedded asset 'xsum'; known: arxiv-abstracts, bbc-topics, cb, flan"
     ):
         assets.fetch("xsum")
-    with pytest.raises(SummkitError, match="is not a language model; embedded models: smollm2-135m-instruct"):
+    with pytest.raises(SummkitError, match="is not a language model; embedded models: smollm2-135m-instruct, flan-t5"):
         assets.embedded_model("xsum-sample")
 
 
@@ -465,3 +493,14 @@ def test_the_cached_abstracts_are_whole():
     rows = data.read_jsonl(assets.fetch("arxiv-abstracts"))
     assert len(rows) == len({row["id"] for row in rows}) == 1710
     assert all(set(row) == {"id", "abstract", "title"} and row["abstract"].strip() and row["title"] for row in rows)
+
+
+@pytest.mark.skipif(not assets.is_cached("plos-papers"), reason="the cache does not hold plos-papers")
+def test_the_cached_papers_are_whole():
+    rows = data.read_jsonl(assets.fetch("plos-papers"))
+    assert len(rows) == len({row["id"] for row in rows}) == 102
+    assert sum("lay_summary" in row for row in rows) == 37 and {row["licence"] for row in rows} == {"CC BY", "CC0"}
+    for row in rows:
+        assert row["title"] and 60 < len(row["summary"].split()) <= 400 and "\n" not in row["summary"]
+        assert 1500 < len(row["document"].split()) < 25_000 and "\0" not in row["document"]
+        assert all(section["text"] in row["document"] for section in row["sections"])

@@ -75,6 +75,7 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
     assert "binary: not a text in UTF-8" in refused(capsys, *ask, "binary")
     assert "nul.txt: NUL or half a character" in refused(capsys, *ask, "nul.txt")
     assert ".: Is a directory" in refused(capsys, *ask, ".")
+    assert "unknown strategy 'last'; known: chunks, " in refused(capsys, *ask, "--strategy", "last")
     assert "unknown decoding 'best'" in refused(capsys, *ask, "--decoding", "best")
     Path("good.txt").write_text(ARTICLE)
     assert "adapter none: no such folder" in refused(capsys, *ask, "good.txt")
@@ -153,7 +154,11 @@ def test_train_stop_resume_and_summarize(tmp_path, monkeypatch):
     ask = ("summarize", "--adapter", "mine/adapter")
     out, err = call(*ask, "a.txt", "b.txt")
     assert out.count("\n") == 2 and out.endswith("\n")
-    assert err.startswith("a.txt: too long for the model, its last ") and "Warning" not in err
+    assert err.startswith("a.txt: too long for the model, its first ") and "Warning" not in err
+    Path("rows.jsonl").write_text(json.dumps({"abstract": ARTICLE * 20}) + "\n" + json.dumps({"text": "Rain."}))
+    out, err = call(*ask, "rows.jsonl", "--strategy", "chunks")
+    assert out.count("\n") == 2 and "row 1: too long for the model, " in err and " chunks of at most " in err
+    assert "row 2" not in err and "Warning" not in err
 
 
 @pytest.fixture

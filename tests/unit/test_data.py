@@ -88,6 +88,16 @@ def test_the_embedded_abstracts_are_documents_and_their_titles_summaries():
         assert 40 <= len(row["document"].split()) <= 130 > len(row["summary"]) / 2 and "\n" not in row["document"]
 
 
+@pytest.mark.skipif(not assets.is_cached("plos-papers"), reason="the cache does not hold plos-papers")
+def test_the_embedded_papers_are_long_documents_with_their_headings_and_abstracts_the_summaries():
+    splits = data.for_profile(profiles.choose("cpu", task="long"))
+    assert splits.source == "embedded" and splits.counts() == {"train": 48, "validation": 12, "test": 40, "dropped": {}}
+    for row in all_rows(splits):
+        assert set(row) == {"id", "document", "summary"} and row["id"].startswith("10.1371/journal.")
+        assert len(row["document"].split()) > 1500 and row["document"].count("\n") > 5
+        assert len(row["summary"].split()) <= 400 and "\n" not in row["summary"]
+
+
 def test_nothing_left_is_an_error_that_counts_the_reasons(tmp_path):
     with pytest.raises(SummkitError, match=r"nothing is left of 3 rows; dropped: empty \(2\), not text \(1\)"):
         read(write(tmp_path, [pair(1, summary=""), pair(2, document=" "), pair(3, document=None)]))
@@ -242,6 +252,21 @@ def test_splits_and_config_of_a_hubs_set_may_have_other_names(monkeypatch):
     assert rows == {"train": [pair(1)], "test": [pair(2)]} and asked == ["data set a/b", ("a/b", "simplified")]
     with pytest.raises(SummkitError, match="data set a/b has no split 'dev'; it has: train, validation_matched"):
         data.read_hub("a/b", {"train": "dev"})
+
+
+def test_the_hubs_papers_have_two_configurations_and_the_whole_documents_are_asked_for(monkeypatch):
+    import datasets
+
+    asked = []
+    made = {name: datasets.Dataset.from_list([
+        {"article": f"Part {n} of {name}.\nMore.", "abstract": f"Short {n}."} for n in range(4)
+    ]) for name in data.SPLITS}  # fmt: skip
+    monkeypatch.setattr(data.hub, "require", lambda what: None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or made)
+    profile = profiles.choose("gpu", task="long", min_words=0, validation_rows=1, test_rows=1)
+    row = data.for_profile(profile).test[0]
+    assert asked == [("ccdv/arxiv-summarization", "document")]
+    assert row["document"].endswith("of test.\nMore.") and row["summary"].startswith("Short ")
 
 
 def test_an_excerpt_is_short():

@@ -299,7 +299,7 @@ def test_an_exported_model_has_no_other_ways_to_answer(converted, tmp_path, caps
 def test_prompts_are_those_of_the_training(converted, saved):
     exported, summarizer = export.Exported.load(converted), generation.Summarizer.load(saved)
     assert exported.template == summarizer.template
-    limits = {"max_length": exported.max_length, "max_new_tokens": exported.max_new_tokens}
+    limits = exported.limits
     assert limits == {key: summarizer.limits[key] for key in limits}
     ours = features.encode(exported.template, exported.tokenizer, TEXTS[4], None, **limits)
     assert ours == features.encode(summarizer.template, summarizer.tokenizer, TEXTS[4], None, **limits)

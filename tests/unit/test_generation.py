@@ -16,6 +16,7 @@ TEXTS = [
     "Two tugs.",
 ]
 LIMITS = {"max_length": 320, "max_new_tokens": 12}
+DECODINGS = ("greedy", "beam")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -112,6 +113,19 @@ def test_eos_ends_an_answer_and_is_counted_and_flagged(tiny):
     word, eos, pad = tokenizer("ab")["input_ids"], tokenizer.eos_token_id, tokenizer.pad_token_id
     assert generation.read_answer(tokenizer, [*word, eos, pad, pad], 3) == generation.Summary("ab", True, 3, 3)
     assert generation.read_answer(tokenizer, word, 0) == generation.Summary("ab", False, 2, 0)
+
+
+def test_the_models_own_lengths_and_penalties_do_not_get_in(tiny):
+    """`generate` puts the model's own settings wherever the ones it is given say nothing."""
+    plain = {decoding: generation.summarize(*tiny, TEXTS, decoding=decoding, **LIMITS) for decoding in DECODINGS}
+    own, before = tiny[0].generation_config, tiny[0].generation_config.to_dict()
+    try:
+        own.update(num_beams=3, min_length=300, no_repeat_ngram_size=1, repetition_penalty=9.0, length_penalty=9.0)
+        for decoding, expected in plain.items():
+            assert generation.summarize(*tiny, TEXTS, decoding=decoding, **LIMITS) == expected
+        assert tiny[0].generation_config is own and own.num_beams == 3
+    finally:
+        own.update(**before)
 
 
 def test_nucleus_is_the_same_for_the_same_seed(tiny):
@@ -292,7 +306,7 @@ def loud_nf4():
     for parameter in full.parameters():
         parameter.data.mul_(6 if parameter.dim() > 1 else 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "tiny_llama", lambda: full)
+        patch.setitem(models.TINY, "tiny-llama", lambda: full)
         return models.load_model("tiny-llama", "nf4").eval()
 
 
