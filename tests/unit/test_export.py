@@ -35,7 +35,7 @@ def base(folder):
     config = models.tiny_llama().config
     config.tie_word_embeddings = False
     config.rope_parameters = {"rope_type": "default", "rope_theta": 100_000.0}
-    torch.manual_seed(6)
+    torch.manual_seed(9)
     model = transformers.LlamaForCausalLM(config)
     for parameter in model.parameters():
         parameter.data.mul_(6 if parameter.dim() > 1 else 1)
@@ -50,8 +50,8 @@ def adapter(base, folder, method="lora", **changes):
     profile = dataclasses.replace(
         profiles.PROFILES["smoke"], model=base, max_new_tokens=12, method=method, **{"precision": "fp32"} | changes
     )
-    model = methods.apply(models.load_model(base, profile.precision), profile)
     torch.manual_seed(0)
+    model = methods.apply(models.load_model(base, profile.precision), profile)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             by = 0.05 if "lora_B" in name or not hasattr(model, "peft_config") else 0
@@ -229,8 +229,9 @@ def test_a_model_that_ctranslate2_computes_in_another_way_is_refused(tmp_path):
     config = models.tiny_llama().config
     config.rope_parameters = {
         "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 256,
     }  # fmt: skip
+    torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(config)
     for parameter in model.parameters():
         parameter.data.mul_(4 if parameter.dim() > 1 else 1)
