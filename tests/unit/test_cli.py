@@ -96,7 +96,7 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
         ('{"profile": "smoke", "seed": "x"}', "seed='x' is of the wrong kind"),
         (
             '{"profile": "smoke", "task": "news"}',
-            "unknown task 'news'; known: agnews, goemotions, methods, mnli, summary",
+            "unknown task 'news'; known: agnews, goemotions, long, methods, mnli, summary",
         ),
         ('{"profile": "smoke", "task": ["agnews"]}', "task=['agnews'] is of the wrong kind"),
         ('{"profile": "smoke", "task": null}', "task=None is of the wrong kind"),
