@@ -108,8 +108,8 @@ def test_optimizer_state_and_gradients_are_what_a_step_makes(optimizer, name):
     if name:
         import bitsandbytes
 
-        # It remembers parameters that a Trainer wants in 32 bits by their id, which a later one may be given again.
-        bitsandbytes.optim.GlobalOptimManager.get_instance().pid2config.clear()
+        # It remembers which parameters other tests' Trainers wanted in 32 bits, by their place in the optimizer.
+        bitsandbytes.optim.GlobalOptimManager.get_instance().initialize()
         step = getattr(bitsandbytes.optim, name)(trained)
     else:
         step = torch.optim.AdamW(trained)
