@@ -17,3 +17,14 @@ def local_hub(tmp_path):
     """An empty local Hub on 127.0.0.1: see tests/hub.py for what it serves and how a child process is pointed at it."""
     with LocalHub(tmp_path / "hub") as hub:
         yield hub
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """A tiny model is faster on one thread, and bits depend on how many there are."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

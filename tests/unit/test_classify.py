@@ -24,13 +24,7 @@ PAIR = templates.Wording("Does it follow?", "Premise", "Hypothesis", "Answer")
 ONE = templates.Wording("Name it.", "Text", answer="Name")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """A tiny model is faster on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -161,17 +161,6 @@ def test_train_stop_resume_and_summarize(tmp_path, monkeypatch):
     assert "row 2" not in err and "Warning" not in err
 
 
-@pytest.fixture
-def one_thread():
-    """A tiny model is faster on one thread."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 LABELS = {"profile": "smoke", "out": "mine", "train_rows": 8, "validation_rows": 4, "test_rows": 4, "batch_size": 4}
 
 

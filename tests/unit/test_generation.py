@@ -19,13 +19,7 @@ LIMITS = {"max_length": 320, "max_new_tokens": 12}
 DECODINGS = ("greedy", "beam")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """A tiny model is faster on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,7 @@ TOKENIZER = models.tiny_tokenizer()
 TEMPLATE = templates.build("instruction", TOKENIZER, "Sum up.")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """A tiny model is faster on one thread, and bits depend on how many there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rows(number, seed=0, longest=60):
