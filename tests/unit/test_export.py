@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from summkit import checkpoints, export, features, generation, methods, models, profiles, training
 from summkit.__main__ import main
 from summkit.errors import SummkitError
-from tests.unit.test_training import one_thread  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXTS = [
     "A short text.",

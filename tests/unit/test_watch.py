@@ -9,7 +9,9 @@ import torch
 
 from summkit import features, generation, models, watch
 from summkit.errors import SummkitError
-from tests.unit.test_training import SMOKE, TEMPLATE, TOKENIZER, losses, one_thread, run  # noqa: F401
+from tests.unit.test_training import SMOKE, TEMPLATE, TOKENIZER, losses, run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROFILE = dataclasses.replace(SMOKE, max_new_tokens=6, max_length=200, epochs=1)
 PAIRS = datasets.Dataset.from_list([{"document": "x" * n, "summary": "ab c"} for n in (5, 40, 21, 9, 30)])
