@@ -9,11 +9,11 @@ NOTEBOOKS := $(wildcard task1 task2 task3 notebooks)
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint unit nbval lab notebooks clean
+.PHONY: help install run test lint unit nbval test-deepspeed bench lab notebooks clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 run: $(STAMP)  ## the course's three stages, headless, on the hardware at hand (PROFILE=… for another profile)
 	$(PY) -m summkit run $(STAGES) $(if $(PROFILE),--profile $(PROFILE))
@@ -30,6 +30,14 @@ unit: $(STAMP) lint  ## pytest: the static gate on notebooks and floors first, t
 
 nbval: $(STAMP) unit  ## nbval over every notebook, in the profile smoke
 	SUMMKIT_PROFILE=smoke $(PY) -m pytest -q $(NBVAL) $(NOTEBOOKS)
+
+test-deepspeed: $(STAMP)  ## installs DeepSpeed into .venv and runs its tests on the CPU: ten minutes, needs g++
+	DS_BUILD_OPS=0 $(PIP) --no-compile --no-build-isolation deepspeed==0.19.8
+	$(PY) -m pytest -q tests/unit/test_deepspeed.py
+
+bench: $(STAMP)  ## installs TRL into .venv and measures side by side with it and others: two hours on two cores
+	$(PIP) --no-compile --no-build-isolation -e '.[bench]'
+	$(PY) -m benchmarks --million --from-clone
 
 lab: $(STAMP)  ## JupyterLab
 	$(PY) -m jupyterlab

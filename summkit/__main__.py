@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "config", metavar="CONFIG", help="JSON file: profile, seed, out, and the profile's options by name"
     )
-    train.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint")
+    about = "in place of what CONFIG says of it, such as -p out=runs/mine"
+    train.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help=about)
+    train.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint, if there is one")
     sweep = command("sweep", _sweep, "many trainings from one plan, each once; goes on where it was stopped")
     sweep.add_argument("plan", metavar="PLAN", help='JSON file: {"base": {…}, "vary": {"method": […], "seed": […]}}')
     sweep.add_argument("--out", metavar="DIR", help="where the runs go (default: the plan's out, else runs/sweep)")
@@ -149,7 +151,7 @@ def _parameter(text: str) -> tuple[str, object]:
 def _train(options) -> None:
     from summkit import progress, train
 
-    folder = train.run(options.config, options.resume)
+    folder = train.run(options.config, options.resume, dict(_parameter(text) for text in options.parameters))
     if progress.first_process():
         print(f"adapter and record: {folder}")
 

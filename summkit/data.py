@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from summkit import assets, hub
+from summkit import assets, dialogues, hub
 from summkit.errors import SummkitError
 from summkit.profiles import Profile
 
@@ -25,6 +25,7 @@ CONFIGS = {  # of the Hub's sets
     "abisee/cnn_dailymail": "3.0.0", "google-research-datasets/go_emotions": "simplified",
     "ccdv/arxiv-summarization": "document",
 }  # fmt: skip
+READERS = {"mts-dialog": dialogues.mts_dialog, "aci-bench": dialogues.aci_bench}  # of what is embedded otherwise
 MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an article
 MAX_BOOK = 20_000_000  # characters of a text that is read in pieces: four Bibles
 
@@ -100,7 +101,7 @@ def _read_known(name: str) -> tuple[dict[str, list[dict]], str]:
     if name == "examples":
         return {"all": read_jsonl(Path(__file__).with_name("examples.jsonl"))}, "code"
     if name in assets.ASSETS:
-        return {"all": read_jsonl(assets.fetch(name))}, "embedded"
+        return {"all": READERS.get(name, read_jsonl)(assets.fetch(name))}, "embedded"
     return read_hub(name), "hub"
 
 

@@ -31,7 +31,8 @@ class Profile:
     """Everything a run is set to. Lengths in tokens unless the name says words; rates per optimizer step.
 
     `teacher` writes the answers that `model` learns from; "" is the model itself, and its own precision.
-    `track` names an experiment tracker: "trackio" or "wandb"; "" is none.
+    `track` names an experiment tracker: "trackio", "wandb" or "mlflow"; "" is none. `deepspeed` names a DeepSpeed file,
+    JSON with "auto" for what stands here; "" is none.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Profile:
     teacher: str = ""
     teacher_precision: str = ""
     track: str = ""
+    deepspeed: str = ""
     task: str = "summary"
     reason: str = ""
 
@@ -129,8 +131,25 @@ _PAPERS = {
     "dataset": "ccdv/arxiv-summarization", "max_length": 8192, "max_new_tokens": 256, "batch_size": 1,
     "gradient_accumulation": 16, "generation_batch_size": 4, "gradient_checkpointing": True,
 }  # fmt: skip
+# Conversations, with an encoder-decoder, on equal terms for all strategies: what each of them takes is to be compared.
+_CHATS = {
+    "task": "summary", "wording": "dialogue", "template": "prefix", "model": "facebook/bart-base",
+    "dataset": "knkarthick/samsum", "precision": "fp32", "optimizer": "adamw_torch", "min_words": 0,
+    "train_rows": 4000, "max_length": 512, "batch_size": 8, "gradient_accumulation": 2, "generation_batch_size": 32,
+    "gradient_checkpointing": False, "evaluations_per_epoch": 2,
+}  # fmt: skip
 TASKS = {
     "summary": {},
+    "costs": {
+        "smoke": {"task": "summary", "wording": "dialogue", "template": "prefix", "model": "tiny-t5",
+                  "precision": "fp32", "train_rows": 12, "validation_rows": 4, "test_rows": 4},
+        "cpu": {"task": "summary", "wording": "dialogue", "template": "prefix", "model": "flan-t5-small",
+                "precision": "fp32", "dataset": "mts-dialog", "max_length": 512, "max_new_tokens": 96, "min_words": 0,
+                "max_words": None, "train_rows": 56, "validation_rows": 12, "test_rows": 32, "epochs": 3,
+                "evaluations_per_epoch": 1, "optimizer": "adamw_torch"},
+        "t4": _CHATS, "gpu": _CHATS | {"train_rows": None, "validation_rows": 500, "test_rows": 800, "batch_size": 32,
+                                       "gradient_accumulation": 1, "generation_batch_size": 128},
+    },
     "long": {
         "smoke": {"task": "summary", "wording": "paper", "template": "prefix", "model": "tiny-t5", "train_rows": 12,
                   "validation_rows": 4, "test_rows": 4},

@@ -161,6 +161,7 @@ WORDINGS = {
         "Abstract", answer="Topics",
     ),
     "paper": Wording("Summarize the following scientific paper in one paragraph.", "Paper", answer="Abstract"),
+    "dialogue": Wording("Summarize the following conversation as a short note.", "Conversation", answer="Note"),
     "title": Wording(f"Write the title of {_PAPER}.", "Abstract", answer="Title"),
 }  # fmt: skip
 

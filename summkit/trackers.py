@@ -1,4 +1,4 @@
-"""Floor 0. Experiment trackers, trackio and Weights & Biases: only where a profile names one, never with a question.
+"""Floor 0. Experiment trackers, trackio, Weights & Biases, MLflow: only where a profile names one, and no questions.
 
 The Trainer's own integrations write to them (`report_to`). Nothing here is imported unless it is asked for.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from summkit import progress
 from summkit.errors import SummkitError, check_known
 
-TRACKERS = ("trackio", "wandb")
+TRACKERS = ("trackio", "wandb", "mlflow")
 PROJECT = "summkit"
 
 
@@ -31,7 +31,8 @@ def tracked(name: str, folder):
 
     trackio keeps its database on this machine (TRACKIO_DIR, else the Hugging Face cache) and opens its run itself.
     wandb keeps its files in `folder`. Without WANDB_API_KEY it runs offline, and `wandb sync` sends them later; with
-    one, it raises SummkitError where wandb's server is not there or refuses.
+    one, it raises SummkitError where wandb's server is not there or refuses. mlflow goes where its own variables say
+    (MLFLOW_TRACKING_URI, MLFLOW_RUN_ID; Azure ML sets them).
     """
     run = _wandb_run(Path(folder)) if name == "wandb" and progress.first_process() else None
     try:

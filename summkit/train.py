@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from summkit import assets, hub, labelled, profiles, progress, records, tiny
+from summkit import assets, hub, labelled, profiles, progress, records, sharding, tiny
 from summkit.errors import SummkitError, check_known
 
 # What a configuration may hold beside the profile's own options: default, and what kind of value it is.
@@ -17,8 +17,10 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def run(config: str | Path, resume: bool = False) -> Path:
+def run(config: str | Path, resume: bool = False, changes: dict | None = None) -> Path:
     """Train as the JSON file `config` says and return the run's folder, which holds the adapter and run.json.
+
+    `changes` stand in place of what the file says of the same names.
 
     With "score": ["test", …] the model then writes summaries of these splits; of train, as many as test has. With
     "split_seed" runs of several seeds have the same rows in the same splits. With "watch": 8 the model answers eight
@@ -27,7 +29,7 @@ def run(config: str | Path, resume: bool = False) -> Path:
     options by name}.
     Raises SummkitError for what is wrong in it, and KeyboardInterrupt, with what to do, once the adapter is saved.
     """
-    settings = _read_config(Path(config))
+    settings = _read_config(Path(config), changes or {})
     out, seed, data_dir, score, watched = (settings.pop(key) for key in ("out", "seed", "data_dir", "score", "watch"))
     split_seed = settings.pop("split_seed")
     split_seed = seed if split_seed is None else split_seed
@@ -38,6 +40,7 @@ def run(config: str | Path, resume: bool = False) -> Path:
     profile = profiles.choose(settings.pop("profile"), **settings)
     if watched and profile.task != "summary":
         raise SummkitError(f"configuration {config}: watch={watched}: only a model that writes texts can be watched")
+    sharding.check(profile)
     data_dir = data_folder(data_dir)
     ask_for_hub(profile, data_dir)
     if progress.first_process():
@@ -67,17 +70,18 @@ def _fit(record: dict, profile: profiles.Profile, seeds: tuple, data_dir, out: P
         size = sum(models.footprint(model).values())
         set_seed(seed)  # of the adapter's first weights
         model = methods.apply(model, profile)
+        counted = models.parameter_report(model)
         ask = (tokenizer, template, rows[1], profile)
         callbacks = [watch.generation_scores(*ask, limit=watched)] if watched else []
         settings = {"seed": seed, "out_dir": out, "resume": resume, "callbacks": callbacks}
         result = training.fit(model, tokenizer, *encoded, profile, **settings)
         meter.lap("training")
-        if progress.first_process() and not result.interrupted:
+        if (progress.first_process() or sharding.is_spread(profile)) and not result.interrupted:
             for split in score:
                 _score(record, split, splits, (model, tokenizer, template), profile, seed)
         meter.lap("summaries")
     name = Path(profile.model).name if Path(profile.model).is_dir() else profile.model
-    about = models.parameter_report(model) | {"quantization": profile.precision, "footprint_bytes": size}
+    about = counted | {"quantization": profile.precision, "footprint_bytes": size}
     records.fill(record, "run", wall_seconds=meter.wall_seconds)
     records.fill(record, "model", id=name, **about)
     records.fill(record, "data", id="local" if data_dir else profile.dataset, source=splits.source, **splits.counts())
@@ -152,8 +156,8 @@ def read_json(path: Path, kind: str) -> dict:
     return found
 
 
-def _read_config(path: Path) -> dict:
-    settings = read_json(path, "configuration")
+def _read_config(path: Path, changes: dict) -> dict:
+    settings = read_json(path, "configuration") | changes
     settings = {key: default for key, (default, _) in SETTINGS.items()} | settings
     for key, (_, kind) in SETTINGS.items():
         if not isinstance(settings[key], kind) or isinstance(settings[key], bool):

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from summkit import checkpoints, features, models, progress, trackers
+from summkit import checkpoints, features, models, progress, sharding, trackers
 from summkit.checkpoints import last_whole_checkpoint, save_adapter
 from summkit.losses import mean_loss, summary_loss
 from summkit.profiles import Profile
@@ -54,9 +54,11 @@ def fit(
     checkpoints there are removed. `on_log` is called with the history, a list of {"step", "loss" | "eval_loss", …},
     after each new entry. `callbacks` are further ones of transformers' TrainerCallback, such as
     `watch.generation_scores`; what their on_evaluate puts into its `metrics` stands in the history too.
-    Where the profile names a tracker, the history goes there as well (`trackers.tracked`).
+    Where the profile names a tracker, the history goes there as well (`trackers.tracked`). Where it names a DeepSpeed
+    file, or accelerate launches FSDP, that trains; what cannot go with it is a SummkitError (`sharding.check`).
     """
     trackers.check(profile.track)
+    sharding.check(profile)
     out_dir = Path(out_dir)
     made_with = checkpoints.fingerprint(profile, seed, train, validation)
     checkpoint = last_whole_checkpoint(out_dir) if resume else None
@@ -74,11 +76,14 @@ def fit(
         with checkpoints.no_hub(), trackers.tracked(profile.track, out_dir):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
+        if sharding.is_spread(profile):  # the other processes may be elsewhere: nothing can be put together
+            raise KeyboardInterrupt("interrupted: --resume goes on from the last whole checkpoint") from None
         interrupted = True
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         print(f"interrupted at step {trainer.state.global_step}: the adapter so far is saved; resume will go on")
+    weights = sharding.trained_weights(trainer.model) if sharding.is_spread(profile) else None
     if progress.first_process():
-        save_adapter(trainer.model, out_dir / "adapter", profile)
+        save_adapter(trainer.model, out_dir / "adapter", profile, weights)
     return _result(trainer, profile, counts, checkpoint, interrupted, out_dir)
 
 
@@ -158,6 +163,7 @@ def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path, on_cpu: bo
         disable_tqdm=True, dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,  # all that trains is used in every step
         use_cpu=on_cpu,  # a Mac's GPU would be taken otherwise, for weights that lie on the CPU
+        deepspeed=profile.deepspeed or None,
     )  # fmt: skip
     # One process, one GPU: of Kaggle's two, Trainer would take both by DataParallel, which breaks 4-bit weights.
     arguments._n_gpu = min(1, arguments.n_gpu)
@@ -172,6 +178,7 @@ def _callbacks(counts: dict, made_with: dict, on_log) -> list:
             self.started = time.monotonic() - counts["seconds"]
 
         def on_save(self, args, state, control, **_):
+            args.distributed_state.wait_for_everyone()  # each process writes files of its own into the checkpoint
             counts["seconds"] = time.monotonic() - self.started
             if state.is_world_process_zero:
                 folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"

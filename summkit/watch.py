@@ -1,6 +1,6 @@
 """Floor 6. What a loss does not say: the answers that a model gives while it is trained, and their scores."""
 
-from summkit import generation, metrics
+from summkit import generation, metrics, sharding
 from summkit.errors import SummkitError
 from summkit.profiles import Profile
 
@@ -17,7 +17,8 @@ def generation_scores(tokenizer, template, rows, profile: Profile, scores=rouge1
     `rows` have document and summary, not tokens. `scores(texts, references)` → {name: number}; each number stands in
     the training's history as eval_NAME, beside the evaluation's loss. The answers are greedy. A few rows show a trend,
     and no more: every evaluation pays for them, and its seconds count as the training's.
-    The training is to the last bit what it would have been unwatched. Of several processes the first one asks.
+    The training is to the last bit what it would have been unwatched. Of several processes the first one asks, or all
+    where none of them holds the whole model.
     Raises SummkitError where there is no row to answer.
     """
     from transformers import TrainerCallback
@@ -30,7 +31,7 @@ def generation_scores(tokenizer, template, rows, profile: Profile, scores=rouge1
 
     class GenerationScores(TrainerCallback):
         def on_evaluate(self, args, state, control, model=None, metrics=None, **_):
-            if not state.is_world_process_zero:
+            if not (state.is_world_process_zero or sharding.is_spread(profile)):
                 return
             with _same_random_numbers(model):
                 found = generation.summarize(model, tokenizer, template, list(rows["document"]), **limits)

@@ -12,9 +12,9 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "summkit"
 FLOORS = [
     {"errors", "progress"},  # the ground that all floors stand on
-    {"hub", "gguf", "archives", "jats", "ledger", "longt5", "onnx_t5", "tiny", "trackers"},
+    {"archives", "dialogues", "gguf", "hub", "jats", "ledger", "longt5", "onnx_t5", "prices", "tiny", "trackers"},
     {"profiles", "assets", "records", "meters", "facts"},
-    {"data", "extracts", "templates", "metrics"},
+    {"data", "extracts", "templates", "metrics", "sharding"},
     {"features", "inputs", "labelled", "models"},
     {"checkpoints", "embeddings", "losses", "methods", "shapes"},
     {"training", "generation", "planner", "classify", "topics"},
@@ -25,9 +25,9 @@ FLOORS = [
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS, start=-1) for name in names}
 SLOW = {
-    "accelerate", "bitsandbytes", "codecarbon", "ctranslate2", "datasets", "evaluate", "gguf", "ipywidgets",
-    "matplotlib", "onnx", "openai", "pandas", "papermill", "peft", "pypdf", "rouge_score", "sacrebleu", "seaborn",
-    "sklearn", "torch", "trackio", "transformers", "wandb",
+    "accelerate", "bitsandbytes", "codecarbon", "ctranslate2", "datasets", "deepspeed", "evaluate", "gguf",
+    "ipywidgets", "matplotlib", "onnx", "openai", "pandas", "papermill", "peft", "pypdf", "rouge_score", "sacrebleu",
+    "seaborn", "sklearn", "torch", "trackio", "transformers", "wandb",
 }  # fmt: skip
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.glob("*.py"))}

@@ -410,7 +410,7 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
 
 def test_unknown_names_list_the_known_ones(cache):
     with pytest.raises(
-        SummkitError, match="unknown embedded asset 'xsum'; known: arxiv-abstracts, bbc-topics, cb, flan"
+        SummkitError, match="unknown embedded asset 'xsum'; known: aci-bench, arxiv-abstracts, bbc-topics, cb, flan"
     ):
         assets.fetch("xsum")
     with pytest.raises(SummkitError, match="is not a language model; embedded models: smollm2-135m-instruct, flan-t5"):

@@ -96,7 +96,7 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
         ('{"profile": "smoke", "seed": "x"}', "seed='x' is of the wrong kind"),
         (
             '{"profile": "smoke", "task": "news"}',
-            "unknown task 'news'; known: agnews, goemotions, long, methods, mnli, summary",
+            "unknown task 'news'; known: agnews, costs, goemotions, long, methods, mnli, summary",
         ),
         ('{"profile": "smoke", "task": ["agnews"]}', "task=['agnews'] is of the wrong kind"),
         ('{"profile": "smoke", "task": null}', "task=None is of the wrong kind"),
@@ -104,7 +104,7 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
         ('{"profile": "smoke", "watch": "all"}', "watch='all' is of the wrong kind"),
         ('{"profile": "smoke", "watch": -1}', "watch=-1: a number of rows, 0 for none"),
         ('{"profile": "smoke", "watch": 2, "task": "agnews"}', "only a model that writes texts can be watched"),
-        ('{"profile": "smoke", "track": "mlflow"}', "unknown tracker 'mlflow'; known: trackio, wandb"),
+        ('{"profile": "smoke", "track": "neptune"}', "unknown tracker 'neptune'; known: mlflow, trackio, wandb"),
         ('{"profile": "smoke", "data_dir": "gone"}', "data folder gone: no such folder"),
     ],
 )
@@ -114,6 +114,16 @@ def test_a_wrong_configuration_is_refused(capsys, tmp_path, monkeypatch, config,
     assert said in refused(capsys, "train", "c.json")
     assert os.listdir() == ["c.json"]
     assert "gone.json: No such file" in refused(capsys, "train", "gone.json")
+
+
+def test_what_a_call_says_stands_in_place_of_the_configuration(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("c.json").write_text('{"profile": "huge", "seed": 1}')
+    assert "unknown profile 'huge'" in refused(capsys, "train", "c.json", "-p", "seed=2")
+    assert "watch=-1: a number" in refused(capsys, "train", "c.json", "-p", "profile=smoke", "-p", "watch=-1")
+    assert "unknown option 'sed'" in refused(capsys, "train", "c.json", "-p", "profile=smoke", "-p", "sed=2")
+    assert "NAME=VALUE is needed" in refused(capsys, "train", "c.json", "-p", "seed")
+    assert Path("c.json").read_text() == '{"profile": "huge", "seed": 1}'
 
 
 def test_every_profile_passes_its_own_checks():

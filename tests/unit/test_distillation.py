@@ -305,7 +305,7 @@ def test_the_command_labels_with_a_model_here(abstracts, capsys):
         ([*ASK, "--url", "x", "--model", "m"], "an address such as http://127.0.0.1:8000/v1"),
         (
             [*ASK, "--url", "http://x/v1", "--model", "m", "--wording", "poems"],
-            "unknown wording 'poems'; known: news, p",
+            "unknown wording 'poems'; known: dialogue, news, p",
         ),
         (
             [*ASK, "--url", "http://x/v1", "--model", "m", "--examples", "rows.jsonl"],

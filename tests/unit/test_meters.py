@@ -105,6 +105,27 @@ def test_a_country_that_is_none_stops_before_the_work(monkeypatch, country):
         pytest.fail("the work began")
 
 
+@pytest.mark.parametrize("country", ["France", "ZZZ"])
+def test_a_country_given_in_code_that_is_none_stops_before_the_work_too(country):
+    pytest.importorskip("codecarbon")
+    message = f"^country='{country.upper()}'"
+    with pytest.raises(SummkitError, match=message), meters.Meter(country=country):
+        pytest.fail("the work began")
+
+
+def test_the_environments_country_comes_before_the_one_in_code(monkeypatch):
+    with meters.Meter(energy=False, country="fra") as meter:
+        pass
+    assert meter.country == "FRA" and meter.co2_kg is None
+    monkeypatch.setenv("SUMMKIT_COUNTRY", "swe")
+    with meters.Meter(energy=False, country="FRA") as meter:
+        pass
+    assert meter.country == "SWE"
+    monkeypatch.setenv("SUMMKIT_COUNTRY", "S")
+    with pytest.raises(SummkitError, match="^SUMMKIT_COUNTRY='S'"), meters.Meter(energy=False, country="FRA"):
+        pytest.fail("the work began")
+
+
 def test_without_codecarbon_energy_is_unknown(monkeypatch):
     monkeypatch.setitem(sys.modules, "codecarbon", None)
     with meters.Meter() as meter:
@@ -142,7 +163,7 @@ def refuse(*arguments, **_):
 socket.getaddrinfo = socket.create_connection = socket.socket.connect = refuse
 from summkit import meters
 assert "codecarbon" not in sys.modules and "torch" not in sys.modules
-with meters.Meter() as meter:
+with meters.Meter(country=sys.argv[2] or None) as meter:
     time.sleep(1.2)
 assert "torch" not in sys.modules
 with open(sys.argv[1], "w") as file:
@@ -150,7 +171,8 @@ with open(sys.argv[1], "w") as file:
 """
 
 
-def test_energy_is_read_in_silence_offline_and_without_leaving_files(tmp_path):
+@pytest.mark.parametrize(("set_to", "in_code"), [("fra", ""), ("", "FRA")])
+def test_energy_is_read_in_silence_offline_and_without_leaving_files(tmp_path, set_to, in_code):
     import json
 
     pytest.importorskip("codecarbon")
@@ -162,8 +184,9 @@ def test_energy_is_read_in_silence_offline_and_without_leaving_files(tmp_path):
     config += "co2_signal_api_token=x\noutput_methods=csv\n"
     (home / ".codecarbon.config").write_text(config)
     root = os.path.dirname(os.path.dirname(meters.__file__))
-    env = os.environ | {"HOME": str(home), "USERPROFILE": str(home), "PYTHONPATH": root, "SUMMKIT_COUNTRY": "fra"}
-    done = subprocess.run([sys.executable, "-c", ENERGY, out], cwd=work, env=env, capture_output=True, text=True)
+    env = os.environ | {"HOME": str(home), "USERPROFILE": str(home), "PYTHONPATH": root, "SUMMKIT_COUNTRY": set_to}
+    command = [sys.executable, "-c", ENERGY, out, in_code]
+    done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     read = json.loads(out.read_text())
     assert 0 < read["energy_kwh"] < 1 and 0 < read["co2_kg"] < read["energy_kwh"]

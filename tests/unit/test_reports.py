@@ -125,6 +125,14 @@ def labels_run(tmp_path, monkeypatch):
     return make_run(Path("out/task1/agnews"), "task1/agnews", details, scores, data=data), scores, differences
 
 
+@pytest.mark.parametrize(("name", "credit"), [("mts-dialog", "Ben Abacha et al., 2023, CC BY 4.0"), ("mine", "")])
+def test_rows_that_are_quoted_are_credited(run, name, credit):
+    record = records.read_record(run / "run.json")
+    record["data"]["id"] = name
+    page = reports.markdown(record)
+    assert "© BBC" not in page and credit in page and ("CC BY" in page) is bool(credit)
+
+
 def test_a_page_of_label_scores_has_their_columns_and_no_others(labels_run):
     run, scores, differences = labels_run
     page = reports.markdown(records.read_record(run / "run.json"))

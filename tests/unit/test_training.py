@@ -275,7 +275,7 @@ def test_a_pickle_in_a_checkpoint_is_not_executed(finished, tmp_path, name):
 
 
 def test_an_adapter_is_replaced_whole(finished, monkeypatch):
-    def killed(*_):
+    def killed(*_, **__):
         raise OSError("no space")
 
     model, before = adapted(), (finished / "adapter" / "adapter_model.safetensors").read_bytes()

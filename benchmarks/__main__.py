@@ -1,0 +1,59 @@
+"""python -m benchmarks [NAME …] [--smoke] [--rounds N] [--threads N] [--out DIR] [--million] [--from-clone]."""
+
+import argparse
+import os
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+from benchmarks import generation, gpu, growth, harness, page, startup, training
+from summkit import records
+from summkit.errors import SummkitError, check_known
+
+BENCHMARKS = {
+    "training": training.run, "generation": generation.run, "growth": growth.run, "startup": startup.run,
+    "gpu-memory": partial(gpu.run, "memory"), "gpu-speed": partial(gpu.run, "speed"),
+}  # fmt: skip
+RESULTS = Path(page.__file__).parent / "results"
+
+
+def main(arguments=None) -> int:
+    """Run what is asked for and write a record of each; without --out, the page's tables too. Returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        for name in options.names:
+            check_known("benchmark", name, BENCHMARKS)
+        out = Path(options.out or ("runs/benchmarks" if options.smoke else RESULTS))
+        for name in options.names or BENCHMARKS:
+            if name.startswith("gpu") and not options.smoke and harness.gpu_name() is None:
+                harness.progress_line(f"{name}: not measured, no GPU here")
+                continue
+            made = BENCHMARKS[name](options)
+            print(records.write_record(made, out / f"{name}-{_short(made['environment']['device'])}.json"))
+        print(page.publish() if out.resolve() == RESULTS.resolve() else page.tables(out))
+    except SummkitError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _short(device: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument("--smoke", action="store_true", help="tiny models and few rows: that it runs, no figures")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each contestant runs (default: 3)")
+    parser.add_argument("--threads", type=int, default=1, help="of each contestant (default: 1)")
+    parser.add_argument("--out", metavar="DIR", help="for the records (default: benchmarks/results)")
+    parser.add_argument("--million", action="store_true", help="growth: up to 1,000,000 rows, in the first round")
+    parser.add_argument("--from-clone", action="store_true", help="startup: clone, install and first summary too")
+    return parser
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""How everything here is measured: each contestant in its own process, round by round, in alternating order.
+
+Each round begins with the machine's own ceiling, so that a share of it compares what ran within the same minutes.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from summkit import meters, progress, records
+from summkit.errors import SummkitError
+
+ROOT = Path(__file__).parents[1]
+MEASURES = ("cpu_seconds", "wall_seconds", "device_seconds", "peak_rss_bytes", "grown_bytes", "peak_device_bytes")
+PEERS = ("trl", "ctranslate2", "llama-cpp-python", "unsloth")  # packages; their versions stand in the record
+RATES = ("sgemm_flop_per_second", "read_bytes_per_second", "bf16_flop_per_second")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What is compared: `run` takes the work (a dict) and returns what it measured; `about` is for the table.
+
+    `needs` names a module without which it cannot run. `once`: too long for more than the first round.
+    """
+
+    run: Callable[[dict], dict]
+    about: str
+    needs: str = ""
+    once: bool = False
+
+
+def measure(work: Callable) -> tuple[object, dict]:
+    """What `work()` returns, and what it took: {cpu, wall and device seconds, peak bytes}, nothing before it counted.
+
+    Device seconds lie between two events on the GPU's own clock; None without a GPU.
+    """
+    import psutil
+    import torch
+
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if torch.cuda.is_available() else []
+    before = psutil.Process().memory_info().rss
+    with meters.Meter(energy=False) as meter:
+        if events:
+            events[0].record()
+        started = time.process_time()  # finer than the meter's clock, which ticks a hundred times a second
+        value = work()
+        cpu_seconds = time.process_time() - started
+        if events:
+            events[1].record()
+            torch.cuda.synchronize()
+    taken = {"cpu_seconds": cpu_seconds, "wall_seconds": meter.wall_seconds}
+    taken["device_seconds"] = events[0].elapsed_time(events[1]) / 1000 if events else None
+    taken |= {"peak_rss_bytes": meter.peak_rss_bytes, "peak_device_bytes": meter.peak_device_bytes}
+    return value, taken | {"grown_bytes": meter.peak_rss_bytes and meter.peak_rss_bytes - before}
+
+
+def compete(benchmark: str, contestants: dict[str, Contestant], work: dict, rounds: int, threads: int) -> dict:
+    """{name: {"about", "rounds": [...], a spread for each measure} or {"about", "absent": reason}}, and "ceiling".
+
+    Round r begins with contestant r, so that none is always first. One that fails is out, and says why; but for the
+    library itself, whose failure is an error.
+    """
+    found = {name: {"about": one.about, "rounds": []} for name, one in contestants.items()}
+    for name, one in contestants.items():
+        if one.needs and importlib.util.find_spec(one.needs) is None:
+            found[name]["absent"] = f"not installed here: {one.needs}"
+    ceilings = []
+    for number in range(rounds):
+        ceilings.append(start("ceiling", "ceiling", {}, threads))
+        names = list(contestants)
+        names = names[number % len(names) :] + names[: number % len(names)]
+        for name in names:
+            if "absent" not in found[name] and not (contestants[name].once and number):
+                progress_line(f"{benchmark}, round {number + 1} of {rounds}: {name}")
+                _one(benchmark, name, work, threads, found[name])
+    for entry in found.values():
+        entry |= {m: spread([r.get(m) for r in entry["rounds"]]) for m in MEASURES if "absent" not in entry}
+    return {"contestants": found, "ceiling": {rate: spread([c.get(rate) for c in ceilings]) for rate in RATES}}
+
+
+def _one(benchmark: str, name: str, work: dict, threads: int, entry: dict) -> None:
+    try:
+        entry["rounds"].append(start(benchmark, name, work, threads))
+    except SummkitError as error:
+        if name.startswith("summkit"):
+            raise
+        entry["absent"], entry["rounds"] = str(error), []
+
+
+def start(benchmark: str, name: str, work: dict, threads: int) -> dict:
+    """What contestant `name` measured, in a process of its own with so many threads. SummkitError where it fails."""
+    quiet = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
+    # Beside the numbers of threads: threads that wait for work would be counted as if they worked.
+    quiet |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "SUMMKIT_HEADLESS": "1"}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / "work.json", Path(folder) / "result.json"]
+        files[0].write_text(json.dumps(work | {"folder": folder, "threads": threads}), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.contestant", benchmark, name, *map(str, files)],
+            env=os.environ | quiet | {"PYTHONPATH": os.pathsep.join(paths)}, cwd=folder, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode or not files[1].is_file():
+            raise SummkitError(f"{name} failed: {_last_line(done.stderr) or f'exit {done.returncode}'}")
+        return json.loads(files[1].read_text(encoding="utf-8"))
+
+
+def _last_line(text: str) -> str:
+    """The last line of a traceback without this machine's paths: it goes into a record."""
+    lines = text.strip().splitlines()
+    return re.sub(r"(/[\w.+-]+){2,}|[A-Za-z]:\\\S+", "…", lines[-1])[:300] if lines else ""
+
+
+def spread(values: list) -> dict | None:
+    """{"median", "low", "high"} of the numbers among `values`; None where there are none."""
+    numbers = [value for value in values if value is not None]
+    return {"median": statistics.median(numbers), "low": min(numbers), "high": max(numbers)} if numbers else None
+
+
+def machine(threads: int) -> dict:
+    """What the figures were measured on: processor or GPU, cores, bytes of memory, threads that a contestant had."""
+    import psutil
+
+    about = {"processor": _processor(), "cores": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total}
+    return about | {"system": f"{platform.system()} {platform.machine()}", "gpu": gpu_name(), "threads": threads}
+
+
+def gpu_name() -> str | None:
+    """The name of the GPU that torch sees, or None. An NVIDIA driver is looked for first: torch takes seconds."""
+    from summkit import profiles
+
+    hardware = profiles.hardware()
+    return hardware.name if hardware.device == "cuda" else None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def device_name(about: dict) -> str:
+    """One line for a machine, as `machine` describes it."""
+    return about["gpu"] or f"{about['processor']}, {about['cores']} cores"
+
+
+def record(benchmark: str, profile: str, threads: int, **details) -> dict:
+    """A run record (`summkit.records`) whose details are the machine and what a benchmark found on it."""
+    about = machine(threads)
+    made = records.new_record(f"benchmarks/{benchmark}", profile, 0, device_name(about))
+    return records.fill(made, "details", machine=about, peers={name: version(name) for name in PEERS}, **details)
+
+
+def version(package: str) -> str | None:
+    """The version of an installed package; None for another."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def progress_line(text: str) -> None:
+    """What is being measured now, on stderr; nothing where progress is unwanted (TQDM_DISABLE)."""
+    if not os.environ.get("TQDM_DISABLE"):
+        print(text, file=sys.stderr, flush=True)
+
+
+def quiet() -> None:
+    """No bars and notes of the libraries between the results."""
+    progress.quiet_libraries()

@@ -1,0 +1,149 @@
+"""README.md's tables, made from the records in results/: none is typed."""
+
+import os
+from pathlib import Path
+
+from summkit import records
+from summkit.errors import SummkitError
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- from here on made by `python -m benchmarks` -->\n", "<!-- until here -->\n"
+TITLES = {
+    "training": "Training", "generation": "Generation", "growth": "How time and memory grow",
+    "startup": "Until it starts",
+    "gpu-memory": "On a GPU: QLoRA at 512 tokens, little memory", "gpu-speed": "On a GPU: QLoRA at 512 tokens, speed",
+}  # fmt: skip
+
+
+def publish(results: Path = HERE / "results", page: Path = HERE / "README.md") -> Path:
+    """Put the tables of all records in `results` between the page's two marks. SummkitError where these are missing."""
+    text = page.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SummkitError(f"{page.name}: the two lines that the tables stand between are missing; put them back")
+    part = page.with_name(f".{page.name}.part")
+    part.write_text(before + begin + "\n" + tables(results) + end + after, encoding="utf-8")
+    os.replace(part, page)
+    return page
+
+
+def tables(results: Path) -> str:
+    """A section for each benchmark, with a table for each machine that it was measured on."""
+    found = [records.read_record(path) for path in sorted(Path(results).glob("*.json"))]
+    parts = []
+    for name, title in TITLES.items():
+        here = [record for record in found if record["stage"] == f"benchmarks/{name}"]
+        parts += [f"## {title}", *[part for record in here for part in _section(name, record)]]
+        if not here:
+            no_gpu = " No GPU was at hand." if name.startswith("gpu") else ""
+            parts.append(f"Not measured yet.{no_gpu}")
+    return "\n\n".join(parts) + "\n\n"
+
+
+def _section(name: str, record: dict) -> list[str]:
+    details, environment = record["details"], record["environment"]
+    machine, ceiling = details["machine"], details["ceiling"]
+    where = f"{environment['device']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)} each"
+    rates = [f"sgemm {_giga(ceiling['sgemm_flop_per_second'])} GFLOP/s"]
+    rates.append(f"reading memory {_giga(ceiling['read_bytes_per_second'])} GB/s")
+    if ceiling["bf16_flop_per_second"]:
+        rates.append(f"bf16 on the GPU {_giga(ceiling['bf16_flop_per_second'])} GFLOP/s")
+    versions = {key: environment[key] for key in ("python", "torch", "transformers")} | details["peers"]
+    made_with = ", ".join(f"{key} {value}" for key, value in versions.items() if value)
+    lines = [f"{where}, {record['started'][:10]}. The ceiling in the same run: {'; '.join(rates)}. With {made_with}."]
+    if "work" in details:
+        lines.append(_work(details["work"]))
+    return [*lines, *_tables(name, details)]
+
+
+def _work(work: dict) -> str:
+    rows = f"{work['rows']} rows of {work['dataset']}, {work['tokens']:,} tokens"
+    batches = f"batches of {work['batch_size']} to train on and {work['generation_batch_size']} to answer"
+    return f"{rows}; {work['model']}, {work['precision']}, {batches}."
+
+
+def _tables(name: str, details: dict) -> list[str]:
+    entries = details["contestants"]
+    if name == "growth":
+        groups = {" rows": GROWN_ROWS, " tokens": GROWN, "batch of": GROWN, " at once": GROWN}
+        parts = [{key: e for key, e in entries.items() if mark in key} for mark in groups]
+        return [table(part, columns) for part, columns in zip(parts, groups.values(), strict=True) if part]
+    if name == "startup":
+        return [table(entries, STARTED), _clone(details["from_clone"])]
+    if name.startswith("gpu"):
+        claimed = f"The course says that {details['claimed_bytes'] / 1e9:.2f} GB are enough."
+        return [table(entries, GPU), *([claimed] if name == "gpu-memory" else [])]
+    return [table(entries, TRAINED if name == "training" else ANSWERED)]
+
+
+def _clone(parts: dict) -> str:
+    steps = {key: part for key, part in parts.items() if key != "absent"}
+    done = [f"{key} {part['wall_seconds']:.0f} s" for key, part in steps.items()]
+    total = f" = {sum(part['wall_seconds'] for part in steps.values()):.0f} s" if "absent" not in parts else ""
+    missing = [f"not measured ({parts['absent']})"] if "absent" in parts else []
+    return f"From clone to first summary, empty caches, wall time: {', '.join([*done, *missing])}{total}."
+
+
+def table(entries: dict, columns: dict) -> str:
+    """Markdown: a row for each contestant; one that was absent says why in place of its figures."""
+    lines = ["| | what it does | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name, entry in entries.items():
+        cells = [column(entry) for column in columns.values()] if "absent" not in entry else []
+        cells = cells or [f"not measured: {entry['absent']}", *[""] * (len(columns) - 1)]
+        lines.append("| " + " | ".join([name, entry["about"], *cells]).replace("\n", " ") + " |")
+    return "\n".join(lines)
+
+
+def _spread(key: str, unit: float = 1.0, digits: int = 1):
+    """A cell "median (low to high)" of the rounds; a number alone where there was one round."""
+
+    def cell(entry: dict) -> str:
+        value = entry.get(key)
+        if not value:
+            return "–"
+        median, low, high = (f"{value[name] / unit:.{digits}f}" for name in ("median", "low", "high"))
+        return median if low == high else f"{median} ({low} to {high})"
+
+    return cell
+
+
+def _number(key: str, digits: int = 0, unit: float = 1.0, percent: bool = False):
+    def cell(entry: dict) -> str:
+        value = entry.get(key)
+        if value is None or isinstance(value, str):
+            return value or "–"
+        return f"{100 * value:.0f} %" if percent else f"{value / unit:,.{digits}f}"
+
+    return cell
+
+
+def _giga(value: dict) -> str:
+    return _spread("rate", 1e9, 0)({"rate": value})
+
+
+CPU, WALL, DEVICE = _spread("cpu_seconds"), _spread("wall_seconds"), _spread("device_seconds")
+PEAK, GPU_PEAK = _spread("peak_rss_bytes", 1e9, 2), _spread("peak_device_bytes", 1e9, 2)
+SPEED = {"tokens/s": _number("tokens_per_second"), "share of ceiling": _number("share_of_ceiling", percent=True)}
+LEARNED = {"steps": _number("steps"), "mean loss": _number("loss", 3), "tokens seen (digest)": _number("tokens_seen")}
+TRAINED = {
+    "CPU s": CPU, **SPEED, "with padding/s": _number("positions_per_second"), "peak GB": PEAK, **LEARNED,
+}  # fmt: skip
+ANSWERED = {
+    "CPU s": CPU, "new tokens/s": _number("tokens_per_second", 1), "share of ceiling": SPEED["share of ceiling"],
+    "share of memory speed": _number("share_of_memory_speed", percent=True), "peak GB": PEAK,
+    "new tokens": _number("new_tokens"), "same answers as one by one": _number("same_answers"),
+}  # fmt: skip
+GROWN = {
+    "tokens": _number("tokens"), "CPU s": CPU, "share of ceiling": SPEED["share of ceiling"], "peak GB": PEAK,
+    "of which the work's GB": _spread("grown_bytes", 1e9, 2),
+}  # fmt: skip
+GROWN_ROWS = {
+    "file MB": _number("file_bytes", 1, 1e6), "CPU s": CPU, "peak GB": PEAK,
+    "of which the rows' GB": _spread("grown_bytes", 1e9, 3),
+}  # fmt: skip
+STARTED = {"wall s": _spread("wall_seconds", digits=2), "CPU s": _spread("cpu_seconds", digits=2), "peak GB": PEAK}
+GPU = {
+    "GPU s": DEVICE, **SPEED, "peak GB on the GPU": GPU_PEAK, "weights, GB": _number("footprint_bytes", 2, 1e9),
+    **LEARNED,
+}  # fmt: skip

@@ -1,0 +1,63 @@
+"""The rows that all contestants get: chosen to fit, so that nobody has to cut any, and nobody does less."""
+
+import dataclasses
+
+from summkit import data, features, models, profiles, templates
+from summkit.errors import SummkitError
+from summkit.profiles import Profile
+
+# Of the profile that is measured in earnest, and of the one that only shows that the benchmarks run. All in fp32 and
+# with the same adapters. Tiny models read bytes: their rows are longer.
+SAME = {"precision": "fp32", "dropout": 0.0, "optimizer": "adamw_torch", "evaluations_per_epoch": 1}
+REAL = SAME | {"max_length": 512, "epochs": 1, "batch_size": 4, "generation_batch_size": 8}
+SMOKE = SAME | {"max_length": 704, "epochs": 1, "batch_size": 4, "generation_batch_size": 4}
+
+
+def profile(smoke: bool) -> Profile:
+    """The profile whose settings every contestant is given, where it has such a setting."""
+    return profiles.choose("smoke", **SMOKE) if smoke else profiles.choose("cpu", **REAL)
+
+
+def make(chosen: Profile, split: str, rows: int) -> dict:
+    """{"profile", "rows": [{"document", "summary", "prompt", "completion"}], "tokens", "answer_tokens"}.
+
+    The first `rows` of the split that fit into `max_length` whole. SummkitError where there are not as many.
+    """
+    tokenizer = models.load_tokenizer(chosen.model)
+    template = templates.build(chosen.template, tokenizer, templates.wording(chosen.wording))
+    limits = (chosen.max_length, chosen.max_new_tokens)
+    encoded = []
+    for row in getattr(data.for_profile(chosen), split):
+        pair = features.encode(template, tokenizer, row["document"], row["summary"], *limits)
+        if not pair["cut"] and len(encoded) < rows:
+            encoded.append((row, pair))
+    if len(encoded) < rows:
+        raise SummkitError(f"{split}: {len(encoded)} rows fit into {chosen.max_length} tokens, {rows} are wanted")
+    return described(chosen, template, encoded)
+
+
+def described(chosen: Profile, template, encoded: list[tuple[dict, dict]]) -> dict:
+    """The work of (row, `features.encode` of it) pairs; lengths in tokens, EOS counted with the answer."""
+    answers = [sum(label != features.IGNORE for label in pair["labels"]) for _, pair in encoded]
+    texts = [{key: row[key] for key in ("document", "summary")} for row, _ in encoded]
+    for row in texts:
+        row |= {"prompt": template.prompt(row["document"]), "completion": template.answer(row["summary"])}
+    tokens = sum(pair["length"] for _, pair in encoded)
+    about = {"tokens": tokens, "answer_tokens": sum(answers), "prompt_tokens": tokens - sum(answers)}
+    return {"profile": dataclasses.asdict(chosen), "rows": texts} | about
+
+
+def summary(work: dict) -> dict:
+    """What a record keeps of the work: the settings and the counts, no text."""
+    kept = ("model", "dataset", "precision", "compute_dtype", "max_length", "max_new_tokens", "targets", "rank")
+    kept += ("batch_size", "generation_batch_size", "optimizer", "gradient_checkpointing")
+    counts = {key: work[key] for key in ("tokens", "answer_tokens", "prompt_tokens")}
+    about = {key: work["profile"][key] for key in kept} | {"rows": len(work["rows"])} | counts
+    return about | {"model": work.get("called", about["model"])}  # one that was made up lies in a folder
+
+
+def sizes(model) -> dict:
+    """{"body", "head"}: weights that a token is multiplied with, and those for a token that is predicted from."""
+    head = model.get_output_embeddings().weight.numel()
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    return {"body": models.parameter_report(model)["parameters"] - head * (1 if tied else 2), "head": head}

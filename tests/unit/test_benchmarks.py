@@ -1,0 +1,205 @@
+"""The benchmarks run, all contestants do the same work, and the tables come from the records.
+
+Contestants run in this process: libraries are then imported once. That a process of its own works too, the ceiling
+shows.
+"""
+
+import importlib.util
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import contestant, generation, gpu, growth, harness, page, startup, training
+from benchmarks.__main__ import main
+from summkit import records
+from summkit.errors import SummkitError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+OPTIONS = Namespace(smoke=True, rounds=1, threads=1, million=False, from_clone=False)
+SPREAD = {"median", "low", "high"}
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    """Contestants run in this process, with the files that a process of their own would get."""
+    count = iter(range(1000))
+
+    def start(benchmark, name, work, threads):
+        folder = tmp_path / f"contestant-{next(count)}"
+        folder.mkdir()
+        (folder / "work.json").write_text(json.dumps(work | {"folder": str(folder), "threads": threads}))
+        try:
+            contestant.main(benchmark, name, folder / "work.json", folder / "result.json")
+        except Exception as error:
+            raise SummkitError(f"{name} failed: {type(error).__name__}") from error
+        return json.loads((folder / "result.json").read_text())
+
+    monkeypatch.setattr(harness, "start", start)
+
+
+def written(record: dict, folder: Path) -> dict:
+    """The record after a trip through a file: nothing in it is a machine's path, or no number."""
+    return records.read_record(records.write_record(record, folder / "a.json"))
+
+
+def ran(record: dict) -> dict:
+    entries = record["details"]["contestants"]
+    return {name: entry for name, entry in entries.items() if "absent" not in entry}
+
+
+def installed(*needs: str) -> bool:
+    return all(importlib.util.find_spec(name) for name in needs)
+
+
+def test_training_contestants_see_the_same_tokens_in_as_many_steps(here, tmp_path):
+    record = written(training.run(OPTIONS), tmp_path)
+    entries = ran(record)
+    assert {"summkit", "tutorial"} <= set(entries)
+    assert not installed("trl") or set(entries) == set(training.CONTESTANTS)
+    assert len({entry["tokens_seen"] for entry in entries.values()}) == 1
+    assert {entry["steps"] for entry in entries.values()} == {2}
+    losses = [entry["loss"] for entry in entries.values()]
+    assert max(losses) - min(losses) < 0.05
+    work = record["details"]["work"]
+    # The recipe pads each row to the limit; this library computes little that is not a token.
+    assert entries["tutorial"]["positions"] == work["rows"] * work["max_length"]
+    assert work["tokens"] <= entries["summkit"]["positions"] < 1.1 * work["tokens"]
+    check_form(record, entries)
+
+
+def check_form(record: dict, entries: dict) -> None:
+    machine = record["details"]["machine"]
+    assert machine["processor"] and machine["cores"] >= 1 and machine["memory_bytes"] > 0
+    assert machine["processor"] in record["environment"]["device"] or machine["gpu"]
+    assert set(record["details"]["ceiling"]["sgemm_flop_per_second"]) == SPREAD
+    for entry in entries.values():
+        assert len(entry["rounds"]) == 1 and set(entry["cpu_seconds"]) == set(entry["peak_rss_bytes"]) == SPREAD
+        assert entry["cpu_seconds"]["low"] > 0 and entry["about"]
+
+
+def test_generation_contestants_answer_alike(here, tmp_path):
+    record = written(generation.run(OPTIONS), tmp_path)
+    entries = ran(record)
+    assert {"summkit", "one by one", "transformers batches"} <= set(entries)
+    assert not installed("ctranslate2") or {"ctranslate2 fp32", "ctranslate2 int8"} <= set(entries)
+    rows = record["details"]["work"]["rows"]
+    for name, entry in entries.items():
+        assert entry["same_answers"] == rows or name in ("ctranslate2 int8", "llama.cpp")
+    assert entries["one by one"]["steps"] == entries["one by one"]["new_tokens"] > entries["summkit"]["steps"]
+    assert "answers" not in json.dumps(record["details"]["contestants"]["summkit"]["rounds"])
+    check_form(record, entries)
+
+
+def test_growth_counts_rows_and_tokens(here, tmp_path):
+    record = written(growth.run(OPTIONS), tmp_path)
+    rows, length, batch, answers = record["details"]["contestants"].values()
+    assert rows["rounds"][0]["train"] == 90 and rows["file_bytes"] > 30_000
+    assert length["tokens"] == 128 and batch["tokens"] == 2 * growth.STEP_LENGTH and answers["tokens"] > 0
+    check_form(record, ran(record))
+
+
+def test_a_gpu_is_measured_only_where_there_is_one(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(harness, "gpu_name", lambda: None)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    assert main(["gpu-memory", "gpu-speed", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("not measured, no GPU here") == 2 and said.out.count("No GPU was at hand") == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_gpu_benchmark_trains_on_rows_of_exactly_512_tokens(here, tmp_path):
+    record = written(gpu.run("memory", OPTIONS), tmp_path)
+    assert record["stage"] == "benchmarks/gpu-memory"
+    work, entries = record["details"]["work"], ran(record)
+    assert work["tokens"] == 512 * work["rows"] and work["gradient_checkpointing"] and work["precision"] == "nf4"
+    assert entries["summkit"]["positions"] == work["tokens"] and entries["summkit"]["footprint_bytes"] > 0
+
+
+def test_starting_in_processes_of_their_own(tmp_path):
+    names = ("python", "summkit --help")
+    few = {name: startup.CONTESTANTS[name] for name in names}
+    found = harness.compete("startup", few, {}, rounds=1, threads=1)
+    python, library = (found["contestants"][name] for name in names)
+    assert 0 < python["cpu_seconds"]["median"] < library["cpu_seconds"]["median"]
+    assert found["ceiling"]["sgemm_flop_per_second"]["median"] > 1e8 < found["ceiling"]["read_bytes_per_second"]["low"]
+
+
+def test_a_contestant_that_cannot_run_is_a_row_that_says_why(monkeypatch, tmp_path):
+    def start(benchmark, name, work, threads):
+        if name == "bad":
+            raise SummkitError("bad failed: it fell over")
+        return dict.fromkeys(harness.RATES, 1.0) if benchmark == "ceiling" else {"cpu_seconds": 2.0}
+
+    monkeypatch.setattr(harness, "start", start)
+    one = harness.Contestant(print, "about")
+    some = {"good": one, "bad": one, "absent": harness.Contestant(print, "about", "no_such_module")}
+    found = harness.compete("training", some, {}, rounds=3, threads=1)["contestants"]
+    assert len(found["good"]["rounds"]) == 3 and found["good"]["cpu_seconds"]["median"] == 2.0
+    assert found["bad"] == {"about": "about", "rounds": [], "absent": "bad failed: it fell over"}
+    text = page.table(found, page.STARTED)
+    assert "not measured: bad failed: it fell over" in text and "not installed here: no_such_module" in text
+    with pytest.raises(SummkitError, match="fell over"):  # not where it is the library itself
+        monkeypatch.setattr(harness, "start", lambda b, n, w, t: start(b, "bad" if b != "ceiling" else n, w, t))
+        harness.compete("training", {"summkit": one}, {}, rounds=1, threads=1)
+
+
+def test_each_round_begins_with_another(monkeypatch):
+    order = []
+    monkeypatch.setattr(harness, "start", lambda b, name, w, t: order.append(name) or {})
+    some = {name: harness.Contestant(print, "") for name in "abc"} | {"long": harness.Contestant(print, "", once=True)}
+    harness.compete("training", some, {}, rounds=2, threads=1)
+    assert order == ["ceiling", "a", "b", "c", "long", "ceiling", "b", "c", "a"]
+
+
+def test_a_process_that_fails_says_why_without_this_machines_paths():
+    with pytest.raises(SummkitError, match="nobody failed: KeyError: 'nobody'"):
+        harness.start("ceiling", "nobody", {}, threads=1)
+    assert harness._last_line("x\nFileNotFoundError: '/home/me/a.txt' is gone") == "FileNotFoundError: '…' is gone"
+
+
+def test_from_clone_says_what_failed(monkeypatch, tmp_path):
+    def command(*arguments, **_):
+        if arguments[0] == "make":
+            return startup_command(sys.executable, "-c", "raise SystemExit(3)")
+        return startup_command(sys.executable, "-c", "pass")
+
+    startup_command = startup.command
+    monkeypatch.setattr(startup, "command", command)
+    found = startup.from_clone(tmp_path)
+    assert set(found) == {"clone", "absent"} and found["absent"] == "install failed (3)"
+    assert page._clone(found).endswith("wall time: clone 0 s, not measured (install failed (3)).")
+
+
+def test_the_page_is_made_of_the_records_and_keeps_what_is_written_by_hand(tmp_path):
+    found = {"contestants": {}, "ceiling": dict.fromkeys(harness.RATES, dict.fromkeys(SPREAD, 2e9))}
+    found["contestants"]["summkit"] = {"about": "this", "cpu_seconds": {"median": 7.0, "low": 6.0, "high": 9.0}}
+    record = harness.record("startup", "cpu", 1, from_clone={"absent": "not asked for"}, **found)
+    records.write_record(record, tmp_path / "results" / "startup.json")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"by hand\n{page.BEGIN}old\n{page.END}tail\n")
+    page.publish(tmp_path / "results", readme)
+    text = readme.read_text()
+    assert text.startswith("by hand\n") and text.endswith("tail\n") and "old" not in text
+    assert "7.00 (6.00 to 9.00)" in text and record["environment"]["device"] in text and "sgemm 2 GFLOP/s" in text
+    page.publish(tmp_path / "results", readme)
+    assert readme.read_text() == text
+    readme.write_text("no marks")
+    with pytest.raises(SummkitError, match="the two lines"):
+        page.publish(tmp_path / "results", readme)
+
+
+def test_the_committed_page_is_what_its_records_make():
+    text = (page.HERE / "README.md").read_text(encoding="utf-8")
+    assert text.partition(page.BEGIN)[2].partition(page.END)[0] == "\n" + page.tables(page.HERE / "results")
+
+
+def test_an_unknown_benchmark_is_refused(capsys):
+    assert main(["trainning"]) == 2
+    assert "training" in capsys.readouterr().err
+
+
+def test_the_ceiling_is_measured_in_a_process_of_its_own():
+    assert set(harness.start("ceiling", "ceiling", {}, threads=1)) == set(harness.RATES)
