@@ -9,6 +9,7 @@ from summkit.errors import SummkitError, check_known
 
 DECODINGS = {
     "greedy": {"do_sample": False},
+    "no-repeat": {"do_sample": False, "no_repeat_ngram_size": 3},  # long answers of small models go in circles else
     "beam": {"do_sample": False, "num_beams": 4},
     "nucleus": {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.1},
 }

@@ -17,7 +17,7 @@ FLOORS = [
     {"data", "extracts", "templates", "metrics"},
     {"features", "inputs", "labelled", "models"},
     {"checkpoints", "embeddings", "losses", "methods", "shapes"},
-    {"training", "generation", "planner", "classify", "topics"},
+    {"training", "generation", "planner", "classify", "topics", "trials"},
     {"evaluation", "classification", "export", "strategies", "teachers", "watch"},
     {"baselines", "distillation", "figures", "markup", "train", "widgets"},
     {"batch", "reports", "sweep"},
