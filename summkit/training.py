@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from summkit import checkpoints, features, models, progress, trackers
+from summkit import checkpoints, features, models, positions, progress, trackers
 from summkit.checkpoints import last_whole_checkpoint, save_adapter
 from summkit.losses import mean_loss, summary_loss
 from summkit.profiles import Profile
@@ -55,8 +55,11 @@ def fit(
     after each new entry. `callbacks` are further ones of transformers' TrainerCallback, such as
     `watch.generation_scores`; what their on_evaluate puts into its `metrics` stands in the history too.
     Where the profile names a tracker, the history goes there as well (`trackers.tracked`).
+    Rows whose summary is longer than an encoder-decoder's decoder can write are left out, and said to be.
     """
     trackers.check(profile.track)
+    positions.check(model, profile.max_length, profile.max_new_tokens)
+    train, validation = (positions.writable(rows, model) for rows in (train, validation))
     out_dir = Path(out_dir)
     made_with = checkpoints.fingerprint(profile, seed, train, validation)
     checkpoint = last_whole_checkpoint(out_dir) if resume else None

@@ -16,7 +16,7 @@ FLOORS = [
     {"profiles", "assets", "records", "meters", "facts"},
     {"data", "extracts", "templates", "metrics"},
     {"features", "inputs", "labelled", "models"},
-    {"checkpoints", "embeddings", "losses", "methods", "shapes"},
+    {"activations", "checkpoints", "embeddings", "losses", "methods", "positions", "shapes"},
     {"training", "generation", "planner", "classify", "topics", "trials"},
     {"evaluation", "classification", "export", "strategies", "teachers", "watch"},
     {"baselines", "distillation", "figures", "markup", "train", "widgets"},
