@@ -54,7 +54,8 @@ class Meter:
         self.cpu_seconds = _cpu_seconds() - self._cpu
         self.peak_rss_bytes = _end_peak(self)
         self.peak_device_bytes = _cuda().max_memory_allocated() if _cuda() else None
-        self.added_bytes = max(0, (self.peak_device_bytes or self.peak_rss_bytes or 0) - self._held)
+        peak = self.peak_device_bytes or self.peak_rss_bytes
+        self.added_bytes = None if peak is None else max(0, peak - self._held)
         if self._price is not None:
             self.cost_usd = self.wall_seconds / 3600 * self._price
         self._read_energy()
