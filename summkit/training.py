@@ -49,9 +49,10 @@ def fit(
 ) -> FitResult:  # fmt: skip
     """Train `model` on encoded rows (`features.encode_rows`) and leave the best adapter in out_dir/adapter.
 
-    `resume` goes on from the newest whole checkpoint in `out_dir`: on a CPU to the last bit what the run would have
-    been without the break; checkpoints of other settings are refused with a SummkitError. Without it, an earlier run's
-    checkpoints there are removed. `on_log` is called with the history, a list of {"step", "loss" | "eval_loss", …},
+    `resume` goes on from the newest whole checkpoint in `out_dir`: within the first epoch to the last bit, on a CPU,
+    what the run would have been without the break; in a later one the rest of that epoch sees the rows in another
+    order. Checkpoints of other settings are refused with a SummkitError. Without it, an earlier run's checkpoints there
+    are removed. `on_log` is called with the history, a list of {"step", "loss" | "eval_loss", …},
     after each new entry. `callbacks` are further ones of transformers' TrainerCallback, such as
     `watch.generation_scores`; what their on_evaluate puts into its `metrics` stands in the history too.
     Where the profile names a tracker, the history goes there as well (`trackers.tracked`).
