@@ -6,6 +6,10 @@ PIP := $(PY) -m pip install --disable-pip-version-check --no-input
 STAMP := $(VENV)/installed
 STAGES ?= task1/xsum task2 task3
 NOTEBOOKS := $(wildcard task1 task2 task3 notebooks)
+# Two processes, a core each: a file's tests stay together, since they share models and a notebook's cells a kernel.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
+JOBS ?= 2
+SPREAD := -n $(JOBS) --dist loadfile
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
 .DEFAULT_GOAL := help
@@ -25,11 +29,11 @@ lint: $(STAMP)  ## ruff over code and notebooks
 	$(PY) -m ruff format --check .
 
 unit: $(STAMP) lint  ## pytest: the static gate on notebooks and floors first, then the unit tests
-	$(PY) -m pytest -q tests/static
-	$(PY) -m pytest -q --ignore=tests/static
+	$(PYTEST) tests/static
+	$(PYTEST) $(SPREAD) --ignore=tests/static
 
 nbval: $(STAMP) unit  ## nbval over every notebook, in the profile smoke
-	SUMMKIT_PROFILE=smoke $(PY) -m pytest -q $(NBVAL) $(NOTEBOOKS)
+	SUMMKIT_PROFILE=smoke $(PYTEST) $(SPREAD) $(NBVAL) $(NOTEBOOKS)
 
 test-deepspeed: $(STAMP)  ## installs DeepSpeed into .venv and runs its tests on the CPU: ten minutes, needs g++
 	DS_BUILD_OPS=0 $(PIP) --no-compile --no-build-isolation deepspeed==0.19.8

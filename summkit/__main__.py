@@ -88,7 +88,7 @@ def _summarize_options(parser) -> None:
     parser.add_argument("--strategy", default="first", metavar="NAME", help=about)
     about = "with chunks: their joined summaries are the answer once they have so few tokens (default: one summary)"
     parser.add_argument("--budget", type=int, metavar="TOKENS", help=about)
-    parser.add_argument("--decoding", default="greedy", help="greedy, beam or nucleus")
+    parser.add_argument("--decoding", default="greedy", help="greedy, no-repeat, beam or nucleus")
     parser.add_argument("--base", action="store_true", help="the model without the adapter, for comparison")
 
 

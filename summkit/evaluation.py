@@ -150,6 +150,26 @@ def score_table(scores: dict[str, dict]):
     return pd.DataFrame(table, index=pd.Index(list(scores), name="system"))
 
 
+def difference_table(differences: dict[str, dict], measures: dict[str, str]):
+    """A pandas DataFrame of text from entries of `compare`, a pair a row: "+1.2 [+0.3, +2.0] *", or "–" for unknown.
+
+    `measures` maps an entry's key to its heading. A star marks an interval that leaves out 0.
+    """
+    import pandas as pd
+
+    rows = {
+        pair: {heading: _signed(found[key]) for key, heading in measures.items()} for pair, found in differences.items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def _signed(d: dict) -> str:
+    if None in d.values():
+        return "–"
+    star = " *" * (d["low"] > 0 or d["high"] < 0)
+    return f"{d['difference']:+.1f} [{d['low']:+.1f}, {d['high']:+.1f}]{star}"
+
+
 def _cell(entry, factor: int, decimals: int) -> str:
     value, low, high = (entry["mean"], entry["low"], entry["high"]) if isinstance(entry, dict) else (entry, None, None)
     if value is None:

@@ -1,5 +1,6 @@
 """Floor 7. Data in, Axes out: the look that all figures share, and the figures that more than one chapter draws."""
 
+import itertools
 from pathlib import Path
 
 
@@ -67,6 +68,25 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax=None):
         ax.bar(at, middle, width * 0.9, yerr=around, capsize=2, label=system, error_kw={"elinewidth": 1})
     ax.set_xticks(range(len(measures)), list(measures.values()))
     ax.set(ylabel="percent", title="Scores with 95 % intervals")
+    ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def score_by_cost(scores: dict[str, dict], costs: dict[str, float], measure: str, bounds=(), ax=None):
+    """One point a system of `costs`: its score with the 95 % interval over what it costs, on a logarithmic axis.
+
+    `bounds` are systems without a cost: a level line each.
+    """
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots()[1]
+    for (system, cost), mark in zip(costs.items(), itertools.cycle("os^vD*PX<>"), strict=False):
+        value = scores[system][measure]
+        ends = [[0 if value[end] is None else abs(value["mean"] - value[end])] for end in ("low", "high")]
+        ax.errorbar(cost, value["mean"], ends, fmt=mark, capsize=3, label=system.replace("_", " "))
+    for system, style in zip(bounds, itertools.cycle((":", "--", "-.")), strict=False):
+        ax.axhline(scores[system][measure]["mean"], color="grey", linestyle=style, label=system.replace("_", " "))
+    ax.set(xscale="log", ylabel=measure)
     ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 

@@ -4,11 +4,12 @@ import copy
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from summkit import checkpoints, data, features, models, profiles, progress, templates
+from summkit import checkpoints, data, features, models, positions, profiles, progress, templates
 from summkit.errors import SummkitError, check_known
 
 DECODINGS = {
     "greedy": {"do_sample": False},
+    "no-repeat": {"do_sample": False, "no_repeat_ngram_size": 3},  # long answers of small models go in circles else
     "beam": {"do_sample": False, "num_beams": 4},
     "nucleus": {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.1},
 }
@@ -37,10 +38,12 @@ def summarize(
     `reuse_head` has the template's head read once for all documents, worth it where examples make it long. The answers
     are the same, but for ties that rounding decides, as they are between one batch size and another.
     Raises SummkitError for an unknown decoding, for a document that cannot be used, by its number, and where the head
-    cannot be reused: with beams, with prompt tuning, in an encoder, and in a model that keeps no plain cache.
+    cannot be reused: with beams, with prompt tuning, in an encoder, and in a model that keeps no plain cache. An
+    encoder-decoder has to have positions for both limits.
     """
     import torch
 
+    positions.check(model, max_length, max_new_tokens)
     settings, seq2seq = _settings(decoding, temperature), models.is_encoder_decoder(model)
     rows = prompts(template, tokenizer, documents, max_length, max_new_tokens, seq2seq)
     batches = features.length_sorted_batches([row["length"] for row in rows], batch_size)
@@ -102,7 +105,8 @@ class Summarizer:
         """
         settings = checkpoints.read_settings(folder)
         tokenizer = models.load_tokenizer(settings["model"])
-        base = models.load_model(settings["model"], settings["precision"], _compute_here(settings["compute_dtype"]))
+        name, precision, trained_in = (settings[key] for key in ("model", "precision", "compute_dtype"))
+        base = models.load_model(name, precision, _compute_here(trained_in, name))
         model = checkpoints.load_adapter(base, folder, settings["model"])
         template = templates.build(settings["template"], tokenizer, templates.wording(settings["wording"]))
         return cls(model, tokenizer, template, settings["max_length"], settings["max_new_tokens"])
@@ -122,12 +126,14 @@ class Summarizer:
             )
 
 
-def _compute_here(trained_in: str) -> str:
+def _compute_here(trained_in: str, name: str) -> str:
     """What this machine computes in: a GPU's half precision is unusably slow on a CPU, bf16 on an old GPU."""
     machine = profiles.hardware()
     if machine.device != "cuda":
         return "float32"
-    return "float16" if trained_in == "bfloat16" and not machine.bf16 else trained_in
+    if trained_in != "bfloat16" or machine.bf16:
+        return trained_in
+    return "float32" if models.overflows_in_fp16(name) else "float16"
 
 
 class _answering:

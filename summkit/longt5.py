@@ -9,24 +9,21 @@ import math
 import shutil
 from pathlib import Path
 
-from summkit.errors import SummkitError
-
 CONVERTER = 1  # part of a converted model's folder name: raise it where `from_t5` changes what it writes
 
 
 def from_t5(folder_in: Path, folder_out: Path, local_radius: int = 127) -> None:
     """Write to `folder_out` the LongT5 of the T5 in `folder_in`: one safetensors file, config.json and a tokenizer.
 
-    The T5 has a head of its own (T5 1.1, Flan-T5), which takes what the decoder gives. LongT5 scales that by 1/√d_model
-    before the head, so the head takes the factor √d_model. Raises SummkitError for a T5 whose head is its embedding.
+    LongT5 scales what the decoder gives by 1/√d_model before the head. So does a T5 whose head is its embedding; one
+    that has a head of its own (T5 1.1, Flan-T5) does not, so that head takes the factor √d_model.
     """
     from safetensors.torch import load_file, save_file
 
     config = json.loads((folder_in / "config.json").read_text(encoding="utf-8"))
     weights = {_placed(name): tensor for name, tensor in load_file(folder_in / "model.safetensors").items()}
-    if "lm_head.weight" not in weights:
-        raise SummkitError(f"the T5 in {folder_in} has no head of its own: Flan-T5 or T5 1.1 is needed")
-    weights["lm_head.weight"] = weights["lm_head.weight"] * math.sqrt(config["d_model"])
+    if "lm_head.weight" in weights:
+        weights["lm_head.weight"] = weights["lm_head.weight"] * math.sqrt(config["d_model"])
     shutil.copytree(folder_in, folder_out)
     save_file(weights, folder_out / "model.safetensors", {"format": "pt"})
     # "Tied" is the loader's word for a scaled output; head and embedding differ, so it keeps them both.

@@ -20,10 +20,11 @@ class Meter:
     """Measures a `with` block. Ready to read after it, also where the block raised; None is for unknown.
 
     wall_seconds, cpu_seconds (this process, and children that ended), peak_rss_bytes (of the process in the block, on
-    Linux; elsewhere since it began; what earlier work has left in memory counts),
-    peak_device_bytes (allocated by torch on the current GPU in the block), energy_kwh (of the whole machine; the
-    memory's share is always modelled), energy_is_estimate, co2_kg (where SUMMKIT_COUNTRY is set to a three-letter
-    ISO code), cost_usd (where SUMMKIT_PRICE_PER_HOUR is set), laps ({name: seconds}).
+    Linux; elsewhere since it began; what earlier work has left in memory counts), peak_device_bytes (allocated by torch
+    on the current GPU in the block), added_bytes (by how much the block's peak is above its beginning, on the GPU where
+    there is one; call `settle` before the block), energy_kwh (of the whole machine; the memory's share is always
+    modelled), energy_is_estimate, co2_kg (where SUMMKIT_COUNTRY is set to a three-letter ISO code), cost_usd (where
+    SUMMKIT_PRICE_PER_HOUR is set), laps ({name: seconds}).
 
     `country` is the country of co2_kg where SUMMKIT_COUNTRY is not set. It is read back after the block's begin: the
     one that counts, None for none.
@@ -34,6 +35,7 @@ class Meter:
         self.energy, self.country = energy, country
         self.laps: dict[str, float] = {}
         self.wall_seconds = self.cpu_seconds = self.peak_rss_bytes = self.peak_device_bytes = None
+        self.added_bytes = None
         self.energy_kwh = self.energy_is_estimate = self.co2_kg = self.cost_usd = None
 
     def __enter__(self):
@@ -41,8 +43,10 @@ class Meter:
         self._peak_before = 0
         _begin_peak(self)
         self._tracker = _start_tracker(self.country) if self.energy else None
+        self._held = _resident_bytes()
         if _cuda():
             _cuda().reset_peak_memory_stats()
+            self._held = _cuda().memory_allocated()
         self._lap = self._wall = time.perf_counter()
         self._cpu = _cpu_seconds()
         return self
@@ -52,6 +56,8 @@ class Meter:
         self.cpu_seconds = _cpu_seconds() - self._cpu
         self.peak_rss_bytes = _end_peak(self)
         self.peak_device_bytes = _cuda().max_memory_allocated() if _cuda() else None
+        peak = self.peak_device_bytes or self.peak_rss_bytes
+        self.added_bytes = None if peak is None else max(0, peak - self._held)
         if self._price is not None:
             self.cost_usd = self.wall_seconds / 3600 * self._price
         self._read_energy()
@@ -79,6 +85,18 @@ class Meter:
             self.co2_kg = float(data.emissions) if self.country else None
         except Exception:  # codecarbon swallows its own errors and then lacks attributes: no energy, and no harm
             return
+
+
+def settle() -> None:
+    """Give what earlier work has left free in this process back to the system: what a block adds is seen from here."""
+    import ctypes
+    import gc
+
+    gc.collect()
+    if _cuda():
+        _cuda().empty_cache()
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)  # glibc's; musl has none, and keeps little
 
 
 _open: list[Meter] = []  # each keeps the peak it saw before one inside it began counting anew
@@ -118,6 +136,12 @@ def peak_rss_bytes() -> int | None:
         import psutil
 
         return getattr(psutil.Process().memory_info(), "peak_wset", None)
+
+
+def _resident_bytes() -> int:
+    import psutil
+
+    return psutil.Process().memory_info().rss
 
 
 def _cpu_seconds() -> float:

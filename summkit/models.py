@@ -15,8 +15,8 @@ from summkit.tiny import TINY, tiny_llama, tiny_t5, tiny_tokenizer
 
 __all__ = [
     "PRECISIONS", "TINY", "auto_class", "clear_errors", "footprint", "is_encoder_decoder", "linear_layers",
-    "load_model", "load_tokenizer", "padding", "parameter_report", "tiny_llama", "tiny_t5", "tiny_tokenizer",
-    "unpacked", "virtual_tokens",
+    "load_model", "load_tokenizer", "overflows_in_fp16", "padding", "parameter_report", "tiny_llama", "tiny_t5",
+    "tiny_tokenizer", "unpacked", "virtual_tokens",
 ]  # fmt: skip
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "nf4", "nf4-single")
@@ -40,11 +40,17 @@ def load_model(name: str, precision: str = "fp32", compute_dtype: str = "float32
 
     "nf4" quantises the constants of the blocks too (double quantisation), "nf4-single" does not, "int8" is LLM.int8().
     `compute_dtype` ("float32", "float16", "bfloat16") is what quantised weights are multiplied in. Its configuration
-    says whether it is a decoder or an encoder-decoder.
+    says whether it is a decoder or an encoder-decoder. Raises SummkitError for a T5 in fp16.
     """
     import torch
 
     check_known("precision", precision, PRECISIONS)
+    if "fp16" in (precision, compute_dtype.replace("float", "fp")) and overflows_in_fp16(name):
+        raise SummkitError(
+            f"model {name}: a T5's numbers are too large for fp16, and its loss becomes NaN: use "
+            "compute_dtype='bfloat16' (on a GPU of compute capability 8.0 or more) or 'float32', with the precision "
+            "'nf4' or 'fp32'"
+        )
     # Under torchrun each process has a GPU of its own.
     device = device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     settings = {"dtype": _weight_dtype(precision, compute_dtype), "device_map": {"": device}}
@@ -198,6 +204,16 @@ def _unpacked_forward(layer):
 
     weight = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.float32)
     return lambda hidden: torch.nn.functional.linear(hidden, weight.to(hidden.dtype), layer.bias)
+
+
+def overflows_in_fp16(name: str) -> bool:
+    """Whether the model `name` has to compute in bf16 or fp32: T5 and its like, whose sums exceed fp16's 65,504."""
+    from transformers import AutoConfig
+
+    with clear_errors(name):
+        known = name in TINY
+        config = TINY[name]().config if known else AutoConfig.from_pretrained(_where(name), trust_remote_code=False)
+    return config.model_type in ("t5", "mt5", "umt5", "longt5")
 
 
 def _where(name: str) -> str | Path:

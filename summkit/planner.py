@@ -2,25 +2,24 @@
 model's shape.
 
 The model is built on the meta device, where a weight has a shape and no bytes. All parts are added up, though they do
-not all peak at once (logits are freed before a layer is recomputed). Dense decoders only.
+not all peak at once (logits are freed before a layer is recomputed). Dense decoders, and the encoder-decoders that
+`shapes` knows.
 """
 
 import math
 from dataclasses import dataclass
 
-from summkit import methods, models
+from summkit import activations, methods, models
 from summkit.errors import SummkitError, check_known
 from summkit.shapes import Shape, on_meta, shape_of
 
 COMPUTE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+METHODS = ("lora", "full", "frozen-embeddings", "frozen-encoder")
 OPTIMIZERS = {
     "adamw_torch": 32, "adamw_torch_fused": 32, "paged_adamw_32bit": 32, "adamw_bnb_8bit": 8, "adamw_8bit": 8,
     "paged_adamw_8bit": 8, "sgd": 0,
 }  # fmt: skip
-# Widths of the MLP that the activation keeps for backward: one (its input) where it is one kernel, and four where it is
-# written in Python (gelu_new: x for the cube, tanh, 1 + tanh and x/2 for the last product).
-ACTIVATIONS = {"gelu_new": 4, "gelu_fast": 4, "quick_gelu": 2}
 # What malloc keeps beside a step's tensors, as a share of them: 0.25 was seen with 8 layers, 0.7 with 30. CUDA's
 # caching allocator was not measured: nothing is added there.
 HEAP = {"cpu": 0.5, "cuda": 0.0}
@@ -73,29 +72,30 @@ def plan(
     """What one training step takes. `model`: see `on_meta`. `targets`: as in a profile, or a list of layer names.
 
     `sequence_length` and `logits_tokens` are tokens a row; `logits_tokens` is how many of them the head is applied to
-    (None: all). Half-precision compute means autocast over fp32 adapters, as the Trainer does it. Raises SummkitError
-    for an unknown setting, and for training all of a quantised model.
+    (None: all). Of an encoder-decoder, the encoder reads `sequence_length` and the decoder writes `logits_tokens`
+    (None: as many). Half-precision compute means autocast over fp32 adapters, as the Trainer does it.
+    Raises SummkitError for an unknown setting, and for training the own weights of a quantised model.
     """
     precision, double = ("nf4", False) if precision == "nf4-single" else (precision, double_quantisation)
     _check(precision, compute_dtype, method, optimizer, device)
     meta = on_meta(model)
-    shape, compute = shape_of(meta), COMPUTE_BYTES[compute_dtype]
-    chosen = _chosen(meta, shape, targets) if method == "lora" else []
-    tokens, head_tokens = (batch_size * length for length in (sequence_length, logits_tokens or sequence_length))
-    layer = tokens * sum(_saved(shape, chosen, rank, dropout, compute, device, sequence_length, batch_size))
-    states = tokens * shape.hidden * compute * shape.layers
-    activations = (states + layer if gradient_checkpointing else layer * shape.layers) + tokens * shape.hidden * 4
+    shape, compute, answer = shape_of(meta), COMPUTE_BYTES[compute_dtype], logits_tokens or sequence_length
+    chosen, trained = _what_trains(meta, shape, method, targets, rank)
+    step = activations.Step(chosen, rank, dropout, compute, device, batch_size, sequence_length, answer, method)
+    saved = round(activations.total(shape, step, gradient_checkpointing))
     kept = "one state a layer and one layer whole" if gradient_checkpointing else "all that backward needs"
-    logits = head_tokens * shape.vocabulary * (compute + 8)
-    largest = max(i * o for _, i, o, _ in shape.linears) if precision in ("nf4", "int8") else 0
-    working = compute * (largest + 2 * tokens * max(shape.intermediate, shape.hidden))
+    read = f"{batch_size} × {sequence_length} tokens" + (f" and {answer} of the answer" if shape.encoder else "")
+    logits = batch_size * answer * shape.vocabulary * (compute + 8)
+    largest = max(_packed(shape)) if precision in ("nf4", "int8") else 0
+    widest, copies = activations.widest(shape, batch_size, sequence_length, answer)
+    working = compute * (largest + copies * widest)
     return Plan((
         *_weights(shape, precision, double, compute),
-        *_trained(shape, chosen, rank, compute, precision, optimizer),
-        ("activations", round(activations), f"{batch_size} × {sequence_length} tokens, {kept}"),
-        ("logits", logits, f"{head_tokens} × {shape.vocabulary:,}: themselves, log-probabilities, gradient"),
-        ("working copy", working, "largest quantised layer unpacked, and the two widest tensors in flight"),
-        ("allocator", round(HEAP[device] * (activations + logits + working)), "measured: what a CPU's heap wastes"),
+        *_trained(trained, bool(chosen), compute, precision, optimizer),
+        ("activations", saved, f"{read}, {kept}"),
+        ("logits", logits, f"{batch_size * answer} × {shape.vocabulary:,}: themselves, log-probabilities, gradient"),
+        ("working copy", working, "largest quantised layer unpacked, and the widest tensors in flight"),
+        ("allocator", round(HEAP[device] * (saved + logits + working)), "measured: what a CPU's heap wastes"),
         ("framework", FRAMEWORK[device], "not computed: libraries (CPU), context and workspaces (CUDA)"),
     ))  # fmt: skip
 
@@ -107,27 +107,30 @@ def inference(
     compute_dtype: str = "float32",
     batch_size: int = 1,
     sequence_length: int = 512,
+    answer_tokens: int = 128,
     device: str = "cpu",
 ) -> Plan:
     """What generating takes, greedy and with a cache. `sequence_length`: tokens a row, prompt and answer together.
 
+    Of an encoder-decoder, `sequence_length` is what the encoder reads, and `answer_tokens` what the decoder writes.
     `model`: see `on_meta`. Raises SummkitError for an unknown setting.
     """
     _check(precision, compute_dtype, "lora", "sgd", device)
     shape, compute = shape_of(on_meta(model)), WEIGHT_BYTES.get(precision, COMPUTE_BYTES[compute_dtype])
-    tokens, sizes = batch_size * sequence_length, [i * o for _, i, o, _ in shape.linears]
+    sizes, length = _packed(shape), sequence_length + (answer_tokens if shape.encoder else 0)
     if precision in WEIGHT_BYTES:
-        unpacked, how = 0, "the two widest tensors in flight"
+        unpacked, how = 0, "the widest tensors in flight"
     elif device == "cpu" and precision != "int8":
-        unpacked, how = 4 * sum(sizes), "every 4-bit layer unpacked once (models.unpacked), and two tensors in flight"
+        unpacked, how = 4 * sum(sizes), "every 4-bit layer unpacked once (models.unpacked), and the widest in flight"
     else:
-        unpacked, how = compute * max(sizes), "largest quantised layer unpacked, and two tensors in flight"
-    cache = 2 * shape.layers * shape.keys * tokens * compute
+        unpacked, how = compute * max(sizes), "largest quantised layer unpacked, and the widest tensors in flight"
+    cache = 2 * shape.layers * shape.keys * batch_size * length * compute
     logits = batch_size * shape.vocabulary * (compute + 4)
-    working = unpacked + 2 * compute * tokens * max(shape.intermediate, shape.hidden)
+    widest, copies = activations.widest(shape, batch_size, sequence_length, answer=1)
+    working = unpacked + copies * compute * widest
     return Plan((
         *_weights(shape, "nf4" if precision == "nf4-single" else precision, precision == "nf4", compute),
-        ("KV cache", cache, f"keys and values of {batch_size} × {sequence_length} tokens in {shape.layers} layers"),
+        ("KV cache", cache, f"keys and values of {batch_size} × {length} tokens in {shape.layers} layers"),
         ("logits", logits, f"{batch_size} × {shape.vocabulary:,}, of the last token alone, and once more in fp32"),
         ("working copy", working, how),
         ("allocator", round(HEAP[device] * (cache + logits + working - unpacked)), "a CPU's heap, as in training"),
@@ -135,13 +138,24 @@ def inference(
     ))  # fmt: skip
 
 
-def _trained(shape, chosen, rank: int, compute: int, precision: str, optimizer: str) -> list[tuple[str, int, str]]:
-    # With adapters, A (rank × inputs) and B (outputs × rank) of every chosen layer train, in fp32; else everything.
-    sizes = [size for _, i, o, _ in chosen for size in (rank * i, rank * o)] or list(shape.parameters)
+def _what_trains(meta, shape: Shape, method: str, targets, rank: int) -> tuple[tuple, list[int]]:
+    """The linear layers that get adapters, and the sizes of the tensors that train, in numbers."""
+    if method == "lora":
+        names = methods.target_layers(meta, targets if isinstance(targets, str) else ",".join(targets))
+        chosen = tuple(linear for linear in shape.linears if linear[0] in names)
+        # A (rank × inputs) and B (outputs × rank) of every chosen layer.
+        return chosen, [size for _, i, o, _ in chosen for size in (rank * i, rank * o)]
+    if method == "frozen-encoder" and shape.encoder is None:
+        raise SummkitError("method 'frozen-encoder' needs an encoder-decoder; a decoder has 'frozen-embeddings'")
+    methods.METHODS[method].prepare(meta, None)
+    return (), [parameter.numel() for parameter in meta.parameters() if parameter.requires_grad]
+
+
+def _trained(sizes, adapters: bool, compute: int, precision: str, optimizer: str) -> list[tuple[str, int, str]]:
     copies = 4 + (compute if compute < 4 else 0)
     return [
-        ("adapters", sum(sizes) * copies if chosen else 0, "A and B in fp32, and half copies of them under autocast"),
-        ("gradients", sum(sizes) * (4 if chosen else WEIGHT_BYTES[precision]), f"{sum(sizes):,} numbers train"),
+        ("adapters", sum(sizes) * copies if adapters else 0, "A and B in fp32, and half copies of them under autocast"),
+        ("gradients", sum(sizes) * (4 if adapters else WEIGHT_BYTES[precision]), f"{sum(sizes):,} numbers train"),
         ("optimizer state", _optimizer_bytes(sizes, OPTIMIZERS[optimizer]), f"{optimizer}: two moments a number"),
     ]
 
@@ -167,53 +181,13 @@ def for_profile(profile, **overrides) -> dict:
     return settings | {"device": "cpu" if profile.compute_dtype == "float32" else "cuda"} | overrides
 
 
-def _saved(shape, chosen, rank, dropout, compute, device, length, batch) -> list[float]:
-    """Bytes a token that autograd keeps of one block, frozen but for the adapters on `chosen`."""
-    mask = 4 if device == "cpu" else 1  # the CPU keeps dropout's mask as fp32 numbers, CUDA as booleans
-    adapted = sum(linear[1] for linear in chosen) / shape.layers
-    widths = ACTIVATIONS.get(shape.activation, 1)
-    # Half input of gelu_new under autocast: the cube and what follows run in fp32, only x/2 stays half.
-    activation = shape.intermediate * (widths * compute if widths < 4 else 12 + compute)
-    padded = batch > 1  # a mask of padding: K and V are repeated for every query head, and the mask is spread out
-    terms = [
-        shape.norms * (shape.hidden * 4 + 4),  # a norm's input, in fp32, and its root or mean
-        compute * shape.queries,  # Q after the rotation
-        compute * 2 * (shape.queries if padded else shape.keys),  # K after the rotation, and V
-        compute * shape.queries + 4 * shape.heads,  # the attention's output, its log-sum-exp
-        compute * length if padded else 0,  # this token's row of the mask, as numbers to be added
-        activation,  # what the MLP's nonlinearity keeps
-        compute * 2 * shape.intermediate if shape.gated else 0,  # a gated product keeps both its factors
-        2 * mask * shape.hidden if shape.residual_dropout else 0,  # after attention and after the MLP
-    ]
-    if shape.attention_dropout and device == "cpu":
-        # No fused kernel there: probabilities, mask, and their product, for every head and every key.
-        terms.append(3 * compute * shape.heads * length)
-    if chosen:
-        # What goes from A to B; and every adapter's input: with dropout its own, and dropout's mask.
-        terms += [compute * rank * len(chosen) / shape.layers]
-        terms += [compute * adapted, mask * adapted] if dropout else [compute * _shared_inputs(shape, chosen)]
-    else:
-        # Everything trains: each linear layer's own input too (after the norms, and before the MLP's last layer).
-        terms += [compute * shape.norms * shape.hidden, compute * shape.intermediate]
-    return terms
-
-
-def _shared_inputs(shape: Shape, chosen) -> float:
-    """Numbers a token of the distinct inputs that one block's adapters have without dropout."""
-    last = {parent: name for name, _, _, parent in shape.linears}
-    first = {parent for name, _, _, parent in chosen if name != last[parent]}  # q, k, v share theirs; gate and up too
-    # The last layer of the attention reads its output, which is counted already; that of the MLP what is new.
-    final = [i for name, i, _, parent in chosen if name == last[parent] and "attn" not in parent]
-    return (min(len(first), shape.norms * shape.layers) * shape.hidden + sum(final)) / shape.layers
-
-
 def _weights(shape: Shape, precision: str, double: bool, compute: int) -> list[tuple[str, int, str]]:
-    sizes = [] if precision in WEIGHT_BYTES else [i * o for _, i, o, _ in shape.linears]
+    sizes = [] if precision in WEIGHT_BYTES else _packed(shape)
     rest = sum(shape.parameters) - sum(sizes)
     packed, constants, how = 0, 0, "none"
     if precision == "int8":
         packed, how = sum(sizes), "one fp32 scale an output"
-        constants = sum(4 * o for _, _, o, _ in shape.linears)
+        constants = sum(4 * o for name, _, o, _ in shape.linears if name not in shape.unquantised)
     elif precision == "nf4":
         packed, how = sum(math.ceil(n / 2) for n in sizes), f"an absmax for 64 weights, in {8 if double else 32} bits"
         constants = sum(_absmax_bytes(math.ceil(n / 64), double) for n in sizes)
@@ -223,6 +197,11 @@ def _weights(shape: Shape, precision: str, double: bool, compute: int) -> list[t
         ("unquantised weights", rest * WEIGHT_BYTES.get(precision, compute), f"{rest:,} numbers: {left}"),
         ("quantisation constants", constants, how),
     ]
+
+
+def _packed(shape: Shape) -> list[int]:
+    """Weights of every layer that can be quantised."""
+    return [i * o for name, i, o, _ in shape.linears if name not in shape.unquantised]
 
 
 def _absmax_bytes(blocks: int, double: bool) -> int:
@@ -237,16 +216,11 @@ def _optimizer_bytes(trained: list[int], bits: int) -> int:
     return sum(8 * n if n < 4096 else 2 * (n + 4 * math.ceil(n / 256)) for n in trained)
 
 
-def _chosen(meta, shape: Shape, targets) -> list[tuple[str, int, int, str]]:
-    names = methods.target_layers(meta, targets if isinstance(targets, str) else ",".join(targets))
-    return [linear for linear in shape.linears if linear[0] in names]
-
-
 def _check(precision: str, compute_dtype: str, method: str, optimizer: str, device: str) -> None:
     check_known("precision", precision, models.PRECISIONS)
     check_known("compute dtype", compute_dtype, COMPUTE_BYTES)
-    check_known("method", method, ("lora", "full"))
+    check_known("method", method, METHODS)
     check_known("optimizer", optimizer, OPTIMIZERS)
     check_known("device", device, FRAMEWORK)
-    if method == "full" and precision not in WEIGHT_BYTES:
-        raise SummkitError(f"method 'full' cannot train {precision} weights; take lora, or precision fp32")
+    if method != "lora" and precision not in WEIGHT_BYTES:
+        raise SummkitError(f"method {method!r} cannot train {precision} weights; take lora, or precision fp32")

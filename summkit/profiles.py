@@ -151,11 +151,13 @@ TASKS = {
                                        "gradient_accumulation": 1, "generation_batch_size": 128},
     },
     "long": {
-        "smoke": {"task": "summary", "wording": "paper", "template": "prefix", "model": "tiny-t5", "train_rows": 12,
-                  "validation_rows": 4, "test_rows": 4},
+        "smoke": {"task": "summary", "wording": "paper", "template": "prefix", "model": "tiny-t5", "precision": "fp32",
+                  "method": "frozen-embeddings", "max_length": 180, "train_rows": 6, "validation_rows": 2,
+                  "test_rows": 4, "epochs": 1},
         "cpu": {"task": "summary", "wording": "paper", "template": "prefix", "model": "flan-t5-small",
-                "precision": "fp32", "dataset": "plos-papers", "max_length": 512, "max_new_tokens": 128,
-                "min_words": 0, "max_words": None, "train_rows": 48, "validation_rows": 12, "test_rows": 40},
+                "precision": "fp32", "dataset": "plos-papers", "method": "frozen-embeddings", "max_length": 512,
+                "max_new_tokens": 256, "min_words": 0, "max_words": None, "train_rows": 40, "validation_rows": 6,
+                "test_rows": 12, "epochs": 1, "evaluations_per_epoch": 2, "optimizer": "adamw_torch"},
         "t4": _PAPERS, "gpu": _PAPERS | {"batch_size": 4, "gradient_accumulation": 4, "generation_batch_size": 16},
     },
     "topics": {

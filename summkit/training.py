@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from summkit import checkpoints, features, models, progress, sharding, trackers
+from summkit import checkpoints, features, models, positions, progress, sharding, trackers
 from summkit.checkpoints import last_whole_checkpoint, save_adapter
 from summkit.losses import mean_loss, summary_loss
 from summkit.profiles import Profile
@@ -49,16 +49,20 @@ def fit(
 ) -> FitResult:  # fmt: skip
     """Train `model` on encoded rows (`features.encode_rows`) and leave the best adapter in out_dir/adapter.
 
-    `resume` goes on from the newest whole checkpoint in `out_dir`: on a CPU to the last bit what the run would have
-    been without the break; checkpoints of other settings are refused with a SummkitError. Without it, an earlier run's
-    checkpoints there are removed. `on_log` is called with the history, a list of {"step", "loss" | "eval_loss", …},
+    `resume` goes on from the newest whole checkpoint in `out_dir`: within the first epoch to the last bit, on a CPU,
+    what the run would have been without the break; in a later one the rest of that epoch sees the rows in another
+    order. Checkpoints of other settings are refused with a SummkitError. Without it, an earlier run's checkpoints there
+    are removed. `on_log` is called with the history, a list of {"step", "loss" | "eval_loss", …},
     after each new entry. `callbacks` are further ones of transformers' TrainerCallback, such as
     `watch.generation_scores`; what their on_evaluate puts into its `metrics` stands in the history too.
     Where the profile names a tracker, the history goes there as well (`trackers.tracked`). Where it names a DeepSpeed
     file, or accelerate launches FSDP, that trains; what cannot go with it is a SummkitError (`sharding.check`).
+    Rows whose summary is longer than an encoder-decoder's decoder can write are left out, and said to be.
     """
     trackers.check(profile.track)
     sharding.check(profile)
+    positions.check(model, profile.max_length, profile.max_new_tokens)
+    train, validation = (positions.writable(rows, model) for rows in (train, validation))
     out_dir = Path(out_dir)
     made_with = checkpoints.fingerprint(profile, seed, train, validation)
     checkpoint = last_whole_checkpoint(out_dir) if resume else None

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
-from summkit.models import tiny_tokenizer
+from tests import tiny_models
 
 _DROPPED = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "SUMMKIT_")  # what would point a child elsewhere, or forbid the Hub
 
@@ -53,22 +53,28 @@ class LocalHub:
 
     def add_tiny_phi(self, repo: str = "microsoft/phi-2", seed: int = 0) -> Path:
         """A Phi of 0.1 million random weights with a byte-level tokenizer, which like phi-2's has no pad token."""
-        return self._add_tiny(_tiny_phi, repo, seed)
+        return self._add_tiny("phi", repo, seed)
 
     def add_tiny_gpt2(self, repo: str = "openai-community/gpt2", seed: int = 0) -> Path:
         """A GPT-2 of 0.2 million random weights with such a tokenizer."""
-        return self._add_tiny(_tiny_gpt2, repo, seed)
+        return self._add_tiny("gpt2", repo, seed)
 
-    def _add_tiny(self, made, repo: str, seed: int) -> Path:
-        import torch
+    def add_tiny_led(self, repo: str = "allenai/led-base-16384", seed: int = 0) -> Path:
+        """A LED of 0.1 million random weights with a byte-level tokenizer that puts <s> and </s> around a text."""
+        return self._add_tiny("led", repo, seed)
 
+    def add_tiny_bigbird_pegasus(self, repo: str = "google/bigbird-pegasus-large-arxiv", seed: int = 0) -> Path:
+        """A BigBird-Pegasus of as many, its encoder block-sparse, with a tokenizer of letters that puts </s> behind."""
+        return self._add_tiny("bigbird", repo, seed)
+
+    def add_tiny_long_t5(self, repo: str = "google/long-t5-tglobal-base", seed: int = 0) -> Path:
+        """A LongT5 of 0.05 million, its encoder transient-global, with such a tokenizer."""
+        return self._add_tiny("longt5", repo, seed)
+
+    def _add_tiny(self, kind: str, repo: str, seed: int) -> Path:
         folder = self.folder("models", repo)
-        tokenizer = tiny_tokenizer()
-        tokenizer.pad_token = tokenizer.chat_template = None
-        tokenizer.save_pretrained(folder)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            made(len(tokenizer), tokenizer.eos_token_id).save_pretrained(folder)
+        for part in tiny_models.published(kind, seed):
+            part.save_pretrained(folder)
         return folder
 
     def add_xsum(self, repo: str = "EdinburghNLP/xsum", train=24, validation=8, test=8, form="parquet") -> Path:
@@ -102,23 +108,6 @@ class LocalHub:
 
 
 _EXAMPLES = Path(__file__).parent.parent / "summkit" / "examples.jsonl"
-
-
-def _tiny_phi(vocabulary: int, eos: int):
-    from transformers import PhiConfig, PhiForCausalLM
-
-    config = PhiConfig(
-        vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=2048, partial_rotary_factor=0.5, bos_token_id=None, eos_token_id=eos,
-    )  # fmt: skip
-    return PhiForCausalLM(config)
-
-
-def _tiny_gpt2(vocabulary: int, eos: int):
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(vocab_size=vocabulary, n_embd=64, n_layer=2, n_head=4, bos_token_id=eos, eos_token_id=eos)
-    return GPT2LMHeadModel(config)
 
 
 def _write_rows(rows: list[dict], folder: Path, split: str, form: str, place: str = "data") -> None:

@@ -11,8 +11,10 @@ ROOT = Path(__file__).parents[2]
 SPINE = ("task1/xsum", "task2", "task3")
 LABELS = {"task1/agnews": "accuracy", "task1/goemotions": "micro_f1", "task1/mnli": "accuracy"}
 STUDY, DISTILLED = "notebooks/01_fine_tuning_methods", "notebooks/02_topic_distillation"
+LONG = "notebooks/03_long_documents"
+STUDIES = (STUDY, DISTILLED, LONG)
 REPORTS = {stage: ROOT / stage / "REPORT" for stage in (*SPINE, *LABELS)}
-REPORTS |= {study: ROOT / "notebooks/REPORT" / study.split("/")[1] for study in (STUDY, DISTILLED)}
+REPORTS |= {study: ROOT / "notebooks/REPORT" / study.split("/")[1] for study in STUDIES}
 
 
 def notebook(stage: str) -> dict:
@@ -77,7 +79,7 @@ def test_the_committed_notebook_is_of_that_run(stage):
     shown = "".join(t for c in cells for o in c.get("outputs", []) for t in o.get("text", []))
     record = records.read_record(REPORTS[stage] / "run.json")
     assert f"profile {record['profile']} (" in shown
-    if stage in (STUDY, DISTILLED):
+    if stage in STUDIES:
         assert f"{record['wall_seconds'] / 60:.1f} min" in shown
     elif record["training"]["eval_loss"] is not None:
         assert f"validation loss {record['training']['eval_loss']:.3f}" in shown
@@ -178,3 +180,31 @@ def test_a_sample_is_cheaper_than_the_teachers_and_the_kept_head_is_a_rival(dist
     assert cost["student_fine_tuned"] < 0.8 * cost["teacher"] and cost["teacher, head kept"] < 0.9 * cost["teacher"]
     assert all(rows is None or rows > 0 for rows in distilled["details"]["break_even"].values())
     assert distilled["details"]["outside"]["merged, CTranslate2"]["same topics as merged"] == "6 of 6"
+
+
+@pytest.fixture(scope="module")
+def papers():
+    return records.read_record(REPORTS[LONG] / "run.json")
+
+
+def test_every_way_of_reading_stands_between_its_bounds(papers):
+    scores = {name: entry["rouge1"]["mean"] for name, entry in papers["scores"].items()}
+    bounds, ways = {"lead3", "lead10", "oracle3", "oracle8"}, {"first", "lead_and_end", "extract", "chunks"}
+    assert set(scores) == bounds | ways | {"sparse_first_2048", "sparse_all", "untrained", "decoder_untrained"}
+    assert scores["oracle8"] > scores["oracle3"] > max(scores[way] for way in ways) and scores["first"] > 20
+    assert papers["details"]["differences"]["untrained_minus_first"]["rouge1"]["high"] < -10
+    assert len({entry["n"] for entry in papers["scores"].values()}) == 1 and papers["wall_seconds"] < 15 * 60
+
+
+def test_the_same_weights_agree_within_the_window_and_part_beyond_it(papers):
+    apart = {int(key.split()[0]): share for key, share in papers["details"]["states of dense and sparse apart"].items()}
+    assert max(apart[n] for n in apart if n <= 128) < 1e-5 and min(apart[n] for n in apart if n > 128) > 0.1
+
+
+def test_memory_grows_with_the_length_where_attention_is_sparse_and_faster_where_it_is_dense(papers):
+    slopes, steps = papers["details"]["slope of memory over length"], papers["details"]["encoder step"]
+    assert slopes["sparse"] < 1.1 and slopes["dense"] > slopes["sparse"] + 0.3
+    assert max(step["tokens"] for step in steps) == 16_384
+    added = {name: row.get("added memory, GB") for name, row in papers["details"]["techniques"].items()}
+    assert all(added[name] < 0.9 * added["plain"] for name in ("accumulation", "checkpointing", "all together"))
+    assert papers["details"]["techniques"]["mixed precision"].get("note", "").startswith("not supported")

@@ -125,3 +125,16 @@ def test_the_table_reads_the_record_alone():
     assert lines[0].startswith("| system | ROUGE-1 |") and lines[1] == "|---" * 9 + "|"
     assert len(lines) == 4 and lines[3].startswith("| a\\|b | 26.3 | – |")
     assert frame.loc["lead1", "ended by EOS, %"] == "–" and "accuracy, %" not in frame.columns
+
+
+def test_a_table_of_differences_marks_those_that_leave_out_zero():
+    def entry(*values):
+        return dict(zip(("difference", "low", "high"), values, strict=True))
+
+    found = {
+        "a_minus_b": {"rouge1": entry(1.26, 0.3, 2.0), "words": entry(-1, -2, 0)},
+        "a_minus_c": {"rouge1": entry(None, None, None), "words": entry(-1.0, -2.0, -0.5)},
+    }
+    table = evaluation.difference_table(found, {"rouge1": "ROUGE-1", "words": "words"})
+    assert table.loc["a_minus_b"].tolist() == ["+1.3 [+0.3, +2.0] *", "-1.0 [-2.0, +0.0]"]
+    assert table.loc["a_minus_c"].tolist() == ["–", "-1.0 [-2.0, -0.5] *"]

@@ -135,7 +135,7 @@ def test_a_document_that_cannot_be_used_is_named_by_its_number(tiny, bad):
 
 
 def test_an_unknown_decoding_lists_the_known(tiny):
-    with pytest.raises(SummkitError, match="beam, greedy, nucleus"):
+    with pytest.raises(SummkitError, match="beam, greedy, no-repeat, nucleus"):
         generation.summarize(*tiny, ["a"], decoding="contrastive", **LIMITS)
 
 

@@ -192,3 +192,17 @@ def test_energy_is_read_in_silence_offline_and_without_leaving_files(tmp_path, s
     assert 0 < read["energy_kwh"] < 1 and 0 < read["co2_kg"] < read["energy_kwh"]
     assert read["energy_is_estimate"] in (True, False) and 1.2 <= read["wall"] < 60
     assert [p.name for p in home.iterdir()] == [".codecarbon.config"] and not list(work.iterdir())
+
+
+def test_what_a_block_adds_is_seen_from_where_it_began():
+    torch = pytest.importorskip("torch")
+    held = torch.ones(2**24)  # 64 MiB that were there before
+    freed = [torch.ones(2**10) for _ in range(20_000)]  # 80 MiB in small pieces, which malloc keeps
+    del freed
+    added = []
+    for size in (2**24, 2**25):
+        meters.settle()
+        with meters.Meter(energy=False) as used:
+            torch.ones(size)
+        added.append(used.added_bytes / 2**20)
+    assert held[0] == 1 and added == pytest.approx([64, 128], abs=10)

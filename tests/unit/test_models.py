@@ -174,6 +174,15 @@ def test_an_unknown_precision_lists_the_known_ones():
         models.load_model("tiny-llama", "fp8")
 
 
+@pytest.mark.parametrize("asked", [("fp16",), ("fp32", "float16"), ("nf4", "float16")], ids=str)
+def test_a_t5_in_fp16_is_refused_with_the_way_out(asked, tmp_path):
+    models.tiny_t5().save_pretrained(tmp_path)
+    for name in ("tiny-t5", str(tmp_path)):
+        with pytest.raises(SummkitError, match="a T5's numbers are too large for fp16.*'bfloat16'.*or 'float32'"):
+            models.load_model(name, *asked)
+    assert not models.overflows_in_fp16("tiny-llama")
+
+
 @pytest.mark.parametrize("load", [models.load_model, models.load_tokenizer])
 @pytest.mark.parametrize("config", [None, {}, {"model_type": "unheard-of"}, {"model_type": "llama"}])
 def test_a_folder_without_a_model_is_a_clear_error(load, config, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from summkit import models, planner, profiles, shapes
 from summkit.errors import SummkitError
+from tests.saved import kept_for_backward
 
 GB = 10**9
 ROWS, LENGTH = 3, 64
@@ -44,27 +45,16 @@ def adapted(model, targets, dropout=0.05):
     return get_peft_model(model, settings).train()
 
 
-def kept_for_backward(model, compute_dtype="float32"):
-    """Bytes of the distinct storages that autograd saves in the body's forward, weights and buffers aside."""
+def body(model, compute_dtype="float32"):
+    """The forward pass of the model without its head, over rows of which one is padded."""
     import torch
-
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # the tensor is held, so that no address comes twice
-        return tensor
 
     ids = torch.randint(0, 512, (ROWS, LENGTH))
     mask = torch.ones_like(ids)
     mask[0, -10:] = 0
     half = compute_dtype != "float32"
-    autocast = torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext()
-    with autocast, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model.get_base_model().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
-    return sum(size for size, _ in kept.values())
+    with torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext():
+        return model.get_base_model().base_model(input_ids=ids, attention_mask=mask, use_cache=False)
 
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -82,7 +72,7 @@ CASES = [
 @pytest.mark.parametrize(("kind", "precision", "compute", "dropout", "targets"), CASES)
 def test_activations_are_what_autograd_keeps(kind, precision, compute, dropout, targets, tmp_path):
     model = adapted(load(kind, precision, compute, tmp_path), targets, dropout)
-    measured = kept_for_backward(model, compute)
+    measured = kept_for_backward(model, lambda: body(model, compute))
     planned = planner.plan(
         config(kind), precision=precision, compute_dtype=compute, targets=targets, dropout=dropout,
         batch_size=ROWS, sequence_length=LENGTH,
@@ -131,6 +121,8 @@ def test_known_models_have_their_published_numbers_of_parameters():
     assert counts == {
         "microsoft/phi-2": 2_779_683_840, "gpt2": 124_439_808, "smollm2-135m-instruct": 134_515_008,
         "meta-llama/Meta-Llama-3-8B-Instruct": 8_030_261_248, "meta-llama/Meta-Llama-3-70B-Instruct": 70_553_706_496,
+        "flan-t5-small": 76_961_152, "flan-t5-small-local": 76_961_152, "google/long-t5-tglobal-base": 247_587_456,
+        "allenai/led-base-16384": 161_844_480, "google/bigbird-pegasus-large-arxiv": 576_891_904,
     }  # fmt: skip
 
 
@@ -213,7 +205,7 @@ def test_unknown_settings_are_refused(settings, message):
 
 
 def test_unknown_models_are_refused_with_the_known_ones():
-    with pytest.raises(SummkitError, match="known: gpt2, .*microsoft/phi-2"):
+    with pytest.raises(SummkitError, match="known: .*flan-t5-small, .*gpt2, .*microsoft/phi-2.*tiny-t5"):
         planner.plan("llama-900b")
 
 

@@ -1,0 +1,68 @@
+"""A few measured steps: the same rows in each way, accumulation with the gradient of the large batch."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from summkit import features, losses, models, profiles, templates, trials
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PROFILE = dataclasses.replace(
+    profiles.choose("smoke", task="long"), method="full", batch_size=4, optimizer="adamw_torch", learning_rate=1e-2
+)
+TOKENIZER = models.load_tokenizer("tiny-t5")
+TEMPLATE = templates.build("prefix", TOKENIZER, templates.wording("paper"))
+ROWS = [
+    features.encode(
+        TEMPLATE, TOKENIZER, "Rain fell. " * n, "It rained. " * n, max_length=200, max_new_tokens=60, seq2seq=True
+    )
+    for n in (1, 4, 2, 5)
+]
+
+
+def run(**changes):
+    return trials.steps("tiny-t5", TOKENIZER, ROWS, ROWS[:2], trials.variant(PROFILE, **changes))
+
+
+def test_a_trial_trains_and_says_what_it_took():
+    before = losses.mean_loss(models.load_model("tiny-t5"), ROWS[:2], TOKENIZER)
+    found = run()
+    assert found.loss < before and found.seconds > 0 and found.added_bytes > 0
+    assert found.trained == sum(p.numel() for p in models.load_model("tiny-t5").parameters())
+    assert run(method="lora", targets="attention").trained < found.trained / 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_accumulated_gradients_are_those_of_the_large_batch(size):
+    """Not those of the pieces' means: answers differ in length."""
+    model = models.load_model("tiny-t5").eval()
+    collate = features.Collator(TOKENIZER, **models.padding(model))
+
+    def gradient(batches):
+        model.zero_grad()
+        trials.accumulate(model, collate, batches)
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    whole, pieces = gradient([ROWS]), gradient([ROWS[at : at + size] for at in range(0, len(ROWS), size)])
+    assert (pieces - whole).norm() < 1e-5 * whole.norm()
+    model.zero_grad()
+    for row in ROWS:
+        trials.accumulate(model, collate, [[row]])
+    means = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]) / len(ROWS)
+    assert (means - whole).norm() > 1e-3 * whole.norm()
+
+
+def test_checkpointing_changes_no_number(monkeypatch):
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, *_, **__: x)
+    assert run(gradient_checkpointing=True).loss == pytest.approx(run().loss, rel=1e-5)
+
+
+def test_pieces_keep_the_rows_of_a_step():
+    cut = trials.variant(PROFILE, pieces=2)
+    assert (cut.batch_size, cut.gradient_accumulation) == (2, 2)
+
+
+def test_an_eight_bit_optimizer_lowers_the_loss_too():
+    before = losses.mean_loss(models.load_model("tiny-t5"), ROWS[:2], TOKENIZER)
+    assert run(optimizer="adamw_8bit").loss < before
