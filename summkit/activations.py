@@ -20,8 +20,9 @@ class Step:
     """The settings of a training step that decide what is kept of it.
 
     `chosen`: the shape's `linears` that have adapters; none where the model's own weights train, all (`trains`
-    "full"), or without the encoder ("frozen-encoder"). `compute`: bytes a number. `length`: tokens a row that a decoder
-    reads or an encoder; `answer`: tokens a row of an encoder-decoder's decoder.
+    "full"), or without the encoder ("frozen-encoder"); other methods are counted as "full", an upper bound.
+    `compute`: bytes a number. `length`: tokens a row that a decoder reads or an encoder; `answer`: tokens a row of an
+    encoder-decoder's decoder.
     """
 
     chosen: tuple

@@ -154,6 +154,13 @@ def _frozen_encoder(model, profile: Profile):
     return model
 
 
+def _frozen_encoder_layers(model, profile: Profile):
+    """The words' embeddings train: the way back goes through the whole encoder all the same."""
+    _frozen_encoder(model, profile)
+    model.get_input_embeddings().requires_grad_(True)
+    return model
+
+
 METHODS = {
     "prompt": Method("virtual tokens before the input, begun as the instruction's words", _prompt),
     "prompt-random": Method("virtual tokens before the input, begun at random", _random_prompt),
@@ -166,4 +173,7 @@ METHODS = {
     "full": Method("every weight", _full, own_weights=True),
     "frozen-embeddings": Method("every weight but the words' embeddings", _frozen_embeddings, own_weights=True),
     "frozen-encoder": Method("an encoder-decoder's decoder alone", _frozen_encoder, own_weights=True),
+    "frozen-encoder-layers": Method(
+        "an encoder-decoder's decoder and the words' embeddings", _frozen_encoder_layers, own_weights=True
+    ),
 }

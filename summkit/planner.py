@@ -15,7 +15,7 @@ from summkit.shapes import Shape, on_meta, shape_of
 
 COMPUTE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-METHODS = ("lora", "full", "frozen-embeddings", "frozen-encoder")
+METHODS = ("lora", "full", "frozen-embeddings", "frozen-encoder", "frozen-encoder-layers")
 OPTIMIZERS = {
     "adamw_torch": 32, "adamw_torch_fused": 32, "paged_adamw_32bit": 32, "adamw_bnb_8bit": 8, "adamw_8bit": 8,
     "paged_adamw_8bit": 8, "sgd": 0,

@@ -6,7 +6,7 @@ import textwrap
 from itertools import zip_longest
 from pathlib import Path
 
-from summkit import evaluation, markup, records
+from summkit import costs, evaluation, markup, records
 from summkit.errors import SummkitError
 from summkit.progress import near
 
@@ -120,19 +120,21 @@ def took(record: dict) -> dict[str, str]:
 
 
 def comparison(runs: list[Path]) -> str:
-    """Several runs in one Markdown table: a row for each system of each run, with its number of rows."""
-    found = {}
+    """Several runs as Markdown tables: a row for each system of each run, with its number of rows; and what their
+    trainings cost, those that failed with the reason."""
+    found, trained = {}, {}
     for run in runs:
         record = records.read_record(run / "run.json")
-        for system, entry in record["scores"].items():
-            found[
-                f"{near(run)}: {record['stage']}, {record['profile']}, seed {record['seed']}, {markup.name(system)}"
-            ] = entry
-    if not found:
-        return "none of these runs has scores to compare"
-    table = evaluation.score_table(found)
-    table.insert(0, "n", [entry["n"] for entry in found.values()])
-    return evaluation.markdown_table(table)
+        about = f"{near(run)}: {record['stage']}, {record['profile']}, seed {record['seed']}"
+        found |= {f"{about}, {markup.name(system)}": entry for system, entry in record["scores"].items()}
+        trained |= {about: record} if record["training"]["steps"] or record["details"].get("failed") else {}
+    tables = []
+    if found:
+        tables += [evaluation.score_table(found)]
+        tables[0].insert(0, "n", [entry["n"] for entry in found.values()])
+    if trained:
+        tables += [costs.table(trained).map(markup.text)]
+    return "\n\n".join(map(evaluation.markdown_table, tables)) or "none of these runs has scores to compare"
 
 
 def closing(folder: Path, names: list[str]) -> str:

@@ -2,17 +2,22 @@
 
 import itertools
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
-from summkit import checkpoints, train
+from summkit import checkpoints, profiles, records, train
 from summkit.errors import SummkitError
+
+KEYS = ("base", "vary", "only", "out", "apart")
 
 
 def combinations(plan: dict) -> dict[str, dict]:
     """{name: configuration} of a plan {"base": {…}, "vary": {option: [values]}, "only": [{…}]}.
 
     "vary" makes every combination of its values; each entry of "only" is one more combination, written out. The name
-    says what varies: "method-lora,seed-0".
+    says what varies, "method-lora,seed-0", or is the entry's "name".
     """
     vary = plan.get("vary", {})
     for option, values in vary.items():
@@ -21,8 +26,11 @@ def combinations(plan: dict) -> dict[str, dict]:
     made = [dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())] if vary else []
     found = {}
     for varied in [*made, *plan.get("only", [])]:
-        name = ",".join(f"{option}-{value}" for option, value in varied.items()).replace("/", "_")
-        found[name] = plan.get("base", {}) | varied
+        said = ",".join(f"{option}-{value}" for option, value in varied.items() if option != "launch")
+        name = varied.get("name", said).replace("/", "_")
+        if name in found:
+            raise SummkitError(f"the plan has two combinations called {name!r}: give one of them another name")
+        found[name] = {key: value for key, value in (plan.get("base", {}) | varied).items() if key != "name"}
     if not found:
         raise SummkitError(
             'the plan asks for nothing: "vary": {option: [values]} or "only": [{option: value}] is needed'
@@ -36,25 +44,64 @@ def run(plan: str | Path | dict, out=None) -> list[Path]:
     A run with its record is left alone, one that was stopped goes on from its last whole checkpoint; a folder that
     holds a run of other settings is an error before anything runs. Configurations lie beside the runs, so that each
     can be trained again alone.
+
+    With "apart": true each runs in a process of its own: its peak of memory is its own, what it prints is in log.txt,
+    and one that fails does not end the sweep but leaves a record whose details say why ("failed"); it is tried again
+    next time. Then "launch" may start several processes: it is what stands between `python` and
+    `-m summkit train CONFIG`, as in "-m torch.distributed.run --standalone --nproc_per_node=2".
     """
     plan = plan if isinstance(plan, dict) else train.read_json(Path(plan), "plan")
-    unknown = set(plan) - {"base", "vary", "only", "out"}
+    unknown = set(plan) - set(KEYS)
     if unknown:
-        raise SummkitError(f"the plan has {', '.join(sorted(unknown))}; known: base, vary, only, out")
-    out, found = Path(out or plan.get("out", "runs/sweep")), combinations(plan)
+        raise SummkitError(f"the plan has {', '.join(sorted(unknown))}; known: {', '.join(KEYS)}")
+    out, found, apart = Path(out or plan.get("out", "runs/sweep")), combinations(plan), plan.get("apart", False)
+    launches = {name: settings.pop("launch", "") for name, settings in found.items()}
+    if any(launches.values()) and not apart:
+        raise SummkitError('the plan has "launch", which starts other processes: say "apart": true in it too')
     configs = {name: _write_config(out / name, settings) for name, settings in found.items()}
     for number, (name, config) in enumerate(configs.items(), 1):
         if _is_done(out / name):
             print(f"[{number}/{len(configs)}] {name}: has its record, left as it is", flush=True)
             continue
         print(f"[{number}/{len(configs)}] {name}", flush=True)
-        train.run(config, resume=checkpoints.last_whole_checkpoint(out / name) is not None)
+        resume = checkpoints.last_whole_checkpoint(out / name) is not None
+        if apart:
+            _run_apart(config, launches[name], resume)
+        else:
+            train.run(config, resume=resume)
     return [out / name for name in configs]
 
 
+def _run_apart(config: Path, launch: str, resume: bool) -> None:
+    command = [sys.executable, *shlex.split(launch), "-m", "summkit", "train", str(config)]
+    log = config.with_name("log.txt")
+    with open(log, "w", encoding="utf-8") as file:
+        ended = subprocess.run([*command, *(["--resume"] if resume else [])], stdout=file, stderr=subprocess.STDOUT)
+    if not ended.returncode:
+        return
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    profile = profiles.choose(settings.get("profile", "auto"), task=settings.get("task", "summary"))
+    record = records.new_record("train", profile, settings.get("seed", 0), device=profiles.hardware().name)
+    reason = _reason(log.read_text(encoding="utf-8", errors="replace"), ended.returncode)
+    records.write_record(records.fill(record, "details", failed=reason), config.with_name("run.json"))
+    print(f"  failed: {reason}", flush=True)
+
+
+def _reason(log: str, code: int) -> str:
+    """Why a training ended with exit code `code`, in one line: its own error, else the last one in its log."""
+    if code in (-9, 137):
+        return "killed by the system, as a rule because memory was short"
+    lines = [line.strip() for line in log.splitlines()]
+    own = [line.removeprefix("summkit: ") for line in lines if line.startswith("summkit: ")]
+    errors = [line for line in lines if "Error: " in line]
+    said = " ".join((own or errors or [f"exit code {code}"])[-1].split())[:300]
+    return said.replace(str(Path.home()), "~")  # a record holds no machine's path
+
+
 def _is_done(folder: Path) -> bool:
-    record = folder / "run.json"  # that of a training that was interrupted says so
-    return record.is_file() and not train.read_json(record, "record").get("training", {}).get("interrupted")
+    path = folder / "run.json"
+    record = train.read_json(path, "record") if path.is_file() else {"details": {"failed": True}}
+    return not record.get("training", {}).get("interrupted") and not record.get("details", {}).get("failed")
 
 
 def _write_config(folder: Path, settings: dict) -> Path:

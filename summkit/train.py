@@ -74,7 +74,9 @@ def _fit(record: dict, profile: profiles.Profile, seeds: tuple, data_dir, out: P
         ask = (tokenizer, template, rows[1], profile)
         callbacks = [watch.generation_scores(*ask, limit=watched)] if watched else []
         settings = {"seed": seed, "out_dir": out, "resume": resume, "callbacks": callbacks}
-        result = training.fit(model, tokenizer, *encoded, profile, **settings)
+        meters.settle()
+        with meters.Meter() as fitting:
+            result = training.fit(model, tokenizer, *encoded, profile, **settings)
         meter.lap("training")
         if (progress.first_process() or sharding.is_spread(profile)) and not result.interrupted:
             for split in score:
@@ -90,6 +92,7 @@ def _fit(record: dict, profile: profiles.Profile, seeds: tuple, data_dir, out: P
     saved = sum(file.stat().st_size for file in (out / "adapter").glob("*") if file.is_file())
     curve = [{key: row[key] for key in ("step", "eval_loss")} for row in result.history if "eval_loss" in row]
     about = {"learning_rate": profile.learning_rate, "batch_size": profile.batch_size, "saved_bytes": saved}
+    about |= {"training_kwh": fitting.energy_kwh, "training_added_bytes": fitting.added_bytes, "country": meter.country}
     records.fill(record, "details", **about, cpu_seconds=meter.cpu_seconds, laps=meter.laps, validation_loss=curve)
     if watched:
         records.fill(record, "details", watched=watch.curve(result.history))

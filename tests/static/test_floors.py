@@ -14,11 +14,11 @@ FLOORS = [
     {"errors", "progress"},  # the ground that all floors stand on
     {"archives", "dialogues", "gguf", "hub", "jats", "ledger", "longt5", "onnx_t5", "prices", "tiny", "trackers"},
     {"profiles", "assets", "records", "meters", "facts"},
-    {"data", "extracts", "templates", "metrics", "sharding"},
+    {"costs", "data", "extracts", "templates", "metrics", "sharding"},
     {"features", "inputs", "labelled", "models"},
     {"activations", "checkpoints", "embeddings", "losses", "methods", "positions", "shapes"},
     {"training", "generation", "planner", "classify", "topics", "trials"},
-    {"evaluation", "classification", "export", "strategies", "teachers", "watch"},
+    {"evaluation", "classification", "export", "forecast", "strategies", "teachers", "watch"},
     {"baselines", "distillation", "figures", "markup", "train", "widgets"},
     {"batch", "reports", "sweep"},
     {"__main__"},  # the command line stands on everything

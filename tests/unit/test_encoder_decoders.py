@@ -289,6 +289,7 @@ def test_what_stays_frozen():
     assert trained("full") == everything
     assert trained("frozen-embeddings") == everything - embeddings
     assert trained("frozen-encoder") == {name for name in everything if name.startswith("decoder.")}
+    assert trained("frozen-encoder-layers") == trained("frozen-encoder") | {"shared.weight"}
     last = {name for name in everything if name.startswith("decoder.block.1.")}
     assert trained("last-block") == last | embeddings and trained("head") == embeddings
 

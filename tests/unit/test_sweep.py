@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from summkit import checkpoints, records, sweep, train
+from summkit import checkpoints, records, reports, sweep, train
 from summkit.__main__ import main
 from summkit.errors import SummkitError
 
@@ -23,7 +23,9 @@ def test_every_combination_has_a_name_that_says_what_varies():
     ({"base": BASE}, "asks for nothing"),
     ({"vary": {"seed": 3}}, "vary.seed: a list"),
     ({"vary": {"seed": []}}, "vary.seed: a list"),
-    ({"varies": {"seed": [0]}}, "the plan has varies; known: base, vary, only, out"),
+    ({"varies": {"seed": [0]}}, "the plan has varies; known: base, vary, only, out, apart"),
+    ({"only": [{"name": "a"}, {"name": "a", "seed": 1}]}, "two combinations called 'a'"),
+    ({"only": [{"launch": "-m torch.distributed.run"}]}, '"launch", which starts other processes: say "apart": true'),
 ])  # fmt: skip
 def test_a_wrong_plan_says_what_is_wrong(tmp_path, plan, message):
     with pytest.raises(SummkitError, match=message):
@@ -82,3 +84,44 @@ def test_the_command_trains_scores_and_compares(tmp_path, capsys):
     assert set(record["scores"]) == {"fine_tuned", "fine_tuned_validation"}
     assert len(record["details"]["rows"]["test"]["rougeL"]) == record["scores"]["fine_tuned"]["n"] == 2
     assert record["details"]["saved_bytes"] > 50_000 and record["training"]["method"] == "head"
+
+
+def test_apart_each_has_its_own_process_and_one_that_fails_leaves_the_reason(tmp_path, capsys):
+    only = [{"name": "decoder", "method": "frozen-encoder"}, {"name": "head", "method": "head", "seed": 3}]
+    base = BASE | {"precision": "fp32"}
+    runs = sweep.run({"base": base, "only": only, "apart": True}, tmp_path)
+    assert [run.name for run in runs] == ["decoder", "head"]
+    failed, trained = (records.read_record(run / "run.json") for run in runs)
+    assert failed["details"]["failed"].startswith("method 'frozen-encoder' needs an encoder-decoder")
+    assert (failed["profile"], failed["training"]["steps"]) == ("smoke", None)
+    assert trained["seed"] == 3 and trained["training"]["steps"] > 0 and trained["details"]["training_kwh"] > 0
+    assert "adapter and record" in (tmp_path / "head" / "log.txt").read_text()
+    table = reports.comparison(runs)
+    assert "needs an encoder-decoder" in table and "useful tokens/s" in table
+    capsys.readouterr()
+    sweep.run({"base": base, "only": only, "apart": True}, tmp_path)
+    assert "[1/2] decoder\n  failed: method" in (shown := capsys.readouterr().out)
+    assert "[2/2] head: has its record, left as it is" in shown
+
+
+def test_a_launch_starts_what_it_says(tmp_path):
+    """Two processes on the same rows: the step sees both batches."""
+    launch = "-m torch.distributed.run --standalone --nproc_per_node=2"
+    base = BASE | {"precision": "fp32", "method": "head", "batch_size": 2, "gradient_accumulation": 1, "epochs": 1}
+    only = [{"name": "one"}, {"name": "two", "launch": launch, "batch_size": 1}]
+    one, two = (
+        records.read_record(r / "run.json") for r in sweep.run({"base": base, "only": only, "apart": True}, tmp_path)
+    )
+    assert one["training"]["steps"] == two["training"]["steps"]
+    assert abs(one["training"]["train_loss"] - two["training"]["train_loss"]) < 1e-3
+
+
+@pytest.mark.parametrize(("log", "code", "reason"), [
+    ("loading\nsummkit: no such layer\n", 2, "no such layer"),
+    ("Traceback\n  File x\ntorch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB\n", 1,
+     "torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB"),
+    ("step 3\n", -9, "killed by the system, as a rule because memory was short"),
+    ("step 3\n", 7, "exit code 7"),
+])  # fmt: skip
+def test_the_reason_of_a_failure_is_one_line(log, code, reason):
+    assert sweep._reason(log, code) == reason

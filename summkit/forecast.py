@@ -1,0 +1,56 @@
+"""Floor 6. What a training will take, before it begins: its time from a few measured steps, its memory computed.
+
+Not counted: loading the model, and writing checkpoints.
+"""
+
+from dataclasses import dataclass, replace
+
+from summkit import features, models, planner, templates, trials
+
+STEPS = 2  # optimizer steps that are tried
+FORWARD = 1 / 3  # of a training step's work is the forward pass alone, which evaluating takes
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """`seconds` of the training with its evaluations; `peak_bytes` of the process (of the GPU where there is one), an
+    upper bound; `tokens` that it reads and writes in all; `trial` is what was measured for it."""
+
+    seconds: float
+    peak_bytes: int
+    tokens: int
+    trial: trials.Trial
+
+
+def training(profile, train, validation, seed: int = 0) -> Forecast:
+    """What `training.fit` with `profile` will take on the rows `train` (id, document, summary) and `validation`.
+
+    A fresh model is trained for STEPS steps on the first rows of `train`. A process pays for some things once: make a
+    first forecast and forget it. Raises SummkitError as `models.load_model`, `methods.apply` and `planner.plan` do.
+    """
+    tokenizer = models.load_tokenizer(profile.model)
+    template = templates.build(profile.template, tokenizer, templates.wording(profile.wording))
+    meta = planner.on_meta(profile.model)
+    limits = (profile.max_length, profile.max_new_tokens, models.is_encoder_decoder(meta))
+    rows, held = (list(features.encode_rows(part, template, tokenizer, *limits)) for part in (train, validation))
+    some = rows[: STEPS * profile.batch_size * profile.gradient_accumulation]
+    trial = trials.steps(profile.model, tokenizer, some, held[:2], profile, seed)
+    tokens = _tokens(rows) * profile.epochs
+    evaluating = _tokens(held) * max(1, profile.epochs * profile.evaluations_per_epoch) * FORWARD
+    seconds = trial.seconds / _tokens(some) * (tokens + evaluating)
+    return Forecast(seconds, _memory(meta, profile, rows), round(tokens), trial)
+
+
+def _memory(meta, profile, rows: list[dict]) -> int:
+    """Bytes of a step on rows as long as the longest."""
+    import torch
+
+    answer = max(sum(label != features.IGNORE for label in row["labels"]) for row in rows)
+    longest = {"sequence_length": max(len(row["input_ids"]) for row in rows), "logits_tokens": answer}
+    method = "lora" if profile.method == "qlora" else profile.method  # the precision says the rest
+    longest["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    return planner.plan(meta, **planner.for_profile(replace(profile, method=method), **longest)).total
+
+
+def _tokens(rows: list[dict]) -> int:
+    return sum(row["length"] for row in rows)
