@@ -21,7 +21,10 @@ WORDS = "the a of bridge river town council opened closed after year work train 
 
 
 def rows(work: dict, count: int) -> dict:
-    """`data.for_profile` from a folder of JSON lines, then `features.encode_rows`: seconds and peak of each."""
+    """`data.for_profile` from a folder of JSON lines, then `features.encode_rows`: seconds and peak of each.
+
+    Rows lie on disk: most bytes are what was read of the files, which the system takes back where memory is short.
+    """
     from summkit import data, features, models, profiles, templates
 
     harness.quiet()

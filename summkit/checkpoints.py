@@ -149,14 +149,17 @@ def clear_after(out_dir, checkpoint: Path | None) -> None:
             shutil.rmtree(path)
 
 
-def write_manifest(checkpoint: Path, counts: dict, made_with: dict) -> None:
-    """Last into a checkpoint, and all at once: its presence says that the rest is there."""
+def write_manifest(checkpoint: Path, counts: dict, made_with: dict, order: str | None = None) -> None:
+    """Last into a checkpoint, and all at once: its presence says that the rest is there.
+
+    `order` is what the rows' order was drawn from, in an epoch that is not over (`training.fit` draws the same again).
+    """
     sizes = {str(path.relative_to(checkpoint)): path.stat().st_size for path in checkpoint.rglob("*") if path.is_file()}
-    _write_json(checkpoint / MANIFEST, {"files": sizes, "counts": counts, "made_with": made_with})
+    _write_json(checkpoint / MANIFEST, {"files": sizes, "counts": counts, "made_with": made_with, "order": order})
 
 
 def read_manifest(checkpoint: Path) -> dict:
-    """{"files", "counts", "made_with"} of a whole checkpoint."""
+    """{"files", "counts", "made_with", "order"} of a whole checkpoint; an older one has no "order"."""
     return json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
 
 

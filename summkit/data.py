@@ -2,19 +2,20 @@
 
 Three sources: embedded rows (from the package index or made for the tests), the Hub, a local folder of JSON lines that
 stands in for either. Rows that cannot be used are dropped and counted by reason, with their numbers.
+Rows go from the file to disk one by one (`streams.write`): what grows in memory is a digest and a number of each.
 """
 
-import gzip
 import hashlib
-import json
 import os
 import random
 import re
-import zlib
+from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from summkit import assets, dialogues, hub
+from summkit import assets, dialogues, hub, streams
 from summkit.errors import SummkitError
 from summkit.profiles import Profile
 
@@ -56,9 +57,10 @@ def for_profile(profile: Profile, seed: int = 0, data_dir: str | Path | None = N
     data_dir = data_dir or os.environ.get("SUMMKIT_DATA_DIR")
     raw, source = (read_folder(Path(data_dir)), "local") if data_dir else _read_known(profile.dataset)
     dropped: dict[str, list[str]] = {}
-    clean = {name: _clean(rows, name, profile, dropped) for name, rows in raw.items()}
-    drop_duplicates(clean, dropped)
-    return Splits(**to_datasets(deal(clean, profile, seed)), source=source, dropped=dropped)
+    made = partial(_pair, profile=profile)
+    checked = {name: clean(rows, name, _columns, made, dropped) for name, rows in raw.items()}
+    drop_duplicates(checked, dropped)
+    return Splits(**deal(checked, profile, seed), source=source, dropped=dropped)
 
 
 def usable(document, summary, most: int = MAX_CHARACTERS) -> str | None:
@@ -80,28 +82,15 @@ def _encodable(text: str) -> bool:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """Rows of a .jsonl or .jsonl.gz file. Raises SummkitError with the file and line of what is not a JSON object."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    rows = []
-    try:
-        with opener(path, "rt", encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    rows.append(json.loads(line))
-                    if not isinstance(rows[-1], dict):
-                        raise SummkitError(f"{path.name}, line {number}: a JSON object is needed, document and summary")
-    except (ValueError, RecursionError, EOFError, OSError, zlib.error) as error:
-        raise SummkitError(
-            f"{path.name}, after {len(rows)} rows: cannot be read as JSON lines in UTF-8 ({error})"
-        ) from None
-    return rows
+    """The rows of a file that memory holds. Raises SummkitError as `streams.json_rows` does."""
+    return list(streams.json_rows(path))
 
 
 def _read_known(name: str) -> tuple[dict[str, list[dict]], str]:
     if name == "examples":
-        return {"all": read_jsonl(Path(__file__).with_name("examples.jsonl"))}, "code"
+        return {"all": streams.JsonLines(Path(__file__).with_name("examples.jsonl"))}, "code"
     if name in assets.ASSETS:
-        return {"all": READERS.get(name, read_jsonl)(assets.fetch(name))}, "embedded"
+        return {"all": READERS.get(name, streams.JsonLines)(assets.fetch(name))}, "embedded"
     return read_hub(name), "hub"
 
 
@@ -125,16 +114,16 @@ def read_hub(name: str, splits: dict[str, str] | None = None) -> dict[str, list[
     return {split: loaded[theirs] for split, theirs in splits.items()}
 
 
-def read_folder(folder: Path) -> dict[str, list[dict]]:
+def read_folder(folder: Path) -> dict[str, streams.JsonLines]:
     """Rows of a folder's train/validation/test.jsonl (or .jsonl.gz) by split, or of its one file, as {"all": rows}."""
     if not folder.is_dir():
         raise SummkitError(f"data folder {folder}: no such folder")
     paths = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
     files = {path.name.split(".")[0]: path for path in paths}
     if set(SPLITS) <= set(files):
-        return {split: read_jsonl(files[split]) for split in SPLITS}
+        return {split: streams.JsonLines(files[split]) for split in SPLITS}
     if len(paths) == 1:
-        return {"all": read_jsonl(paths[0])}
+        return {"all": streams.JsonLines(paths[0])}
     found = ", ".join(path.name for path in paths) or "none"
     raise SummkitError(
         f"data folder {folder}: train.jsonl, validation.jsonl and test.jsonl are needed, or one file to be split; "
@@ -152,26 +141,39 @@ def _columns(names, split: str) -> tuple[str, str]:
     return document, summary
 
 
-def _clean(rows, split: str, profile: Profile, dropped: dict) -> list[dict]:
+def clean(rows, split: str, find: Callable, make: Callable, dropped: dict):
+    """The good rows of a split as a `datasets.Dataset` on disk, with columns where ("train:7") and key beside theirs.
+
+    `find(names, split)` says which columns count, `make(row, columns, where)` gives a row of ours, or the reason in
+    words why it is dropped. Raises SummkitError where there are no rows, or none is left.
+    """
     if not len(rows):
         raise SummkitError(f"{split}: no rows")
-    names = getattr(rows, "column_names", None) or dict.fromkeys(name for row in rows for name in row)
-    columns, kept = _columns(names, split), []
-    for number, row in enumerate(rows, 1):
-        document, summary = (row.get(column) for column in columns)
-        where = f"{split}:{number}"
-        reason = usable(document, summary) or _length_reason(document, profile)
-        if reason:
-            dropped.setdefault(reason, []).append(where)
-        else:
-            # An abstract is one paragraph; arXiv's are broken into lines of 80 letters.
-            text = " ".join(document.split()) if columns[0] == "abstract" else document.strip()
-            texts = {"document": text, "summary": " ".join(summary.split())}
-            kept.append({"id": row_id(row.get("id"), where), **texts, "where": where})
-    if not kept:
+    columns = find(getattr(rows, "column_names", None) or dict.fromkeys(name for row in rows for name in row), split)
+
+    def good():
+        for number, row in enumerate(rows, 1):
+            where = f"{split}:{number}"
+            made = make(row, columns, where)
+            if isinstance(made, str):
+                dropped.setdefault(made, []).append(where)
+            else:
+                yield made | {"where": where, "key": text_key(made)}
+
+    kept = streams.write(good())
+    if not len(kept):
         reasons = ", ".join(f"{reason} ({len(taken)})" for reason, taken in dropped.items())
         raise SummkitError(f"{split}: nothing is left of {len(rows)} rows; dropped: {reasons}")
     return kept
+
+
+def _pair(row: dict, columns: tuple[str, str], where: str, profile: Profile) -> dict | str:
+    document, summary = (row.get(column) for column in columns)
+    if reason := usable(document, summary) or _length_reason(document, profile):
+        return reason
+    # An abstract is one paragraph; arXiv's are broken into lines of 80 letters.
+    text = " ".join(document.split()) if columns[0] == "abstract" else document.strip()
+    return {"id": row_id(row.get("id"), where), "document": text, "summary": " ".join(summary.split())}
 
 
 def row_id(given, where: str) -> str:
@@ -192,47 +194,48 @@ def text_key(row: dict) -> bytes:
     return hashlib.blake2b(words.encode(), digest_size=16).digest()
 
 
-def drop_duplicates(clean: dict[str, list[dict]], dropped: dict) -> None:
+def drop_duplicates(checked: dict, dropped: dict) -> None:
     """A document counts once, and where it is in two splits, test keeps it, then validation."""
-    seen = set()
-    for split in reversed(list(clean)):
-        kept = []
-        for row in clean[split]:
-            key = text_key(row)
-            if key in seen:
-                dropped.setdefault("duplicate document", []).append(row["where"])
-            else:
-                seen.add(key)
-                kept.append(row)
-        clean[split] = kept
+    seen: set[bytes] = set()
+
+    def first(key: bytes) -> bool:
+        known = len(seen)
+        seen.add(key)
+        return len(seen) > known
+
+    for split in reversed(list(checked)):
+        checked[split] = keep(checked[split], "key", first, "duplicate document", dropped)
 
 
-def deal(clean: dict[str, list[dict]], profile: Profile, seed: int) -> dict[str, list[dict]]:
+def keep(rows, column: str, wanted: Callable, reason: str, dropped: dict):
+    """Those of the `clean` rows whose `column` is `wanted`; where the others stand goes to `dropped`."""
+    kept = array("Q")
+    for number, (value, where) in enumerate(streams.values(rows, column, "where")):
+        if wanted(value):
+            kept.append(number)
+        else:
+            dropped.setdefault(reason, []).append(where)
+    return rows if len(kept) == len(rows) else rows.select(kept)
+
+
+def deal(checked: dict, profile: Profile, seed: int) -> dict:
     """Rows by split, as many as the profile says, drawn with `seed`; a split that the set lacks is taken from train.
 
     One pool is dealt test first, so that asking for more rows to train on moves no test row.
     """
     wanted = {"test": profile.test_rows, "validation": profile.validation_rows, "train": profile.train_rows}
-    dealt, pools = {}, {name: random.Random(seed).sample(rows, len(rows)) for name, rows in clean.items()}
+    pools = {name: array("Q", random.Random(seed).sample(range(len(r)), len(r))) for name, r in checked.items()}
+    dealt = {}
     for split, number in wanted.items():
-        pool = pools["all"] if "all" in pools else pools.get(split, pools["train"])
-        dealt[split], pool[:] = pool[:number], pool[number:] if number else []
-        if not dealt[split] or (split != "train" and len(dealt[split]) < number):
+        name = "all" if "all" in pools else split if split in pools else "train"
+        taken, pools[name] = pools[name][:number], pools[name][number:] if number else array("Q")
+        if not taken or (split != "train" and len(taken) < number):
             raise SummkitError(
-                f"{split}: {number or 1} rows wanted, {len(dealt[split])} left after the checks; "
+                f"{split}: {number or 1} rows wanted, {len(taken)} left after the checks; "
                 f"ask for fewer ({split}_rows), or widen min_words and max_words"
             )
+        dealt[split] = checked[name].select(taken).remove_columns(["where", "key"])
     return dealt
-
-
-def to_datasets(rows: dict[str, list[dict]]) -> dict:
-    """{split: datasets.Dataset} with the rows' columns, but for where they come from."""
-    import datasets
-
-    def made(kept):
-        return datasets.Dataset.from_dict({key: [row[key] for row in kept] for key in kept[0] if key != "where"})
-
-    return {split: made(rows[split]) for split in SPLITS}
 
 
 def excerpt(text: str, words: int = 25) -> str:

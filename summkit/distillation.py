@@ -43,12 +43,12 @@ def label(
     again up to `retries` times, at RETRY_TEMPERATURE and with the next seed, and then set aside. A line's
     "last_temperature" is that of the attempt it tells of. A batch is on the disk before the next is asked: whenever the
     job is stopped, the same call goes on and asks no row again that has its line.
-    Raises SummkitError for rows that cannot be asked, for a file of another prompt, model, temperature, seed or text,
-    for a broken one, and where another process writes it; KeyboardInterrupt with what to do.
+    Raises SummkitError for rows that cannot be asked, for a file of another prompt, model, length,
+    temperature, seed or text, for a broken one, and where another process writes it; KeyboardInterrupt with what to do.
     """
     path, started, texts = Path(path), time.perf_counter(), _texts(rows)
     about = {key: teacher.about.get(key) for key in ("model", "revision", "prompt")}
-    about |= {"temperature": temperature, "seed": seed}
+    about |= {"max_new_tokens": getattr(teacher, "max_new_tokens", None), "temperature": temperature, "seed": seed}
     with ledger.one_process(path):
         lines = _earlier(path, about, texts)
         missing = sorted((row for row in texts if row not in lines), key=lambda row: (-len(texts[row]), row))
@@ -119,6 +119,8 @@ def _earlier(path: Path, about: dict, texts: dict[str, str]) -> dict[str, dict]:
     lines = {}
     for row, (where, line) in ledger.read(path).items():
         for key, value in about.items():
+            if key == "max_new_tokens" and key not in line:
+                continue  # written before it was kept
             if key not in line or line[key] != value:
                 raise SummkitError(
                     f"{where}: labelled with {key} {line.get(key)!r}, asked for now is {value!r}; choose another file, "

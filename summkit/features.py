@@ -29,7 +29,12 @@ def encode(
     the same special tokens and EOS at the end. `length` counts both.
     Raises SummkitError where `max_length` leaves no room for the document.
     """
-    head, middle, tail = _frame(template, tokenizer, seq2seq)
+    frame, limits = _frame(template, tokenizer, seq2seq), (max_length, max_new_tokens)
+    return _row(frame, template, tokenizer, document, summary, second, limits, seq2seq)
+
+
+def _row(frame, template, tokenizer, document, summary, second, limits, seq2seq) -> dict:
+    (head, middle, tail), (max_length, max_new_tokens) = frame, limits
     answer = [] if summary is None else _written(template, tokenizer, summary, seq2seq)
     reserved = 0 if seq2seq else max(max_new_tokens, len(answer))
     room = max_length - len(head) - len(middle) - len(tail) - reserved
@@ -55,15 +60,25 @@ def _refuse(max_length: int, room: int, frame: int, reserved: int):
 
 
 def encode_rows(dataset, template: Template, tokenizer, max_length: int, max_new_tokens: int, seq2seq: bool = False):
-    """A `datasets.Dataset` with document, summary and maybe second → one with input_ids, labels, length and cut."""
-    settings = {"template": template, "tokenizer": tokenizer, "seq2seq": seq2seq}
-    settings |= {"max_length": max_length, "max_new_tokens": max_new_tokens}
-    return dataset.map(_encode_row, fn_kwargs=settings, remove_columns=dataset.column_names, desc="tokenising")
+    """A `datasets.Dataset` with document, summary and maybe second → one with input_ids, labels, length and cut.
+
+    It lies where `dataset` does: on disk for the splits of `data.for_profile`.
+    """
+    import datasets
+
+    limits = (max_length, max_new_tokens)
+    given = {"template": template, "tokenizer": tokenizer, "limits": limits, "seq2seq": seq2seq}
+    number, numbers = datasets.Value("int32"), datasets.List(datasets.Value("int32"))
+    columns = datasets.Features(input_ids=numbers, labels=numbers, length=number, cut=number)
+    how = {"batched": True, "batch_size": 500, "features": columns, "remove_columns": dataset.column_names}
+    return dataset.map(_encode_batch, fn_kwargs=given, desc="tokenising", **how)
 
 
-def _encode_row(row, template, tokenizer, max_length, max_new_tokens, seq2seq):
-    texts = (row["document"], row["summary"])
-    return encode(template, tokenizer, *texts, max_length, max_new_tokens, row.get("second", ""), seq2seq)
+def _encode_batch(batch, template, tokenizer, limits, seq2seq):
+    frame, seconds = _frame(template, tokenizer, seq2seq), batch.get("second") or [""] * len(batch["summary"])
+    texts = zip(batch["document"], batch["summary"], seconds, strict=True)
+    rows = [_row(frame, template, tokenizer, *row, limits, seq2seq) for row in texts]
+    return {key: [row[key] for row in rows] for key in rows[0]}
 
 
 def answer_ids(template: Template, tokenizer, text: str) -> list[int]:
@@ -223,24 +238,6 @@ def length_sorted_batches(lengths: list[int], batch_size: int) -> list[list[int]
     """Row numbers in batches of similar length, longest first: what does not fit in memory fails at once."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def same_order_sampler():
-    """The sampler class of training: rows of similar length together, in one order for all processes."""
-    # Made here because a class statement at the module's top would import transformers and torch with it.
-    import torch
-    from transformers.trainer_pt_utils import LengthGroupedSampler
-
-    class SameOrder(LengthGroupedSampler):
-        """What the first process has drawn is the order of all."""
-
-        def __iter__(self):
-            order = [list(super().__iter__())]
-            if torch.distributed.is_initialized():
-                torch.distributed.broadcast_object_list(order)
-            return iter(order[0])
-
-    return SameOrder
 
 
 def padding_fraction(batches: list[list[int]], lengths: list[int], pad_to: int | None = None) -> float:

@@ -55,7 +55,10 @@ def watched(history: list[dict], ax=None):
 
 
 def score_bars(scores: dict[str, dict], measures: dict[str, str], ax=None):
-    """One bar a system and measure, in percent, with its 95 % interval. `measures` maps a score's key to its name."""
+    """One bar a system and measure, in percent, with its 95 % interval where there is one.
+
+    `measures` maps a score's key to its name.
+    """
     import matplotlib.pyplot as plt
 
     ax = ax or plt.subplots()[1]
@@ -63,7 +66,7 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax=None):
     for place, (system, entry) in enumerate(scores.items()):
         found = [entry[key] for key in measures]
         middle = [100 * value["mean"] for value in found]
-        around = [[100 * abs(value["mean"] - value[end]) for value in found] for end in ("low", "high")]
+        around = [[100 * length for length in lengths] for lengths in zip(*map(_whiskers, found), strict=True)]
         at = [x + (place - (len(scores) - 1) / 2) * width for x in range(len(measures))]
         ax.bar(at, middle, width * 0.9, yerr=around, capsize=2, label=system, error_kw={"elinewidth": 1})
     ax.set_xticks(range(len(measures)), list(measures.values()))
@@ -82,13 +85,18 @@ def score_by_cost(scores: dict[str, dict], costs: dict[str, float], measure: str
     ax = ax or plt.subplots()[1]
     for (system, cost), mark in zip(costs.items(), itertools.cycle("os^vD*PX<>"), strict=False):
         value = scores[system][measure]
-        ends = [[0 if value[end] is None else abs(value["mean"] - value[end])] for end in ("low", "high")]
+        ends = [[length] for length in _whiskers(value)]
         ax.errorbar(cost, value["mean"], ends, fmt=mark, capsize=3, label=system.replace("_", " "))
     for system, style in zip(bounds, itertools.cycle((":", "--", "-.")), strict=False):
         ax.axhline(scores[system][measure]["mean"], color="grey", linestyle=style, label=system.replace("_", " "))
     ax.set(xscale="log", ylabel=measure)
     ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
+
+
+def _whiskers(value: dict) -> list[float]:
+    """How far the interval reaches below and above the mean, 0 where there is none."""
+    return [0.0 if value[end] is None else abs(value["mean"] - value[end]) for end in ("low", "high")]
 
 
 def confusion(table, ax=None):

@@ -5,10 +5,12 @@ Sets come from where summaries come from: the package index, this package, the H
 """
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from summkit import assets, data, templates
+from summkit import assets, data, streams, templates
 from summkit.errors import SummkitError, check_known
 from summkit.profiles import Profile
 
@@ -105,13 +107,13 @@ def for_profile(profile: Profile, seed: int = 0, data_dir: str | Path | None = N
     study, schema = STUDIES[profile.task], _schema(profile, data_dir)
     raw, source = (data.read_folder(Path(data_dir)), "local") if data_dir else _read_known(profile.dataset)
     dropped: dict[str, list[str]] = {}
-    clean = {name: _clean(rows, name, study, schema, dropped) for name, rows in raw.items()}
-    _drop_conflicts(clean, dropped)
-    data.drop_duplicates(clean, dropped)
+    find, made = partial(_columns, pair=bool(study.wording.second)), partial(_row, study=study, schema=schema)
+    checked = {name: data.clean(rows, name, find, made, dropped) for name, rows in raw.items()}
+    _drop_conflicts(checked, dropped)
+    data.drop_duplicates(checked, dropped)
     if not study.several:
-        _drop_lone_classes(clean, schema, dropped)
-    made = data.to_datasets(data.deal(clean, profile, seed))
-    return LabelledSplits(**made, source=source, dropped=dropped, schema=schema)
+        _drop_lone_classes(checked, dropped)
+    return LabelledSplits(**data.deal(checked, profile, seed), source=source, dropped=dropped, schema=schema)
 
 
 def template(profile: Profile, tokenizer, schema: Schema) -> templates.Template:
@@ -127,11 +129,15 @@ def as_text(dataset, schema: Schema):
 
     So the order of a row's labels says nothing, and the words' probabilities share what belongs to the row.
     """
-    import datasets
+    given = {"words": schema.words}
+    return dataset.map(_worded, batched=True, fn_kwargs=given, remove_columns=dataset.column_names, desc="labels")
 
-    pairs = [(row, label) for row in dataset for label in row["labels"]]
-    columns = {key: [row[key] for row, _ in pairs] for key in ("document", "second")}
-    return datasets.Dataset.from_dict(columns | {"summary": [schema.words[label] for _, label in pairs]})
+
+def _worded(rows: dict, words: tuple[str, ...]) -> dict:
+    """A batch of rows, by column."""
+    pairs = [(number, label) for number, labels in enumerate(rows["labels"]) for label in labels]
+    columns = {key: [rows[key][number] for number, _ in pairs] for key in ("document", "second")}
+    return columns | {"summary": [words[label] for _, label in pairs]}
 
 
 def _schema(profile: Profile, data_dir) -> Schema:
@@ -189,26 +195,15 @@ def _columns(names, where: str, pair: bool = True) -> list[str]:
     return found
 
 
-def _clean(rows, split: str, study: Study, schema: Schema, dropped: dict) -> list[dict]:
-    if not len(rows):
-        raise SummkitError(f"{split}: no rows")
-    pair = bool(study.wording.second)
-    names = getattr(rows, "column_names", None) or dict.fromkeys(name for row in rows for name in row)
-    *texts, label = _columns(names, split, pair)
-    kept = []
-    for number, row in enumerate(rows, 1):
-        where = f"{split}:{number}"
-        document, second = row.get(texts[0]), row.get(texts[1]) if pair else "."
-        labels = label_numbers(row.get(label), schema, where, study.several)
-        if reason := data.usable(document, second) or (None if labels else "no label"):
-            dropped.setdefault(reason, []).append(where)
-            continue
-        kept.append({"id": data.row_id(row.get("id"), where), "document": document.strip(),
-                     "second": second.strip() if pair else "", "labels": labels, "where": where})  # fmt: skip
-    if not kept:
-        reasons = ", ".join(f"{reason} ({len(taken)})" for reason, taken in dropped.items())
-        raise SummkitError(f"{split}: nothing is left of {len(rows)} rows; dropped: {reasons}")
-    return kept
+def _row(row: dict, columns: list[str], where: str, study: Study, schema: Schema) -> dict | str:
+    """For `data.clean`: `columns` are those of the text, of the second text where there is one, of the label."""
+    first, *second, label = columns
+    document, beside = row.get(first), row.get(second[0]) if second else "."
+    labels = label_numbers(row.get(label), schema, where, study.several)
+    if reason := data.usable(document, beside) or (None if labels else "no label"):
+        return reason
+    texts = {"document": document.strip(), "second": beside.strip() if second else ""}
+    return {"id": data.row_id(row.get("id"), where), **texts, "labels": labels}
 
 
 def label_numbers(value, schema: Schema, where: str, several: bool = True) -> list[int]:
@@ -231,24 +226,22 @@ def label_numbers(value, schema: Schema, where: str, several: bool = True) -> li
     return sorted(found)
 
 
-def _drop_conflicts(clean: dict[str, list[dict]], dropped: dict) -> None:
+def _drop_conflicts(checked: dict, dropped: dict) -> None:
     """No copy of a text that stands there with different labels is kept: which of them is right, nobody can say."""
-    seen: dict[bytes, set] = {}
-    for row in (row for rows in clean.values() for row in rows):
-        seen.setdefault(data.text_key(row), set()).add(tuple(row["labels"]))
-    _keep(clean, lambda row: len(seen[data.text_key(row)]) == 1, "same text with other labels", dropped)
+    first: dict[bytes, tuple] = {}
+    mixed = set()
+    for rows in checked.values():
+        for key, labels in streams.values(rows, "key", "labels"):
+            if first.setdefault(key, tuple(labels)) != tuple(labels):
+                mixed.add(key)
+    _keep(checked, "key", lambda key: key not in mixed, "same text with other labels", dropped)
 
 
-def _drop_lone_classes(clean: dict[str, list[dict]], schema: Schema, dropped: dict) -> None:
-    counts = [0] * len(schema.classes)
-    for row in (row for rows in clean.values() for row in rows):
-        counts[row["labels"][0]] += 1
-    _keep(clean, lambda row: counts[row["labels"][0]] > 1, "the only row of its class", dropped)
+def _drop_lone_classes(checked: dict, dropped: dict) -> None:
+    counts = Counter(labels[0] for rows in checked.values() for (labels,) in streams.values(rows, "labels"))
+    _keep(checked, "labels", lambda labels: counts[labels[0]] > 1, "the only row of its class", dropped)
 
 
-def _keep(clean: dict[str, list[dict]], wanted, reason: str, dropped: dict) -> None:
-    for rows in clean.values():
-        taken = [row["where"] for row in rows if not wanted(row)]
-        if taken:
-            dropped.setdefault(reason, []).extend(taken)
-        rows[:] = [row for row in rows if wanted(row)]
+def _keep(checked: dict, *test) -> None:
+    for split, rows in checked.items():
+        checked[split] = data.keep(rows, *test)

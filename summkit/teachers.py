@@ -1,7 +1,8 @@
 """Floor 6. Who answers for a student to learn from: a model on this machine, or a server that speaks OpenAI's protocol.
 
-A teacher has two things: `about`, what its answers depend on ({"model", "revision", "prompt"}, for a server also
-"base_url"), and `ask(documents, temperature, seed)`, which gives one text a document in the documents' order.
+A teacher has three things: `about`, who it is ({"model", "revision", "prompt"}, for a server also "base_url"),
+`max_new_tokens`, how long its answers may be, and `ask(documents, temperature, seed)`, which gives one text a document
+in the documents' order.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ class Local:
         revision: str | None = None, name: str = "", reuse_head: bool = True,
     ):  # fmt: skip
         """`name` and `revision` are for `about`; without them it says what the model's own configuration does."""
-        self.asked = (model, tokenizer, template)
+        self.asked, self.max_new_tokens = (model, tokenizer, template), max_new_tokens
         self.limits = {"max_length": max_length, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
         self.reuse_head = reuse_head and not models.is_encoder_decoder(model)
         revision = revision or getattr(model.config, "_commit_hash", None)

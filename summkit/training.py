@@ -49,11 +49,10 @@ def fit(
 ) -> FitResult:  # fmt: skip
     """Train `model` on encoded rows (`features.encode_rows`) and leave the best adapter in out_dir/adapter.
 
-    `resume` goes on from the newest whole checkpoint in `out_dir`: within the first epoch to the last bit, on a CPU,
-    what the run would have been without the break; in a later one the rest of that epoch sees the rows in another
-    order. Checkpoints of other settings are refused with a SummkitError. Without it, an earlier run's checkpoints there
-    are removed. `on_log` is called with the history, a list of {"step", "loss" | "eval_loss", …},
-    after each new entry. `callbacks` are further ones of transformers' TrainerCallback, such as
+    `resume` goes on from the newest whole checkpoint in `out_dir`: in any epoch, and on a CPU to the last bit, what the
+    run would have been without the break. Checkpoints of other settings are refused with a SummkitError. Without it, an
+    earlier run's checkpoints there are removed. `on_log` is called with the history, a list of
+    {"step", "loss" | "eval_loss", …}, after each new entry. `callbacks` are further ones of transformers', such as
     `watch.generation_scores`; what their on_evaluate puts into its `metrics` stands in the history too.
     Where the profile names a tracker, the history goes there as well (`trackers.tracked`). Where it names a DeepSpeed
     file, or accelerate launches FSDP, that trains; what cannot go with it is a SummkitError (`sharding.check`).
@@ -68,13 +67,13 @@ def fit(
     checkpoint = last_whole_checkpoint(out_dir) if resume else None
     if checkpoint:
         checkpoints.check_same(checkpoint, made_with)
-    counts = {"tokens": 0, "positions": 0, "seconds": 0.0}
-    if checkpoint:
-        counts |= checkpoints.read_manifest(checkpoint)["counts"]
+    before = checkpoints.read_manifest(checkpoint) if checkpoint else {}
+    counts = {"tokens": 0, "positions": 0, "seconds": 0.0} | before.get("counts", {})
+    order = _sampler_class()(_rows_in_a_step(profile), list(train["length"]), before.get("order"))
     if progress.first_process():  # no other process saves before the first steps, which wait for this one
         checkpoints.clear_after(out_dir, checkpoint)
-    callbacks = [*_callbacks(counts, made_with, on_log), *callbacks]
-    trainer = _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, callbacks)
+    callbacks = [*_callbacks(counts, made_with, order, on_log), *callbacks]
+    trainer = _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, order, callbacks)
     interrupted = False
     try:
         with checkpoints.no_hub(), trackers.tracked(profile.track, out_dir):
@@ -91,11 +90,12 @@ def fit(
     return _result(trainer, profile, counts, checkpoint, interrupted, out_dir)
 
 
-def _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, callbacks):
+def _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, order, callbacks):
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     trainer = _trainer_class()(
-        counts=counts, model=model, args=_arguments(profile, len(train), seed, out_dir, model.device.type == "cpu"),
+        counts=counts, order=order, model=model,
+        args=_arguments(profile, len(train), seed, out_dir, model.device.type == "cpu"),
         train_dataset=train, eval_dataset=validation,
         data_collator=features.Collator(tokenizer, **models.padding(model)), processing_class=tokenizer,
         callbacks=[EarlyStoppingCallback(profile.patience), *callbacks],
@@ -111,11 +111,11 @@ def _trainer_class():
     from transformers import Trainer
 
     class SummaryTrainer(Trainer):
-        """Trainer with `summary_loss` and `mean_loss`; counts tokens and computed positions as it goes."""
+        """Trainer with `summary_loss` and `mean_loss` and the sampler `order`; counts tokens and computed positions."""
 
-        def __init__(self, counts, **arguments):
+        def __init__(self, counts, order, **arguments):
             super().__init__(**arguments)
-            self.counts = counts
+            self.counts, self.order = counts, order
             self.model_accepts_loss_kwargs = True  # whatever the model says: `summary_loss` divides by all tokens
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -131,10 +131,12 @@ def _trainer_class():
             return summary_loss(model, inputs, num_items_in_batch) * self.accelerator.num_processes
 
         def _get_train_sampler(self, train_dataset=None):
-            # Rows of one step are of similar length in all processes together: N processes with batches of B see the
-            # same rows in the same steps as one process with batches of N × B.
-            together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-            return features.same_order_sampler()(together, lengths=list(self.train_dataset["length"]))
+            return self.order
+
+        def _run_epoch(self, **arguments):
+            # From the last checkpoint of a run that was over before its last epoch's end, transformers would train on.
+            if not self.control.should_training_stop:
+                super()._run_epoch(**arguments)
 
         def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
             rows = eval_dataset or self.eval_dataset
@@ -148,11 +150,38 @@ def _trainer_class():
     return SummaryTrainer
 
 
+def _sampler_class():
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    class SameOrder(LengthGroupedSampler):
+        """Rows of similar length together, as the first process has drawn them: N processes with batches of B see the
+        same rows in the same steps as one with batches of N × B.
+
+        `drawn_from` is the state of torch's random numbers, in hex, before the last draw; given as `again`, the first
+        order is that one once more.
+        """
+
+        def __init__(self, batch_size: int, lengths: list[int], again: str | None):
+            super().__init__(batch_size, lengths=lengths)
+            self.again, self.drawn_from = again, None
+
+        def __iter__(self):
+            if self.again:
+                torch.set_rng_state(torch.tensor(list(bytes.fromhex(self.again)), dtype=torch.uint8))
+            self.again, self.drawn_from = None, torch.get_rng_state().numpy().tobytes().hex()
+            order = [list(super().__iter__())]
+            if torch.distributed.is_initialized():
+                torch.distributed.broadcast_object_list(order)
+            return iter(order[0])
+
+    return SameOrder
+
+
 def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path, on_cpu: bool):
     from transformers import TrainingArguments
 
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    steps = math.ceil(rows / (profile.batch_size * profile.gradient_accumulation * processes))
+    steps = math.ceil(rows / _rows_in_a_step(profile))
     between = max(1, math.ceil(steps / profile.evaluations_per_epoch))
     arguments = TrainingArguments(
         output_dir=str(out_dir), num_train_epochs=profile.epochs, learning_rate=profile.learning_rate,
@@ -163,6 +192,7 @@ def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path, on_cpu: bo
         train_sampling_strategy="group_by_length", remove_unused_columns=False, label_names=["labels"],
         eval_strategy="steps", eval_steps=between, save_strategy="steps", save_steps=between, save_total_limit=2,
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, logging_steps=1,
+        restore_callback_states_from_checkpoint=True,  # how often in a row early stopping has seen no better loss
         seed=seed, data_seed=seed, report_to=profile.track or "none", project=trackers.PROJECT,
         disable_tqdm=True, dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,  # all that trains is used in every step
@@ -174,19 +204,25 @@ def _arguments(profile: Profile, rows: int, seed: int, out_dir: Path, on_cpu: bo
     return arguments
 
 
-def _callbacks(counts: dict, made_with: dict, on_log) -> list:
+def _rows_in_a_step(profile: Profile) -> int:
+    return profile.batch_size * profile.gradient_accumulation * int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _callbacks(counts: dict, made_with: dict, order, on_log) -> list:
     from transformers import TrainerCallback
 
     class Manifest(TrainerCallback):
         def on_train_begin(self, args, state, control, **_):
             self.started = time.monotonic() - counts["seconds"]
+            control.should_training_stop = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
 
         def on_save(self, args, state, control, **_):
             args.distributed_state.wait_for_everyone()  # each process writes files of its own into the checkpoint
             counts["seconds"] = time.monotonic() - self.started
             if state.is_world_process_zero:
                 folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-                checkpoints.write_manifest(folder, counts, made_with)
+                at_end = state.epoch.is_integer()  # the next epoch draws an order of its own
+                checkpoints.write_manifest(folder, counts, made_with, None if at_end else order.drawn_from)
 
         def on_train_end(self, args, state, control, **_):
             counts["seconds"] = time.monotonic() - self.started

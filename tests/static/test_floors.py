@@ -12,7 +12,10 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "summkit"
 FLOORS = [
     {"errors", "progress"},  # the ground that all floors stand on
-    {"archives", "dialogues", "gguf", "hub", "jats", "ledger", "longt5", "onnx_t5", "prices", "tiny", "trackers"},
+    {
+        "archives", "dialogues", "gguf", "hub", "jats", "ledger", "longt5", "onnx_t5", "prices", "streams", "tiny",
+        "trackers",
+    },
     {"profiles", "assets", "records", "meters", "facts"},
     {"costs", "data", "extracts", "templates", "metrics", "sharding"},
     {"features", "inputs", "labelled", "models"},
@@ -22,12 +25,12 @@ FLOORS = [
     {"baselines", "distillation", "figures", "markup", "train", "widgets"},
     {"batch", "reports", "sweep"},
     {"__main__"},  # the command line stands on everything
-]
+]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS, start=-1) for name in names}
 SLOW = {
     "accelerate", "bitsandbytes", "codecarbon", "ctranslate2", "datasets", "deepspeed", "evaluate", "gguf",
-    "ipywidgets", "matplotlib", "onnx", "openai", "pandas", "papermill", "peft", "pypdf", "rouge_score", "sacrebleu",
-    "seaborn", "sklearn", "torch", "trackio", "transformers", "wandb",
+    "ipywidgets", "matplotlib", "onnx", "openai", "pandas", "papermill", "peft", "pyarrow", "pypdf", "rouge_score",
+    "sacrebleu", "seaborn", "sklearn", "torch", "trackio", "transformers", "wandb",
 }  # fmt: skip
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 TREES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.glob("*.py"))}

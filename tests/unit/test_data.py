@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -269,6 +272,26 @@ def test_the_hubs_papers_have_two_configurations_and_the_whole_documents_are_ask
     row = data.for_profile(profile).test[0]
     assert asked == [("ccdv/arxiv-summarization", "document")]
     assert row["document"].endswith("of test.\nMore.") and row["summary"].startswith("Short ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak counts in kilobytes there")
+def test_memory_stays_flat_however_many_rows_there_are(tmp_path):
+    """Each of 18,000 further rows of 2 kB takes less than half of that; as lists and tables it was 18 kB."""
+    code = """
+import resource, sys
+from summkit import data, profiles
+for folder in sys.argv[1:]:
+    splits = data.for_profile(profiles.choose("smoke", train_rows=10**6), data_dir=folder)
+    print(len(splits.train), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    folders = [tmp_path / "few", tmp_path / "many"]
+    for folder, count in zip(folders, (2000, 20_000), strict=True):
+        write(folder, (pair(n, document=f"Bridge {n}. " * 160) for n in range(count)))
+    variables = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code, *map(str, folders)], env=variables, check=True,
+                          capture_output=True, text=True, timeout=120)  # fmt: skip
+    (few, before), (many, after) = (map(int, line.split()) for line in done.stdout.splitlines())
+    assert (few, many) == (1984, 19_984) and (after - before) * 1024 < 18_000 * 1000
 
 
 def test_an_excerpt_is_short():

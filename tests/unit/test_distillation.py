@@ -40,7 +40,8 @@ def check(document: str, text: str):
 class Teacher:
     """Answers without a server, and remembers what it was asked, how warmly and with which seed."""
 
-    def __init__(self, **about):
+    def __init__(self, max_new_tokens=24, **about):
+        self.max_new_tokens = max_new_tokens
         self.about = {"model": "teacher", "revision": None, "prompt": "0123", "base_url": "http://here/v1"} | about
         self.asked: list[tuple] = []
 
@@ -62,7 +63,8 @@ def test_every_row_gets_its_line(tmp_path):
     labels = label(teacher, tmp_path / "deep" / "labels.jsonl", seed=3)
     lines = {line["id"]: line for line in lines_of(tmp_path / "deep" / "labels.jsonl")}
     assert set(lines) == {row["id"] for row in ROWS} == labels.labels.keys() | labels.set_aside.keys()
-    about = {"model": "teacher", "revision": None, "prompt": "0123", "temperature": 0.0, "seed": 3}
+    about = {"model": "teacher", "revision": None, "prompt": "0123"}
+    about |= {"max_new_tokens": 24, "temperature": 0.0, "seed": 3}
     assert all(line.items() >= about.items() and len(line["text"]) == 12 for line in lines.values())
     assert lines["a1"] | about == lines["a1"] and "base_url" not in lines["a1"]
     found = {key: lines["a1"][key] for key in ("label", "status", "reason", "raw", "attempts", "last_temperature")}
@@ -123,6 +125,7 @@ def test_a_torn_line_is_asked_again(tmp_path):
         ("prompt '0123', asked for now is '4567'", Teacher(prompt="4567"), {}),
         ("model 'teacher', asked for now is 'other'", Teacher(model="other"), {}),
         ("revision None, asked for now is 'abc'", Teacher(revision="abc"), {}),
+        ("max_new_tokens 24, asked for now is 48", Teacher(max_new_tokens=48), {}),
         ("temperature 0.0, asked for now is 0.7", Teacher(), {"temperature": 0.7}),
         ("seed 0, asked for now is 1", Teacher(), {"seed": 1}),
     ],
@@ -133,6 +136,15 @@ def test_answers_of_another_kind_are_not_mixed_in(tmp_path, key, teacher, change
     with pytest.raises(SummkitError, match=f"line 1: labelled with {key}; choose another file, or delete this one"):
         label(teacher, tmp_path / "l.jsonl", **changes)
     assert (tmp_path / "l.jsonl").read_bytes() == before and teacher.asked == []
+
+
+def test_a_file_that_does_not_say_how_long_answers_may_be_goes_on(tmp_path):
+    path = tmp_path / "l.jsonl"
+    label(Teacher(), path, rows=ROWS[:3])
+    older = [{key: value for key, value in line.items() if key != "max_new_tokens"} for line in lines_of(path)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in older))
+    labels = label(Teacher(max_new_tokens=48), path, rows=ROWS[:4])
+    assert (labels.asked, labels.reused) == (1, 3) and lines_of(path)[-1]["max_new_tokens"] == 48
 
 
 def test_a_row_whose_text_has_changed_is_named(tmp_path):
@@ -364,7 +376,7 @@ def test_labelled_rows_are_data_for_a_student(tmp_path):
 
     folder = distillation.write_folder(tmp_path / "data", train=rows, validation=rows.select(range(2)), test=ROWS_TEST)
     assert sorted(path.name for path in folder.iterdir()) == ["test.jsonl", "train.jsonl", "validation.jsonl"]
-    read = data.read_folder(folder)
+    read = {split: list(part) for split, part in data.read_folder(folder).items()}
     assert read == {"train": list(rows), "validation": list(rows.select(range(2))), "test": ROWS_TEST}
 
 

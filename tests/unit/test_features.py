@@ -3,10 +3,12 @@
 The first four of the mistakes that fine-tuning projects make again and again are tests here.
 """
 
+from pathlib import Path
+
 import datasets
 import pytest
 
-from summkit import facts, features, models, templates
+from summkit import facts, features, models, streams, templates
 from summkit.errors import SummkitError
 
 DOCUMENT = "A crack was found in a cable. Drivers are sent through Ashby. " * 5
@@ -150,6 +152,17 @@ def test_rows_of_a_data_set_are_encoded_one_by_one(template, tokenizer):
     encoded = features.encode_rows(datasets.Dataset.from_list(rows), template, tokenizer, 320, 40)
     assert set(encoded.column_names) == {"input_ids", "labels", "length", "cut"}
     assert [encoded[n] for n in range(3)] == [encode(template, tokenizer, row["document"]) for row in rows]
+
+
+def test_rows_on_disk_are_encoded_on_disk_beside_them(tokenizer):
+    template = templates.build("instruction", tokenizer)
+    rows = [{"document": DOCUMENT[n % 90 :], "summary": f"{SUMMARY} {n}"} for n in range(700)]
+    there = streams.write(rows)
+    encoded = features.encode_rows(there.select(range(600, -1, -1)), template, tokenizer, 320, 40)
+    (file,) = (Path(file["filename"]) for file in encoded.cache_files)
+    assert file.parent == Path(streams.folder()) and file.stat().st_size < 9 * sum(encoded["length"])
+    wanted = [encode(template, tokenizer, **rows[n]) for n in range(600, -1, -1)]
+    assert encoded.to_list() == wanted
 
 
 def test_batches_of_similar_length_hold_every_row_once_and_pad_less():

@@ -25,6 +25,14 @@ def test_a_bar_for_every_system_and_measure():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["accuracy", "macro F1"]
 
 
+def test_a_bar_without_an_interval_has_no_whiskers():
+    whole = {"mean": 0.5, "low": 0.4, "high": 0.7}
+    scores = {"known": {"accuracy": whole}, "unknown": {"accuracy": whole | {"low": None, "high": None}}}
+    ax = figures.score_bars(scores, {"accuracy": "accuracy"})
+    drawn = [segment[:, 1].tolist() for lines in ax.collections for segment in lines.get_segments()]
+    assert drawn == [pytest.approx([40, 70]), pytest.approx([50, 50])]
+
+
 def test_a_line_of_points_for_every_watched_score():
     history = [
         {"step": 1, "loss": 3.0},

@@ -196,6 +196,58 @@ def test_killed_at_any_step_and_resumed_it_is_the_same_run(unbroken, tmp_path):
     assert (fit.tokens, fit.padding_fraction) == (unbroken[0].tokens, unbroken[0].padding_fraction)
 
 
+def stopped_at(step):
+    """What takes a run down at `step`, with nothing saved after it."""
+
+    def kill(history):
+        if history[-1]["step"] == step:
+            raise MemoryError
+
+    return kill
+
+
+PATIENT = dataclasses.replace(SMOKE, patience=50)
+# It learns nothing, so the first evaluation is the best one, and the third the last.
+IMPATIENT = dataclasses.replace(SMOKE, learning_rate=0.0, patience=2, epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("profile", "steps", "resumed_from"),
+    [
+        (dataclasses.replace(PATIENT, epochs=2), (9, 11), "checkpoint-10"),  # twice in the same epoch
+        (dataclasses.replace(PATIENT, epochs=3), (7, 16), "checkpoint-14"),  # at an epoch's end, and in the last one
+        (dataclasses.replace(PATIENT, epochs=1.5, batch_size=2, gradient_accumulation=2), (9,), "checkpoint-8"),
+    ],
+)
+def test_a_run_broken_in_later_epochs_sees_the_rows_in_the_same_order(tmp_path, profile, steps, resumed_from):
+    whole, adapter = run(tmp_path / "whole", profile)
+    for step in steps:
+        with pytest.raises(MemoryError):
+            run(tmp_path / "broken", profile, on_log=stopped_at(step), resume=True)
+    fit, again = run(tmp_path / "broken", profile, resume=True)
+    assert fit.resumed_from == resumed_from and losses(fit) == losses(whole)
+    assert again == adapter and fit.tokens == whole.tokens
+
+
+def test_early_stopping_goes_on_counting(tmp_path):
+    whole, _ = run(tmp_path / "whole", IMPATIENT)
+    with pytest.raises(MemoryError):
+        run(tmp_path / "broken", IMPATIENT, on_log=stopped_at(5))
+    fit, _ = run(tmp_path / "broken", IMPATIENT, resume=True)
+    assert fit.resumed_from == "checkpoint-4" and whole.stopped_early and fit.stopped_early
+    assert (fit.steps, losses(fit)) == (whole.steps, losses(whole))
+
+
+@pytest.mark.parametrize("profile", [IMPATIENT, dataclasses.replace(SMOKE, epochs=1.5)])
+def test_a_run_that_was_over_is_trained_no_further(tmp_path, profile):
+    whole, adapter = run(tmp_path, profile)
+    fit, again = run(tmp_path, profile, resume=True)
+    assert (fit.resumed_from, fit.steps, fit.stopped_early) == (
+        f"checkpoint-{whole.steps}", whole.steps, whole.stopped_early
+    )  # fmt: skip
+    assert again == adapter and fit.train_loss == whole.train_loss and fit.tokens == whole.tokens
+
+
 def test_ctrl_c_saves_the_adapter_so_far_and_resumes(unbroken, tmp_path, capsys):
     def interrupt(history):
         if history[-1]["step"] == 4 and "loss" in history[-1]:
