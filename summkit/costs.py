@@ -4,8 +4,8 @@ All of it is of the training alone: loading the model and scoring it are the sam
 """
 
 COLUMNS = (
-    "seconds", "useful tokens/s", "computed tokens/s", "host GB", "device GB", "Wh", "g CO2", "USD", "validation loss",
-    "ROUGE-1", "USD a point", "failed",
+    "seconds", "useful tokens/s", "computed tokens/s", "host GB", "device GB", "Wh", "g CO2", "US cents",
+    "validation loss", "ROUGE-1", "cents a point", "failed",
 )  # fmt: skip
 
 
@@ -14,8 +14,8 @@ def table(records: dict[str, dict], untrained: float = 0.0):
 
     seconds: steps, evaluations and checkpoints. Useful tokens are those of the rows, computed ones have the padding
     too. host and device GB: the process' peak in the whole run; of several processes, the first one's, and so are Wh,
-    g CO2 and USD (each of them counts the whole machine). ROUGE-1 is of the test rows. USD a point: for each point of
-    ROUGE-1 above `untrained`; None where there are none. failed: why there are no numbers.
+    g CO2 and US cents (each of them counts the whole machine). ROUGE-1 is of the test rows. cents a point: for each
+    point of ROUGE-1 above `untrained`; None where there are none. failed: why there are no numbers.
     """
     import pandas as pd
 
@@ -32,7 +32,7 @@ def _row(record: dict, untrained: float) -> dict:
     part = seconds / record["wall_seconds"]
     rouge = (record["scores"].get("fine_tuned") or {}).get("rouge1")
     gained = rouge["mean"] - untrained if rouge else None
-    usd = _times(used["cost_usd"], part)
+    cents = _times(used["cost_usd"], 100 * part)
     return {
         "seconds": seconds,
         "useful tokens/s": training["tokens"] / seconds,
@@ -42,10 +42,10 @@ def _row(record: dict, untrained: float) -> dict:
         "Wh": _times(kwh, 1000),
         # Of the run's CO2 the share that the training has of its energy.
         "g CO2": used["co2_kg"] * 1000 * kwh / used["energy_kwh"] if used["co2_kg"] and kwh else None,
-        "USD": usd,
+        "US cents": cents,
         "validation loss": training["eval_loss"],
         "ROUGE-1": rouge and rouge["mean"],
-        "USD a point": usd / gained if usd is not None and gained and gained > 0 else None,
+        "cents a point": cents / gained if cents is not None and gained and gained > 0 else None,
         "failed": None,
     }
 

@@ -142,7 +142,8 @@ TASKS = {
     "summary": {},
     "costs": {
         "smoke": {"task": "summary", "wording": "dialogue", "template": "prefix", "model": "tiny-t5",
-                  "precision": "fp32", "train_rows": 12, "validation_rows": 4, "test_rows": 4},
+                  "precision": "fp32", "optimizer": "adamw_torch", "train_rows": 12, "validation_rows": 4,
+                  "test_rows": 4},
         "cpu": {"task": "summary", "wording": "dialogue", "template": "prefix", "model": "flan-t5-small",
                 "precision": "fp32", "dataset": "mts-dialog", "max_length": 512, "max_new_tokens": 96, "min_words": 0,
                 "max_words": None, "train_rows": 40, "validation_rows": 12, "test_rows": 48, "epochs": 2,

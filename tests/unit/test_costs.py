@@ -20,14 +20,14 @@ def test_the_table_is_of_the_training_alone():
     assert (row["seconds"], row["useful tokens/s"], row["computed tokens/s"]) == (50.0, 20.0, 40.0)
     assert (row["host GB"], row["device GB"], row["Wh"]) == (2.0, None, 1.0)
     assert row["g CO2"] == pytest.approx(0.5)  # a quarter of the run's energy
-    assert row["USD"] == pytest.approx(0.01)  # half of the run's time
-    assert row["USD a point"] == pytest.approx(0.001)
+    assert row["US cents"] == pytest.approx(1)  # half of the run's time
+    assert row["cents a point"] == pytest.approx(0.1)
     assert row["failed"] is None
 
 
 def test_points_that_were_not_gained_have_no_price():
     table = costs.table({"worse": record(rouge=19.0), "no price": record(usd=None)}, untrained=20.0)
-    assert list(table["USD a point"]) == [None, None] and list(table["ROUGE-1"]) == [19.0, 30.0]
+    assert list(table["cents a point"]) == [None, None] and list(table["ROUGE-1"]) == [19.0, 30.0]
 
 
 def test_what_failed_is_a_row_with_its_reason():
