@@ -192,8 +192,7 @@ TASKS = {
     "mnli": {
         "smoke": {"dataset": "pairs-sample", **_TRIAL, "max_length": 320},
         "cpu": {"dataset": "rte-and-cb", "max_length": 192, "train_rows": 180, "validation_rows": 50,
-                "learning_rate": 5e-4, "epochs": 1.5,
-                "test_rows": 100, **_SHORT},
+                "learning_rate": 5e-4, "epochs": 1.5, "test_rows": 100, **_SHORT},
         "t4": {"dataset": "nyu-mll/multi_nli", **_HUB}, "gpu": {"dataset": "nyu-mll/multi_nli", **_WHOLE},
     },
 }  # fmt: skip

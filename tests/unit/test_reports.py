@@ -168,7 +168,7 @@ def test_several_labels_have_columns_of_their_own(tmp_path):
 
 
 def test_labels_and_summaries_share_a_table_of_several_runs(run, labels_run):
-    table = reports.comparison([Path("out/task3"), Path("out/task1/agnews")]).splitlines()
+    table = reports.comparison([Path("out/task3"), Path("out/task1/agnews")]).partition("\n\n")[0].splitlines()
     assert table[0].startswith("| system | n | ROUGE-1 |") and "| accuracy, % |" in table[0] and len(table) == 8
     assert table[-1].startswith("| out/task1/agnews: task1/agnews, cpu, seed 0, fine-tuned | 40 | – |")
     text = reports.closing(Path("out").absolute(), ["task1/agnews"])
@@ -213,7 +213,9 @@ def test_write_report_and_publish(run, tmp_path):
 
 def test_several_runs_in_one_table(run):
     make_run(Path("other"), "task3", scores={"fine_tuned": entry(20, 32)})
-    table = reports.comparison([run, Path("other")]).splitlines()
+    table, _, trained = reports.comparison([run, Path("other")]).partition("\n\n")
+    assert trained.startswith("|  | seconds | useful tokens/s |") and trained.count("\n") == 2
+    table = table.splitlines()
     assert table[0].startswith("| system | n | ROUGE-1") and len(table) == 7
     assert table[-1].startswith("| other: task3, cpu, seed 0, fine-tuned | 32 | 20.0")
     assert reports.comparison([make_run(Path("none"), "task2")]) == "none of these runs has scores to compare"
