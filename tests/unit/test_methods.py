@@ -132,7 +132,7 @@ def test_every_method_trains_on_the_tiny_model(method):
     ("head", "nf4", "needs precision='fp32'"),
     ("full", "fp16", "an adapter .'lora'. trains beside weights of any precision"),
     ("qlora", "fp32", "precision='nf4'"),
-    ("prefix", "fp32", "unknown method 'prefix'; known: dora, frozen-embeddings, frozen-encoder, frozen-encoder-layers"),
+    ("prefix", "fp32", "unknown method 'prefix'; known: dora, frozen-embeddings, frozen-encoder, frozen"),
 ])  # fmt: skip
 def test_a_method_that_does_not_fit_says_why(method, precision, message):
     with pytest.raises(SummkitError, match=message):
