@@ -63,6 +63,19 @@ def quiet_libraries() -> None:
     import logging
     import warnings
 
+    notes = {
+        "transformers.trainer_utils": "mtime may not be reliable",  # checkpoints are then sorted by number: fine
+        # A tied head is saved once, as the embedding, and tied again when the best checkpoint is loaded.
+        "transformers.trainer": "missing keys in the checkpoint model loaded: ['lm_head.weight']",
+        "transformers.modeling_utils": "so we will NOT tie them",  # flan-t5's head is one of its own: `models` says so
+        "bitsandbytes.autograd._functions": "MatMul8bitLt",  # LLM.int8() casts to fp16, at every layer and batch
+        "DeepSpeed": "Setting accelerator to CPU",  # where it is installed, it is imported with the Trainer
+        # On CPUs with AVX512-BF16 it looks for a kernel that `models` does not want (see `_never_repacked`).
+        "bitsandbytes.backends.cpu.ops": "gemm_4bit_forward",
+    }
+    for name, phrase in notes.items():
+        logging.getLogger(name).addFilter(lambda record, phrase=phrase: phrase not in record.getMessage())
+
     import datasets
     import transformers
 
@@ -76,17 +89,6 @@ def quiet_libraries() -> None:
         "Could not find a config",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
-    notes = {
-        "transformers.trainer_utils": "mtime may not be reliable",  # checkpoints are then sorted by number: fine
-        # A tied head is saved once, as the embedding, and tied again when the best checkpoint is loaded.
-        "transformers.trainer": "missing keys in the checkpoint model loaded: ['lm_head.weight']",
-        "transformers.modeling_utils": "so we will NOT tie them",  # flan-t5's head is one of its own: `models` says so
-        "bitsandbytes.autograd._functions": "MatMul8bitLt",  # LLM.int8() casts to fp16, at every layer and batch
-        # On CPUs with AVX512-BF16 it looks for a kernel that `models` does not want (see `_never_repacked`).
-        "bitsandbytes.backends.cpu.ops": "gemm_4bit_forward",
-    }
-    for name, phrase in notes.items():
-        logging.getLogger(name).addFilter(lambda record, phrase=phrase: phrase not in record.getMessage())
 
 
 class Line:
