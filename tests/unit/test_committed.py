@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 SPINE = ("task1/xsum", "task2", "task3")
 LABELS = {"task1/agnews": "accuracy", "task1/goemotions": "micro_f1", "task1/mnli": "accuracy"}
 STUDY, DISTILLED = "notebooks/01_fine_tuning_methods", "notebooks/02_topic_distillation"
-LONG = "notebooks/03_long_documents"
-STUDIES = (STUDY, DISTILLED, LONG)
+LONG, COSTS = "notebooks/03_long_documents", "notebooks/04_what_training_costs"
+STUDIES = (STUDY, DISTILLED, LONG, COSTS)
 REPORTS = {stage: ROOT / stage / "REPORT" for stage in (*SPINE, *LABELS)}
 REPORTS |= {study: ROOT / "notebooks/REPORT" / study.split("/")[1] for study in STUDIES}
 
@@ -208,3 +208,51 @@ def test_memory_grows_with_the_length_where_attention_is_sparse_and_faster_where
     added = {name: row.get("added memory, GB") for name, row in papers["details"]["techniques"].items()}
     assert all(added[name] < 0.9 * added["plain"] for name in ("accumulation", "checkpointing", "all together"))
     assert papers["details"]["techniques"]["mixed precision"].get("note", "").startswith("not supported")
+
+
+@pytest.fixture(scope="module")
+def costs_record():
+    return records.read_record(REPORTS[COSTS] / "run.json")
+
+
+def test_every_way_to_train_has_its_numbers_or_its_reason(costs_record):
+    ways = costs_record["details"]["strategies"]
+    asked = {"plain", "frozen embeddings", "frozen encoder", "both frozen", "LoRA", "QLoRA", "checkpointing"}
+    asked |= {"accumulation", "sparse attention", "8-bit optimizer", "half precision", "two processes", "FSDP2"}
+    asked |= {"ZeRO-2", "ZeRO-3", "ZeRO-3 offloaded"}
+    assert asked < set(ways)
+    for name, row in ways.items():
+        numbers = [row[key] for key in ("seconds", "useful tokens/s", "host GB", "Wh", "g CO2", "US cents", "ROUGE-1")]
+        assert bool(row["failed"]) != all(number is not None for number in numbers), name
+    assert costs_record["details"]["country"] == "USA" and "USD an hour" in costs_record["details"]["price"]
+    assert costs_record["resources"]["energy_is_estimate"] in (True, False)
+
+
+def test_what_the_page_on_costs_says_of_techniques_is_in_its_record(costs_record):
+    ways = costs_record["details"]["strategies"]
+    for cheaper in ("both frozen", "LoRA"):
+        assert ways[cheaper]["seconds"] < 0.85 * ways["plain"]["seconds"]
+    assert ways["both frozen"]["host GB"] < 0.85 * ways["plain"]["host GB"]
+    for same in ("checkpointing", "8-bit optimizer", "frozen embeddings"):  # their steps are plain's, or nearly
+        assert abs(ways[same]["validation loss"] - ways["plain"]["validation loss"]) < 0.05
+    spread = [ways[name]["validation loss"] for name in ("two processes", "FSDP2", "ZeRO-2", "ZeRO-3")]
+    assert max(spread) - min(spread) < 0.01
+    long = costs_record["details"]["one step of two whole visits"]
+    assert long["checkpointing"]["added GB"] < 0.7 * long["plain"]["added GB"]
+
+
+def test_predictions_were_made_before_and_their_error_is_shown(costs_record):
+    error = costs_record["details"]["measured over predicted, minus one"]
+    assert set(error) >= {"plain", "both frozen", "LoRA"} and set(error) <= set(costs_record["details"]["predicted"])
+    memory = sorted(abs(one["GB"]) for one in error.values())
+    assert memory[len(memory) // 2] < 0.4
+
+
+def test_training_on_conversations_beats_the_untrained_model(costs_record):
+    scores = costs_record["scores"]
+    assert {entry["n"] for entry in scores.values()} == {costs_record["data"]["test"]}
+    assert scores["plain"]["rouge1"]["low"] > scores["untrained"]["rouge1"]["high"]
+    front = costs_record["details"]["Pareto front"]
+    means = [scores[name]["rouge1"]["mean"] for name in front]
+    spent = [costs_record["details"]["strategies"][name]["Wh"] for name in front]
+    assert means == sorted(means) and spent == sorted(spent)
