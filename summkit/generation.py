@@ -1,10 +1,9 @@
 """Floor 5. Summaries from a model or a saved adapter: in batches of similar length, in the order that was asked."""
 
-import copy
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from summkit import checkpoints, data, features, models, positions, profiles, progress, templates
+from summkit import checkpoints, data, features, models, positions, prefill, profiles, progress, templates
 from summkit.errors import SummkitError, check_known
 
 DECODINGS = {
@@ -54,10 +53,10 @@ def summarize(
     how = f"temperature {temperature}" if temperature else decoding
     bar = progress.bar(total=len(rows), desc=f"summaries ({how})", unit="text", leave=False)
     with _answering(model), bar:
-        if reuse_head:
-            collate = _SharedHead(model, features.head_ids(template, tokenizer), settings, collate)
+        head = features.head_ids(template, tokenizer) if reuse_head else None
+        read = prefill.Prefill(model, tokenizer, collate, settings, head)
         for batch in batches:
-            tensors = collate([rows[number] for number in batch])
+            tensors = read([rows[number] for number in batch])
             found = _generate(model, tokenizer, tensors, settings, max_new_tokens)
             for number, ids in zip(batch, found, strict=True):
                 answers[number] = read_answer(tokenizer, ids, rows[number]["cut"], rows[number]["length"])
@@ -175,43 +174,6 @@ def beginning(model, **settings):
     return GenerationConfig(**settings)
 
 
-class _SharedHead:
-    """Collates rows behind a head that the model has read once: its keys and values are copied for each batch."""
-
-    def __init__(self, model, ids: list[int], settings: dict, collate):
-        import torch
-        from transformers.cache_utils import DynamicLayer
-
-        if models.is_encoder_decoder(model):
-            raise SummkitError("reuse_head: an encoder reads head and document together; leave reuse_head out")
-        if models.virtual_tokens(model):
-            raise SummkitError("reuse_head: prompt tuning puts its tokens before the head; leave reuse_head out")
-        if settings.get("num_beams", 1) > 1:
-            raise SummkitError("reuse_head: beams would need a copy of the head each; use decoding='greedy'")
-        self.ids, self.collate = ids, collate
-        with torch.inference_mode():
-            head = torch.tensor([ids], device=model.device)
-            self.cache = model(input_ids=head, use_cache=True, logits_to_keep=1).past_key_values
-        # A sliding window would count the padding behind the head; a recurrent state would have read it.
-        if any(type(layer) is not DynamicLayer for layer in self.cache.layers):
-            raise SummkitError("reuse_head: this model does not keep all keys and values; leave reuse_head out")
-
-    def __call__(self, rows: list[dict]) -> dict:
-        """input_ids and attention_mask, (rows, tokens): head, padding, the rest; and the cache of the head."""
-        import torch
-
-        size = len(self.ids)
-        assert all(row["input_ids"][:size] == self.ids for row in rows)
-        tensors = self.collate([{"input_ids": row["input_ids"][size:]} for row in rows])
-        head = torch.tensor([self.ids]).expand(len(rows), -1)
-        before = {"input_ids": head, "attention_mask": torch.ones_like(head)}
-        # The mask hides the padding, and the positions that generate() counts along it leave no gap.
-        tensors = {name: torch.cat([before[name], tensor], dim=1) for name, tensor in tensors.items()}
-        cache = copy.deepcopy(self.cache)
-        cache.batch_repeat_interleave(len(rows))
-        return tensors | {"past_key_values": cache}
-
-
 def _generate(model, tokenizer, tensors, settings, max_new_tokens):
     """New token ids, (rows, at most max_new_tokens), with everything after EOS as padding."""
     import torch
@@ -222,7 +184,6 @@ def _generate(model, tokenizer, tensors, settings, max_new_tokens):
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
     )  # fmt: skip
     seq2seq = models.is_encoder_decoder(model)
-    tensors = {name: t if name == "past_key_values" else t.to(model.device) for name, t in tensors.items()}
     with torch.inference_mode():
         if models.virtual_tokens(model) and not seq2seq:
             return model.base_model.generate(**_with_prompt(model, tensors), generation_config=config).tolist()

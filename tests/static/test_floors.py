@@ -19,7 +19,7 @@ FLOORS = [
     {"profiles", "assets", "records", "meters", "facts"},
     {"costs", "data", "extracts", "templates", "metrics", "sharding"},
     {"features", "inputs", "labelled", "models"},
-    {"activations", "checkpoints", "embeddings", "losses", "methods", "positions", "shapes"},
+    {"activations", "checkpoints", "embeddings", "losses", "methods", "positions", "prefill", "shapes"},
     {"training", "generation", "planner", "classify", "topics", "trials"},
     {"evaluation", "classification", "export", "forecast", "strategies", "teachers", "watch"},
     {"baselines", "distillation", "figures", "markup", "train", "widgets"},
