@@ -10,7 +10,7 @@ from benchmarks import harness, training, workload
 from benchmarks.harness import Contestant
 from summkit.profiles import Profile
 
-DOCUMENTS = {"smoke": 8, "real": 16}
+DOCUMENTS = {"smoke": 8, "real": 32}
 
 
 def prepare(work: dict) -> dict:
@@ -47,7 +47,7 @@ def _result(taken: dict, answers: list[tuple[str, int]], batches: list[list[int]
 
 
 def summkit(work: dict) -> dict:
-    """`generation.summarize`: batches of similar length."""
+    """`generation.summarize`: batches of similar length, their prompts read without padding."""
     from summkit import features, generation, templates
 
     profile, tokenizer, model, documents, positions = _loaded(work)
@@ -151,7 +151,7 @@ def _continued(model, tokenizer, prompt: str, profile: Profile) -> list[int]:
 
 
 CONTESTANTS = {
-    "summkit": Contestant(summkit, "this library: batches of similar length"),
+    "summkit": Contestant(summkit, "this library: batches of similar length, read without padding"),
     "one by one": Contestant(one_by_one, "transformers, a document at a time"),
     "transformers batches": Contestant(as_they_come, "transformers, batches as the documents come"),
     "ctranslate2 fp32": Contestant(ctranslate2_fp32, "this library's export, fp32", "ctranslate2"),

@@ -15,7 +15,7 @@ from summkit.profiles import Profile
 ROWS = (100, 1000, 10_000, 100_000, 1_000_000)
 LENGTHS = (128, 256, 512, 1024)
 BATCHES = (1, 2, 4, 8)
-TOGETHER = (1, 4, 16)
+TOGETHER = (1, 4, 16, 32)
 STEP_LENGTH = 256  # tokens of each row where the batch grows
 WORDS = "the a of bridge river town council opened closed after year work train boat old new said on in".split()
 
@@ -110,7 +110,7 @@ CONTESTANTS |= {
     for batch in BATCHES
 }
 CONTESTANTS |= {
-    f"summkit, {batch} answers at once": Contestant(partial(together, batch=batch), "all documents")
+    f"summkit, {batch} answers at once": Contestant(partial(together, batch=batch), "all documents", once=True)
     for batch in TOGETHER
 }
 

@@ -1,4 +1,4 @@
-"""README.md's tables, made from the records in results/: none is typed."""
+"""README.md's tables and figures, made from the records in results/: none is typed."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ from summkit import records
 from summkit.errors import SummkitError
 
 HERE = Path(__file__).parent
+USUAL = {"training": "tutorial", "generation": "one by one"}  # what the others are held against; these have figures
 BEGIN, END = "<!-- from here on made by `python -m benchmarks` -->\n", "<!-- until here -->\n"
 TITLES = {
     "training": "Training", "generation": "Generation", "growth": "How time and memory grow",
@@ -16,7 +17,10 @@ TITLES = {
 
 
 def publish(results: Path = HERE / "results", page: Path = HERE / "README.md") -> Path:
-    """Put the tables of all records in `results` between the page's two marks. SummkitError where these are missing."""
+    """Put the tables of all records in `results` between the page's two marks, and draw their figures beside them.
+
+    SummkitError where the marks are missing.
+    """
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -25,16 +29,46 @@ def publish(results: Path = HERE / "results", page: Path = HERE / "README.md") -
     part = page.with_name(f".{page.name}.part")
     part.write_text(before + begin + "\n" + tables(results) + end + after, encoding="utf-8")
     os.replace(part, page)
+    for path in sorted(Path(results).glob("*.json")):
+        draw(records.read_record(path), path.with_suffix(".png"))
     return page
+
+
+def draw(record: dict, path: Path) -> None:
+    """Seconds and peak memory of each contestant as bars, with the lowest and highest of the rounds; where `USUAL`."""
+    if record["stage"].removeprefix("benchmarks/") not in USUAL:
+        return
+    import matplotlib.pyplot as plt
+
+    from summkit import figures
+
+    figures.style()
+    entries = {name: e for name, e in record["details"]["contestants"].items() if "absent" not in e}
+    fig, panels = plt.subplots(1, 2, figsize=(10, 0.6 + 0.4 * len(entries)), sharey=True, layout="constrained")
+    for ax, key, unit, label in zip(panels, ("cpu_seconds", "peak_rss_bytes"), (1, 1e9), AXES, strict=True):
+        middle, low, high = ([e[key][part] / unit for e in entries.values()] for part in ("median", "low", "high"))
+        ends = [
+            [m - one for m, one in zip(middle, low, strict=True)],
+            [h - m for m, h in zip(middle, high, strict=True)],
+        ]
+        colors = ["C0" if name.startswith("summkit") else "C7" for name in entries]
+        ax.barh(list(entries), middle, xerr=ends, color=colors, ecolor="black", capsize=3)
+        ax.set(xlabel=label)
+    panels[0].invert_yaxis()
+    fig.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(fig)
 
 
 def tables(results: Path) -> str:
     """A section for each benchmark, with a table for each machine that it was measured on."""
-    found = [records.read_record(path) for path in sorted(Path(results).glob("*.json"))]
+    found = {path: records.read_record(path) for path in sorted(Path(results).glob("*.json"))}
     parts = []
     for name, title in TITLES.items():
-        here = [record for record in found if record["stage"] == f"benchmarks/{name}"]
-        parts += [f"## {title}", *[part for record in here for part in _section(name, record)]]
+        here = {path: record for path, record in found.items() if record["stage"] == f"benchmarks/{name}"}
+        parts.append(f"## {title}")
+        for path, record in here.items():
+            parts += _section(name, record)
+            parts += [f"![Seconds and memory]({path.parent.name}/{path.stem}.png)"] if name in USUAL else []
         if not here:
             no_gpu = " No GPU was at hand." if name.startswith("gpu") else ""
             parts.append(f"Not measured yet.{no_gpu}")
@@ -74,7 +108,9 @@ def _tables(name: str, details: dict) -> list[str]:
     if name.startswith("gpu"):
         claimed = f"The course says that {details['claimed_bytes'] / 1e9:.2f} GB are enough."
         return [table(entries, GPU), *([claimed] if name == "gpu-memory" else [])]
-    return [table(entries, TRAINED if name == "training" else ANSWERED)]
+    usual, columns = USUAL[name], TRAINED if name == "training" else ANSWERED
+    first = {"CPU s": CPU, f"times as fast as {usual}": _times_as_fast(entries[usual])}
+    return [table(entries, first | columns)]
 
 
 def _clone(parts: dict) -> str:
@@ -118,19 +154,34 @@ def _number(key: str, digits: int = 0, unit: float = 1.0, percent: bool = False)
     return cell
 
 
+def _times_as_fast(usual: dict):
+    """A cell: how many times as fast as `usual`, of the medians; with the extremes of both, at worst and at best."""
+
+    def cell(entry: dict) -> str:
+        if entry is usual:
+            return "1"
+        ours, theirs = entry["cpu_seconds"], usual["cpu_seconds"]
+        pairs = (("median", "median"), ("low", "high"), ("high", "low"))
+        middle, low, high = (f"{theirs[above] / ours[below]:.1f}" for above, below in pairs)
+        return middle if low == high else f"{middle} ({low} to {high})"
+
+    return cell
+
+
 def _giga(value: dict) -> str:
     return _spread("rate", 1e9, 0)({"rate": value})
 
 
-CPU, WALL, DEVICE = _spread("cpu_seconds"), _spread("wall_seconds"), _spread("device_seconds")
+AXES = ("CPU seconds", "peak memory, GB")
+CPU, DEVICE = _spread("cpu_seconds"), _spread("device_seconds")
 PEAK, GPU_PEAK = _spread("peak_rss_bytes", 1e9, 2), _spread("peak_device_bytes", 1e9, 2)
 SPEED = {"tokens/s": _number("tokens_per_second"), "share of ceiling": _number("share_of_ceiling", percent=True)}
 LEARNED = {"steps": _number("steps"), "mean loss": _number("loss", 3), "tokens seen (digest)": _number("tokens_seen")}
 TRAINED = {
-    "CPU s": CPU, **SPEED, "with padding/s": _number("positions_per_second"), "peak GB": PEAK, **LEARNED,
+    **SPEED, "with padding/s": _number("positions_per_second"), "peak GB": PEAK, **LEARNED,
 }  # fmt: skip
 ANSWERED = {
-    "CPU s": CPU, "new tokens/s": _number("tokens_per_second", 1), "share of ceiling": SPEED["share of ceiling"],
+    "new tokens/s": _number("tokens_per_second", 1), "share of ceiling": SPEED["share of ceiling"],
     "share of memory speed": _number("share_of_memory_speed", percent=True), "peak GB": PEAK,
     "new tokens": _number("new_tokens"), "same answers as one by one": _number("same_answers"),
 }  # fmt: skip

@@ -4,6 +4,7 @@ What is measured is the training alone, not the imports, the loading or the toke
 one row and saves a checkpoint there, since it does that in every training; the others do neither.
 """
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -60,13 +61,14 @@ def _measured(train, seen: Seen, sizes: dict, history) -> dict:
     return taken | {"steps": steps, "loss": loss, "positions": seen.positions, "tokens_seen": seen.digest()} | sizes
 
 
-def summkit(work: dict) -> dict:
+def summkit(work: dict, **settings) -> dict:
     """As `python -m summkit train` trains: rows of similar length together, the head on the summary's tokens only."""
     import datasets
 
     from summkit import features, templates, training
 
     profile, tokenizer, model, sizes, seen = _prepared(work)
+    profile = dataclasses.replace(profile, **settings)
     template = templates.build(profile.template, tokenizer, templates.wording(profile.wording))
     rows = datasets.Dataset.from_list(work["rows"])
     encoded = features.encode_rows(rows, template, tokenizer, profile.max_length, profile.max_new_tokens)
@@ -78,6 +80,12 @@ def summkit(work: dict) -> dict:
         return found[0].steps
 
     return _measured(train, seen, sizes, lambda: found[0].history)
+
+
+def summkit_accumulating(work: dict) -> dict:
+    """The same steps, a row at a time: few rows have few of similar length, and a core is busy with one row."""
+    rows_in_a_step = work["profile"]["batch_size"] * work["profile"]["gradient_accumulation"]
+    return summkit(work, batch_size=1, gradient_accumulation=rows_in_a_step)
 
 
 def tutorial(work: dict) -> dict:
@@ -146,6 +154,7 @@ def _common(work: dict, profile: Profile, model) -> dict:
 
 CONTESTANTS = {
     "summkit": Contestant(summkit, "this library: similar lengths together, logits for the summary only"),
+    "summkit, row by row": Contestant(summkit_accumulating, "batches of one, accumulated: no padding"),
     "tutorial": Contestant(tutorial, "padded to the limit, logits everywhere, rows one by one and accumulated"),
     "trl defaults": Contestant(trl_defaults, "SFTTrainer as it comes: gradient checkpointing", "trl"),
     "trl grouped": Contestant(trl_best, "SFTTrainer without checkpointing, similar lengths together", "trl"),
