@@ -75,21 +75,33 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax=None):
     return ax
 
 
-def score_by_cost(scores: dict[str, dict], costs: dict[str, float], measure: str, bounds=(), ax=None):
+def score_by_cost(scores: dict[str, dict], costs: dict[str, float], measure: str, bounds=(), front=None, ax=None):
     """One point a system of `costs`: its score with the 95 % interval over what it costs, on a logarithmic axis.
 
-    `bounds` are systems without a cost: a level line each.
+    `bounds` are systems without a cost: a level line each. A `front`, names of systems, is joined by a line; then the
+    others are grey and without interval, and each is named beside its point, since no legend tells as many apart.
     """
     import matplotlib.pyplot as plt
 
     ax = ax or plt.subplots()[1]
+    ax.set(xscale="log")
     for (system, cost), mark in zip(costs.items(), itertools.cycle("os^vD*PX<>"), strict=False):
-        value = scores[system][measure]
+        value, name = scores[system][measure], system.replace("_", " ")
         ends = [[length] for length in _whiskers(value)]
-        ax.errorbar(cost, value["mean"], ends, fmt=mark, capsize=3, label=system.replace("_", " "))
+        if front is None:
+            ax.errorbar(cost, value["mean"], ends, fmt=mark, capsize=3, label=name)
+        else:
+            ends, color = (ends, "C0") if system in front else (None, "grey")
+            ax.errorbar(cost, value["mean"], ends, fmt="o", capsize=3, color=color)
+            place = 4 if sorted(costs, key=costs.get).index(system) % 2 else -11  # neighbours' names above and below
+            at = {"textcoords": "offset points", "xytext": (5, place), "fontsize": 8, "color": color}
+            ax.annotate(name, (cost, value["mean"]), **at)
+    if front:
+        ax.xaxis.set_minor_formatter("{x:g}")  # what is as near together lies between two powers of ten
+        ax.plot([costs[name] for name in front], [scores[name][measure]["mean"] for name in front], color="C0", lw=0.8)
     for system, style in zip(bounds, itertools.cycle((":", "--", "-.")), strict=False):
         ax.axhline(scores[system][measure]["mean"], color="grey", linestyle=style, label=system.replace("_", " "))
-    ax.set(xscale="log", ylabel=measure)
+    ax.set(ylabel=measure)
     ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 

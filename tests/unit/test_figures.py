@@ -65,3 +65,14 @@ def test_a_point_for_every_system_with_a_cost_and_a_line_for_every_bound():
     assert {text.get_text() for text in ax.get_legend().get_texts()} == {"fast one", "slow", "lead3"}
     assert [container.lines[0].get_xydata().tolist() for container in ax.containers] == [[[0.1, 20]], [[10, 20]]]
     assert ax.get_xscale() == "log"
+
+
+def test_a_front_is_joined_and_every_point_named():
+    scores = {
+        name: {"rouge1": {"mean": mean, "low": mean - 2, "high": mean + 2}}
+        for name, mean in zip("abc", (9, 8, 12), strict=True)
+    }
+    ax = figures.score_by_cost(scores, {"a": 0.1, "b": 0.2, "c": 0.3}, "rouge1", front=["a", "c"])
+    assert [text.get_text() for text in ax.texts] == ["a", "b", "c"]
+    assert ax.lines[-1].get_xydata().tolist() == [[0.1, 9], [0.3, 12]]
+    assert len({text.get_color() for text in ax.texts}) == 2 and len(ax.containers) == 3
