@@ -26,20 +26,19 @@ class Meter:
     modelled), energy_is_estimate, co2_kg (where SUMMKIT_COUNTRY is set to a three-letter ISO code), cost_usd (where
     SUMMKIT_PRICE_PER_HOUR is set), laps ({name: seconds}).
 
-    `country` is the country of co2_kg where SUMMKIT_COUNTRY is not set. It is read back after the block's begin: the
-    one that counts, None for none.
+    `country` is that of co2_kg, from the block's begin on; None where none is set.
     Raises SummkitError on entering, before any work is lost, where one of these settings makes no sense.
     """
 
-    def __init__(self, energy: bool = True, country: str | None = None):
-        self.energy, self.country = energy, country
+    def __init__(self, energy: bool = True):
+        self.energy, self.country = energy, None
         self.laps: dict[str, float] = {}
         self.wall_seconds = self.cpu_seconds = self.peak_rss_bytes = self.peak_device_bytes = None
         self.added_bytes = None
         self.energy_kwh = self.energy_is_estimate = self.co2_kg = self.cost_usd = None
 
     def __enter__(self):
-        self._price, self.country = _price(), _country(self.country)
+        self._price, self.country = _price(), _country()
         self._peak_before = 0
         _begin_peak(self)
         self._tracker = _start_tracker(self.country) if self.energy else None
@@ -166,16 +165,13 @@ def _price() -> float | None:
     return price
 
 
-def _country(default: str | None) -> str | None:
-    code = (os.environ.get("SUMMKIT_COUNTRY", "").strip() or default or "").upper()
+def _country() -> str | None:
+    code = os.environ.get("SUMMKIT_COUNTRY", "").strip().upper()
     if code and not (len(code) == 3 and code.isascii() and code.isalpha()):
-        raise SummkitError(f"{_said(code)}: a country's three-letter ISO code is needed, as in FRA; or unset it")
+        raise SummkitError(
+            f"SUMMKIT_COUNTRY={code!r}: a country's three-letter ISO code is needed, as in FRA; or unset it"
+        )
     return code or None
-
-
-def _said(code: str) -> str:
-    """The setting that a country comes from."""
-    return f"{'SUMMKIT_COUNTRY' if os.environ.get('SUMMKIT_COUNTRY', '').strip() else 'country'}={code!r}"
 
 
 def _start_tracker(country: str | None):
@@ -197,7 +193,9 @@ def _start_tracker(country: str | None):
     except Exception:
         return None
     if country and country not in countries:
-        raise SummkitError(f"{_said(country)}: no country that codecarbon knows; give an ISO code or unset it")
+        raise SummkitError(
+            f"SUMMKIT_COUNTRY={country!r}: no country that codecarbon knows; give an ISO code or unset it"
+        )
     tracker.start()  # it swallows what goes wrong, which shows when it is read
     return tracker
 
