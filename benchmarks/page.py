@@ -93,7 +93,8 @@ def _section(name: str, record: dict) -> list[str]:
 
 def _work(work: dict) -> str:
     rows = f"{work['rows']} rows of {work['dataset']}, {work['tokens']:,} tokens"
-    batches = f"batches of {work['batch_size']} to train on and {work['generation_batch_size']} to answer"
+    step = work["batch_size"] * work["gradient_accumulation"]
+    batches = f"{step} rows in a step of training, batches of {work['generation_batch_size']} to answer"
     return f"{rows}; {work['model']}, {work['precision']}, {batches}."
 
 

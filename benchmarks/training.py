@@ -62,7 +62,7 @@ def _measured(train, seen: Seen, sizes: dict, history) -> dict:
 
 
 def summkit(work: dict, **settings) -> dict:
-    """As `python -m summkit train` trains: rows of similar length together, the head on the summary's tokens only."""
+    """As `python -m summkit train` trains, with the profile's batches: the head on the summary's tokens only."""
     import datasets
 
     from summkit import features, templates, training
@@ -82,10 +82,13 @@ def summkit(work: dict, **settings) -> dict:
     return _measured(train, seen, sizes, lambda: found[0].history)
 
 
-def summkit_accumulating(work: dict) -> dict:
-    """The same steps, a row at a time: few rows have few of similar length, and a core is busy with one row."""
-    rows_in_a_step = work["profile"]["batch_size"] * work["profile"]["gradient_accumulation"]
-    return summkit(work, batch_size=1, gradient_accumulation=rows_in_a_step)
+def summkit_together(work: dict) -> dict:
+    """The same steps, all rows of one at once."""
+    return summkit(work, batch_size=_rows_in_a_step(work), gradient_accumulation=1)
+
+
+def _rows_in_a_step(work: dict) -> int:
+    return work["profile"]["batch_size"] * work["profile"]["gradient_accumulation"]
 
 
 def tutorial(work: dict) -> dict:
@@ -94,8 +97,7 @@ def tutorial(work: dict) -> dict:
 
     profile, tokenizer, model, sizes, seen = _prepared(work)
     rows = [_padded(tokenizer, row, profile.max_length) for row in work["rows"]]
-    settings = _common(work, profile, model) | {"per_device_train_batch_size": 1}
-    settings["gradient_accumulation_steps"] = profile.batch_size * profile.gradient_accumulation
+    settings = _common(work, profile, model) | _a_row_at_a_time(work)
     trainer = Trainer(
         model=model, args=TrainingArguments(**settings), train_dataset=rows, data_collator=default_data_collator
     )
@@ -118,8 +120,7 @@ def trl(work: dict, prepared=None, **settings) -> dict:
 
     profile, tokenizer, model, sizes, seen = prepared or _prepared(work)
     rows = datasets.Dataset.from_list([{key: row[key] for key in ("prompt", "completion")} for row in work["rows"]])
-    settings = _common(work, profile, model) | {"per_device_train_batch_size": profile.batch_size} | settings
-    settings |= {"gradient_accumulation_steps": profile.gradient_accumulation}
+    settings = _common(work, profile, model) | {"per_device_train_batch_size": _rows_in_a_step(work)} | settings
     trainer = SFTTrainer(model=model, args=SFTConfig(**settings), train_dataset=rows, processing_class=tokenizer)
     return _measured(lambda: trainer.train().global_step, seen, sizes, lambda: trainer.state.log_history)
 
@@ -135,10 +136,19 @@ def trl_best(work: dict) -> dict:
     return trl(work, gradient_checkpointing=checkpointing, train_sampling_strategy="group_by_length")
 
 
+def trl_row_by_row(work: dict) -> dict:
+    """Nothing computed twice, and rows one by one, accumulated: no padding either."""
+    return trl(work, gradient_checkpointing=work["profile"]["gradient_checkpointing"], **_a_row_at_a_time(work))
+
+
 def trl_padding_free(work: dict) -> dict:
     """Nothing computed twice, and the rows of a batch one behind the other, without padding."""
     checkpointing = work["profile"]["gradient_checkpointing"]
     return trl(work, gradient_checkpointing=checkpointing, padding_free=True, max_length=None)
+
+
+def _a_row_at_a_time(work: dict) -> dict:
+    return {"per_device_train_batch_size": 1, "gradient_accumulation_steps": _rows_in_a_step(work)}
 
 
 def _common(work: dict, profile: Profile, model) -> dict:
@@ -153,12 +163,12 @@ def _common(work: dict, profile: Profile, model) -> dict:
 
 
 CONTESTANTS = {
-    "summkit": Contestant(summkit, "this library: similar lengths together, logits for the summary only"),
-    "summkit, row by row": Contestant(summkit_accumulating, "batches of one, accumulated: no padding"),
+    "summkit": Contestant(summkit, "this library: a step's rows one by one, logits for the summary only"),
+    "summkit, rows together": Contestant(summkit_together, "the same with all rows of a step in one batch, by length"),
     "tutorial": Contestant(tutorial, "padded to the limit, logits everywhere, rows one by one and accumulated"),
     "trl defaults": Contestant(trl_defaults, "SFTTrainer as it comes: gradient checkpointing", "trl"),
-    "trl grouped": Contestant(trl_best, "SFTTrainer without checkpointing, similar lengths together", "trl"),
     "trl padding-free": Contestant(trl_padding_free, "SFTTrainer without checkpointing and padding", "trl"),
+    "trl row by row": Contestant(trl_row_by_row, "SFTTrainer without checkpointing, rows one by one", "trl"),
 }
 
 

@@ -9,8 +9,8 @@ from summkit.profiles import Profile
 # Of the profile that is measured in earnest, and of the one that only shows that the benchmarks run. All in fp32 and
 # with the same adapters. Tiny models read bytes: their rows are longer.
 SAME = {"precision": "fp32", "dropout": 0.0, "optimizer": "adamw_torch", "evaluations_per_epoch": 1}
-REAL = SAME | {"max_length": 512, "epochs": 1, "batch_size": 4}
-SMOKE = SAME | {"max_length": 704, "epochs": 1, "batch_size": 4, "generation_batch_size": 4}
+REAL = SAME | {"max_length": 512, "epochs": 1}
+SMOKE = SAME | {"max_length": 704, "epochs": 1, "batch_size": 1, "gradient_accumulation": 4, "generation_batch_size": 4}
 
 
 def profile(smoke: bool) -> Profile:
@@ -50,7 +50,7 @@ def described(chosen: Profile, template, encoded: list[tuple[dict, dict]]) -> di
 def summary(work: dict) -> dict:
     """What a record keeps of the work: the settings and the counts, no text."""
     kept = ("model", "dataset", "precision", "compute_dtype", "max_length", "max_new_tokens", "targets", "rank")
-    kept += ("batch_size", "generation_batch_size", "optimizer", "gradient_checkpointing")
+    kept += ("batch_size", "gradient_accumulation", "generation_batch_size", "optimizer", "gradient_checkpointing")
     counts = {key: work[key] for key in ("tokens", "answer_tokens", "prompt_tokens")}
     about = {key: work["profile"][key] for key in kept} | {"rows": len(work["rows"])} | counts
     return about | {"model": work.get("called", about["model"])}  # one that was made up lies in a folder
