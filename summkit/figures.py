@@ -75,7 +75,7 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax=None):
     return ax
 
 
-def score_by_cost(scores: dict[str, dict], costs: dict[str, float], measure: str, bounds=(), front=None, ax=None):
+def score_by_cost(scores: dict[str, dict], costs: dict[str, float], measure: str, bounds=(), ax=None, front=None):
     """One point a system of `costs`: its score with the 95 % interval over what it costs, on a logarithmic axis.
 
     `bounds` are systems without a cost: a level line each. A `front`, names of systems, is joined by a line; then the
