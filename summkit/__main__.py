@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"summkit: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(f"\nsummkit: {stop or 'interrupted'}", file=sys.stderr)
+        print(f"\nsummkit: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

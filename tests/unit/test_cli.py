@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit import profiles, train
+from summkit import batch, profiles, train
 from summkit.__main__ import main
 from summkit.errors import SummkitError
 from tests.conftest import hear_ctrl_c
@@ -228,3 +228,13 @@ def test_a_reader_that_has_gone_is_no_error():
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_command_that_was_interrupted_says_so(monkeypatch, capsys):
+    """Mistaken once for an empty line: an exception without words is true."""
+
+    def interrupted(*arguments, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "stages", interrupted)
+    assert main(["list"]) == 130 and capsys.readouterr().err.strip() == "summkit: interrupted"
