@@ -6,6 +6,9 @@ PIP := $(PY) -m pip install --disable-pip-version-check --no-input
 STAMP := $(VENV)/installed
 STAGES ?= task1/xsum task2 task3
 NOTEBOOKS := $(wildcard task1 task2 task3 notebooks)
+# Some images forbid Python to keep bytecode: each of the tests' many processes would then compile anew all that it
+# imports, more than half of its CPU time.
+unexport PYTHONDONTWRITEBYTECODE
 # Two processes, a core each: a file's tests stay together, since they share models and a notebook's cells a kernel.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 JOBS ?= 2

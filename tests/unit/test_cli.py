@@ -131,7 +131,7 @@ def test_every_profile_passes_its_own_checks():
         assert profiles.choose(name, learning_rate=1).learning_rate == 1  # a whole number will do
 
 
-def test_train_stop_resume_and_summarize(tmp_path, monkeypatch):
+def test_train_stop_resume_and_summarize(one_thread, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
     config = {"profile": "smoke", "out": "mine", "epochs": 4, "max_length": 240, "evaluations_per_epoch": 1}
@@ -154,19 +154,21 @@ def test_train_stop_resume_and_summarize(tmp_path, monkeypatch):
     stopped = json.loads(Path("mine/run.json").read_text())["training"]
     assert stopped["interrupted"] and 6 <= stopped["steps"] < 24
 
-    out, err = call("train", "c.json", "--resume")
+    assert main(["train", "c.json", "--resume"]) == 0
+    out = capsys.readouterr().out
     done = json.loads(Path("mine/run.json").read_text())
     assert done["training"]["steps"] == 24 and done["training"]["resumed_from"].startswith("checkpoint-")
     assert done["stage"] == "train" and done["model"]["footprint_bytes"] > 0 and out.endswith("record: mine\n")
 
     Path("a.txt").write_text(ARTICLE * 10)
     Path("b.txt").write_text(ARTICLE)
-    ask = ("summarize", "--adapter", "mine/adapter")
+    ask = ["summarize", "--adapter", "mine/adapter"]
     out, err = call(*ask, "a.txt", "b.txt")
     assert out.count("\n") == 2 and out.endswith("\n")
     assert err.startswith("a.txt: too long for the model, its first ") and "Warning" not in err
     Path("rows.jsonl").write_text(json.dumps({"abstract": ARTICLE * 20}) + "\n" + json.dumps({"text": "Rain."}))
-    out, err = call(*ask, "rows.jsonl", "--strategy", "chunks")
+    assert main([*ask, "rows.jsonl", "--strategy", "chunks"]) == 0
+    out, err = capsys.readouterr()
     assert out.count("\n") == 2 and "row 1: too long for the model, " in err and " chunks of at most " in err
     assert "row 2" not in err and "Warning" not in err
 

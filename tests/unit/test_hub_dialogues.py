@@ -29,7 +29,7 @@ def test_bart_learns_conversations_through_a_hub(local_hub, tmp_path):
     here = tmp_path / "here"
     here.mkdir()
     (here / "c.json").write_text(json.dumps(SMALL))
-    done = call(["train", "c.json"], local_hub.environment(tmp_path / "home"), here)
+    done = call([["train", "c.json"]], local_hub.environment(tmp_path / "home"), here)
     assert done.returncode == 0, done.stderr
     assert "profile t4 (asked for by name): facebook/bart-base, fp32 weights" in done.stdout
 

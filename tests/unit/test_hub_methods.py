@@ -25,7 +25,8 @@ def test_gpt2_learns_and_answers_through_a_hub(local_hub, tmp_path):
     here.mkdir()
     (here / "c.json").write_text(json.dumps(SMALL))
     environment = local_hub.environment(tmp_path / "home")
-    done = call(["train", "c.json"], environment, here)
+    commands, text = [["train", "c.json"], ["summarize", "--adapter", "mine/adapter"]], "The bridge was closed. " * 3
+    done = call(commands, environment, here, input=text)
     assert done.returncode == 0, done.stderr
     assert "profile t4 (asked for by name): openai-community/gpt2, fp32 weights" in done.stdout
 
@@ -40,6 +41,4 @@ def test_gpt2_learns_and_answers_through_a_hub(local_hub, tmp_path):
     assert (sorted(adapter["target_modules"]), adapter["r"]) == (["c_attn", "c_proj"], rank)
     assert record["scores"]["fine_tuned"]["n"] == 2
     assert "/datasets/abisee/cnn_dailymail/resolve/" in " ".join(local_hub.requests)
-
-    done = call(["summarize", "--adapter", "mine/adapter"], environment, here, input="The bridge was closed. " * 3)
-    assert done.returncode == 0 and done.stdout.count("\n") == 1, done.stderr
+    assert done.stdout.partition("adapter and record: mine\n")[2].count("\n") == 1, "the answer, in one line"

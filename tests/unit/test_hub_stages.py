@@ -22,10 +22,21 @@ SMALL = {
 }  # fmt: skip
 
 
-def call(arguments, environment, folder, **settings):
+CHILD = """
+import json, sys
+from summkit.__main__ import main
+
+for arguments in json.loads(sys.argv[1]):
+    if code := main(arguments):
+        sys.exit(code)
+"""
+
+
+def call(commands, environment, folder, **settings):
+    """Run commands, each a list of arguments, one after another in one child: nearly all of its time is imports."""
     given = environment | {"PYTHONPATH": str(PACKAGE), "TQDM_DISABLE": "1", "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(
-        [sys.executable, "-m", "summkit", *arguments], env=given, cwd=folder, capture_output=True, text=True,
+        [sys.executable, "-c", CHILD, json.dumps(commands)], env=given, cwd=folder, capture_output=True, text=True,
         timeout=600, **settings,
     )  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr
@@ -45,9 +56,11 @@ def test_t4_trains_and_summarises_through_a_hub(local_hub, tmp_path, here):
     local_hub.add_xsum()
     environment = local_hub.environment(tmp_path / "home")
     (here / "c.json").write_text(json.dumps(SMALL))
-    done = call(["train", "c.json"], environment, here)
+    text = "The bridge was closed. " * 3
+    done = call([["train", "c.json"], ["summarize", "--adapter", "mine/adapter"]], environment, here, input=text)
     assert done.returncode == 0, done.stderr
     assert "profile t4 (asked for by name): microsoft/phi-2, NF4 weights" in done.stdout
+    assert done.stdout.partition("adapter and record: mine\n")[2].count("\n") == 1, "the answer, in one line"
 
     record = json.loads((here / "mine" / "run.json").read_text())
     assert (record["training"]["steps"], record["training"]["eval_loss"] > 0) == (1, True)
@@ -62,17 +75,14 @@ def test_t4_trains_and_summarises_through_a_hub(local_hub, tmp_path, here):
     asked = " ".join(local_hub.requests)
     assert "/datasets/EdinburghNLP/xsum/resolve/" in asked and "/microsoft/phi-2/resolve/" in asked
 
-    # The same adapter asked, and the same training on a local folder in place of the Hub's data.
-    text = "The bridge was closed. " * 3
-    done = call(["summarize", "--adapter", "mine/adapter"], environment, here, input=text)
-    assert done.returncode == 0 and done.stdout.count("\n") == 1, done.stderr
+    # The same training on a local folder in place of the Hub's data.
     rows = [
         {"article": f"Bridge {n} was closed on Monday. {text}", "highlights": f"Bridge {n} shut."} for n in range(9)
     ]
     (here / "rows").mkdir()
     (here / "rows" / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     before = len(local_hub.requests)
-    done = call(["train", "c.json"], environment | {"SUMMKIT_DATA_DIR": "rows"}, here)
+    done = call([["train", "c.json"]], environment | {"SUMMKIT_DATA_DIR": "rows"}, here)
     assert done.returncode == 0, done.stderr
     record = json.loads((here / "mine" / "run.json").read_text())
     assert (record["data"]["id"], record["data"]["source"], record["data"]["train"]) == ("local", "local", 4)

@@ -12,19 +12,24 @@ import psutil
 import pytest
 
 from summkit import records
+from summkit.train import run as train_here
 from tests import tiny_models
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "summkit"]
-ALONE = [sys.executable, "-m", "summkit"]
 SMALL = {"profile": "smoke", "train_rows": 16, "validation_rows": 4, "test_rows": 2, "dropout": 0.0, "epochs": 2}
 
 
-def start(command, tmp_path, name, resume=False, **settings):
+def configuration(tmp_path, name, **settings):
     config = tmp_path / f"{name}.json"
     config.write_text(json.dumps(SMALL | {"out": str(tmp_path / name)} | settings))
+    return config
+
+
+def start(tmp_path, name, resume=False, **settings):
     env = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
-    arguments = [*command, "train", str(config), *(["--resume"] if resume else [])]
+    config = configuration(tmp_path, name, **settings)
+    arguments = [*TORCHRUN, "train", str(config), *(["--resume"] if resume else [])]
     return subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -45,11 +50,11 @@ def led(folder):
 
 
 @pytest.mark.parametrize("kind", ["LED with LoRA", "decoder with a tuned prompt"])
-def test_two_processes_give_the_losses_of_one(tmp_path, kind):
+def test_two_processes_give_the_losses_of_one(one_thread, tmp_path, kind):
     own = led(tmp_path / "led") if "LED" in kind else {"method": "prompt", "virtual_tokens": 8}
-    train(ALONE, tmp_path, "one", batch_size=4, **own)
+    train_here(configuration(tmp_path, "one", batch_size=4, **own))
     # The first of the two answers rows at each evaluation, and the other waits for it.
-    output = train(TORCHRUN, tmp_path, "two", batch_size=2, watch=2, **own)
+    output = train(tmp_path, "two", batch_size=2, watch=2, **own)
     watched = records.read_record(tmp_path / "two" / "run.json")["details"]["watched"]
     assert len(watched) > 1 and all(set(entry) == {"step", "eval_rouge1", "eval_bleu3"} for entry in watched)
     one, two = (records.read_record(tmp_path / name / "run.json")["training"] for name in ("one", "two"))
@@ -62,20 +67,20 @@ def test_two_processes_give_the_losses_of_one(tmp_path, kind):
 
 
 def test_what_two_processes_were_stopped_in_they_go_on_with(tmp_path):
-    train(TORCHRUN, tmp_path, "whole", batch_size=2)
-    train(TORCHRUN, tmp_path, "broken", batch_size=2)
-    for path in (tmp_path / "broken").glob("checkpoint-8"):
-        (path / "complete.json").unlink()  # as if killed while the last one was saved
-    (tmp_path / "broken" / "run.json").unlink()
-    train(TORCHRUN, tmp_path, "broken", resume=True, batch_size=2)
-    whole, broken = (records.read_record(tmp_path / name / "run.json")["training"] for name in ("whole", "broken"))
+    record = tmp_path / "mine" / "run.json"
+    train(tmp_path, "mine", batch_size=2)
+    whole = records.read_record(record)["training"]
+    (tmp_path / "mine" / "checkpoint-8" / "complete.json").unlink()  # as if killed while the last one was saved
+    record.unlink()
+    train(tmp_path, "mine", resume=True, batch_size=2)
+    broken = records.read_record(record)["training"]
     assert broken["resumed_from"] == "checkpoint-7", "in the middle of the second epoch"
     for key in ("train_loss", "eval_loss"):
         assert broken[key] == pytest.approx(whole[key], rel=1e-5)
 
 
 def test_a_process_that_dies_ends_the_run_with_a_message(tmp_path):
-    process = start(TORCHRUN, tmp_path, "dying", batch_size=2, epochs=5000)
+    process = start(tmp_path, "dying", batch_size=2, epochs=5000)
     deadline = time.monotonic() + 120
     while not (tmp_path / "dying").is_dir() and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -66,17 +66,8 @@ def finish(process):
     return output
 
 
-def test_two_nodes_train_as_one(slurm, tmp_path):
-    output = finish(slurm("c.json", "-p", "train_rows=8"))
-    record = records.read_record(tmp_path / "mine" / "run.json")
-    assert record["data"]["train"] == 8 and record["training"]["resumed_from"] is None
-    assert record["training"]["steps"] == 4, "eight rows, two a process and two processes: two steps an epoch"
-    assert output.count("adapter and record") == 1, "one process of all writes"
-    assert (tmp_path / "told").read_text() == "srun --kill-on-bad-exit=1\n"
-
-
-def test_a_job_that_is_warned_is_queued_again_and_goes_on(slurm, tmp_path):
-    many = ("-p", "epochs=12")
+def test_two_nodes_train_as_one_and_a_job_that_is_warned_is_queued_again_and_goes_on(slurm, tmp_path):
+    many, srun = ("-p", "epochs=12", "-p", "train_rows=8"), "srun --kill-on-bad-exit=1"
     process = slurm("c.json", *many)
     deadline = time.monotonic() + 200
     while not list((tmp_path / "mine").glob("checkpoint-*/complete.json")) and time.monotonic() < deadline:
@@ -85,10 +76,13 @@ def test_a_job_that_is_warned_is_queued_again_and_goes_on(slurm, tmp_path):
     process.send_signal(signal.SIGUSR1)  # as --signal=B:USR1@120 does: to the script alone
     output = finish(process)
     assert "back to the queue" in output and not (tmp_path / "mine" / "run.json").exists()
-    assert (tmp_path / "told").read_text().splitlines()[1:] == [f"scontrol requeue {os.getpid()}"]
-    finish(slurm("c.json", *many, restarts=1))
-    training = records.read_record(tmp_path / "mine" / "run.json")["training"]
-    assert training["resumed_from"].startswith("checkpoint-") and training["steps"] == 48
+    assert (tmp_path / "told").read_text().splitlines() == [srun, f"scontrol requeue {os.getpid()}"]
+    output = finish(slurm("c.json", *many, restarts=1))
+    assert (tmp_path / "told").read_text().splitlines()[2:] == [srun], "this one ended by itself"
+    assert output.count("adapter and record") == 1, "one process of all writes"
+    record = records.read_record(tmp_path / "mine" / "run.json")
+    assert record["data"]["train"] == 8 and record["training"]["resumed_from"].startswith("checkpoint-")
+    assert record["training"]["steps"] == 24, "eight rows, two a process and two processes: two steps an epoch"
 
 
 def test_a_training_that_fails_fails_the_job_and_is_not_queued_again(slurm, tmp_path):

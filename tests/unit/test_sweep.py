@@ -87,31 +87,30 @@ def test_the_command_trains_scores_and_compares(tmp_path, capsys):
 
 
 def test_apart_each_has_its_own_process_and_one_that_fails_leaves_the_reason(tmp_path, capsys):
-    only = [{"name": "decoder", "method": "frozen-encoder"}, {"name": "head", "method": "head", "seed": 3}]
+    only = [{"name": "lost", "data_dir": "gone"}, {"name": "head", "method": "head", "seed": 3}]
     base = BASE | {"precision": "fp32"}
     runs = sweep.run({"base": base, "only": only, "apart": True}, tmp_path)
-    assert [run.name for run in runs] == ["decoder", "head"]
+    assert [run.name for run in runs] == ["lost", "head"]
     failed, trained = (records.read_record(run / "run.json") for run in runs)
-    assert failed["details"]["failed"].startswith("method 'frozen-encoder' needs an encoder-decoder")
+    assert failed["details"]["failed"].startswith("data folder gone: no such folder")
     assert (failed["profile"], failed["training"]["steps"]) == ("smoke", None)
     assert trained["seed"] == 3 and trained["training"]["steps"] > 0 and trained["details"]["training_kwh"] > 0
     assert "adapter and record" in (tmp_path / "head" / "log.txt").read_text()
     table = reports.comparison(runs)
-    assert "needs an encoder-decoder" in table and "useful tokens/s" in table
+    assert "data folder gone" in table and "useful tokens/s" in table
     capsys.readouterr()
     sweep.run({"base": base, "only": only, "apart": True}, tmp_path)
-    assert "[1/2] decoder\n  failed: method" in (shown := capsys.readouterr().out)
+    assert "[1/2] lost\n  failed: data folder" in (shown := capsys.readouterr().out)
     assert "[2/2] head: has its record, left as it is" in shown
 
 
-def test_a_launch_starts_what_it_says(tmp_path):
+def test_a_launch_starts_what_it_says(one_thread, tmp_path):
     """Two processes on the same rows: the step sees both batches."""
     launch = "-m torch.distributed.run --standalone --nproc_per_node=2"
     base = BASE | {"precision": "fp32", "method": "head", "batch_size": 2, "gradient_accumulation": 1, "epochs": 1}
-    only = [{"name": "one"}, {"name": "two", "launch": launch, "batch_size": 1}]
-    one, two = (
-        records.read_record(r / "run.json") for r in sweep.run({"base": base, "only": only, "apart": True}, tmp_path)
-    )
+    two = {"base": base, "only": [{"name": "two", "launch": launch, "batch_size": 1}], "apart": True}
+    runs = sweep.run({"base": base, "only": [{"name": "one"}]}, tmp_path) + sweep.run(two, tmp_path)
+    one, two = (records.read_record(run / "run.json") for run in runs)
     assert one["training"]["steps"] == two["training"]["steps"]
     assert abs(one["training"]["train_loss"] - two["training"]["train_loss"]) < 1e-3
 

@@ -97,16 +97,31 @@ def end_run():
 """
 
 
-@pytest.fixture
-def stand_ins(tmp_path, monkeypatch):
-    """A folder with packages called wandb, trackio and mlflow, first on the path."""
-    folder = tmp_path / "packages"
+CHILD = """
+import os, sys
+from summkit.__main__ import main
+
+for name in sys.argv[1:]:
+    os.environ["TOLD"] = f"{name}.told"
+    assert main(["train", f"{name}.json"]) == 0
+"""
+
+
+def write_packages(folder):
+    """Packages called wandb, trackio and mlflow in `folder`."""
     for name, code in (("wandb", WANDB), ("trackio", TRACKIO), ("mlflow", MLFLOW)):
         (folder / name / "sdk" / "lib").mkdir(parents=True)
         (folder / name / "__init__.py").write_text(code)
     for part in ("sdk", "sdk/lib"):
         (folder / "wandb" / part / "__init__.py").write_text("")
     (folder / "wandb" / "sdk" / "lib" / "config_util.py").write_text("class ConfigError(Exception):\n    pass\n")
+    return folder
+
+
+@pytest.fixture
+def stand_ins(tmp_path, monkeypatch):
+    """A folder with packages called wandb, trackio and mlflow, first on the path."""
+    folder = write_packages(tmp_path / "packages")
     for name in [name for name in os.environ if name.startswith(("WANDB_", "TRACKIO_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TOLD", str(tmp_path / "told.json"))
@@ -185,28 +200,33 @@ def test_a_refused_key_is_a_message(stand_ins, tmp_path, monkeypatch):
             pytest.fail("it trains")
 
 
-@pytest.mark.parametrize("name", ["trackio", "wandb"])
-def test_a_training_tells_the_tracker_and_reads_no_stdin(stand_ins, tmp_path, name):
-    rows = rows_told(stand_ins, tmp_path, name)
-    assert [row["train/loss"] > 0 for row in rows if "train/loss" in row] == [True, True]
-    assert [set(row) >= {"eval/loss", "eval/rouge1", "eval/bleu3"} for row in rows if "eval/loss" in row] == [True]
-    assert told(tmp_path)["settings"]["project"] == "summkit"
-    assert told(tmp_path)["settings"].get("space_id") is None
-
-
-def test_mlflow_is_told_eval_loss_where_its_own_variable_says(stand_ins, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "somewhere")
-    rows = rows_told(stand_ins, tmp_path, "mlflow")  # jobs/azureml/sweep.yml chooses by this very name
-    assert [row["step"] for row in rows if "eval_loss" in row] == [2] and told(tmp_path)["where"] == "somewhere"
-
-
-def rows_told(stand_ins, tmp_path, name):
-    config = {"profile": "smoke", "train_rows": 8, "validation_rows": 4, "test_rows": 2, "out": "mine", "watch": 1}
-    (tmp_path / "c.json").write_text(json.dumps(config | {"track": name, "evaluations_per_epoch": 1}))
-    given = os.environ | {"PYTHONPATH": f"{stand_ins}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What each tracker was told of a training: {name: …}. One child trains for all: it has no stdin to read from."""
+    folder = tmp_path_factory.mktemp("trained")
+    packages = write_packages(folder / "packages")
+    config = {"profile": "smoke", "train_rows": 8, "validation_rows": 4, "test_rows": 2, "watch": 1}
+    for name in trackers.TRACKERS:
+        settings = config | {"track": name, "evaluations_per_epoch": 1, "out": f"{name}.run"}
+        (folder / f"{name}.json").write_text(json.dumps(settings))
+    given = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "TRACKIO_", "MLFLOW_"))}
+    given |= {"PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": "somewhere"}
     done = subprocess.run(
-        [sys.executable, "-m", "summkit", "train", "c.json"], cwd=tmp_path, env=given, stdin=subprocess.DEVNULL,
+        [sys.executable, "-c", CHILD, *trackers.TRACKERS], cwd=folder, env=given, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr  # a question would end in EOFError
-    return told(tmp_path)["rows"]
+    return {name: json.loads((folder / f"{name}.told").read_text()) for name in trackers.TRACKERS}
+
+
+@pytest.mark.parametrize("name", ["trackio", "wandb"])
+def test_a_training_tells_the_tracker_and_reads_no_stdin(trained, name):
+    rows, settings = trained[name]["rows"], trained[name]["settings"]
+    assert [row["train/loss"] > 0 for row in rows if "train/loss" in row] == [True, True]
+    assert [set(row) >= {"eval/loss", "eval/rouge1", "eval/bleu3"} for row in rows if "eval/loss" in row] == [True]
+    assert settings["project"] == "summkit" and settings.get("space_id") is None
+
+
+def test_mlflow_is_told_eval_loss_where_its_own_variable_says(trained):
+    rows = trained["mlflow"]["rows"]  # jobs/azureml/sweep.yml chooses by this very name
+    assert [row["step"] for row in rows if "eval_loss" in row] == [2] and trained["mlflow"]["where"] == "somewhere"
