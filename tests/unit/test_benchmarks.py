@@ -203,3 +203,39 @@ def test_an_unknown_benchmark_is_refused(capsys):
 
 def test_the_ceiling_is_measured_in_a_process_of_its_own():
     assert set(harness.start("ceiling", "ceiling", {}, threads=1)) == set(harness.RATES)
+
+
+def committed(benchmark):
+    """What the contestants of a committed record took: one machine's, without a GPU."""
+    path = next((page.HERE / "results").glob(f"{benchmark}-*.json"))
+    return records.read_record(path)["details"]["contestants"]
+
+
+def median(entry, key="cpu_seconds"):
+    return entry[key]["median"]
+
+
+def test_training_leads_in_time_and_memory_and_saw_the_same_tokens():
+    found = committed("training")
+    ours, others = found.pop("summkit"), [e for name, e in found.items() if not name.startswith("summkit")]
+    assert len(others) == 4 and {entry["tokens_seen"] for entry in others} == {ours["tokens_seen"]}
+    assert all(median(entry) > 1.3 * median(ours) for entry in others)
+    assert all(median(entry, "peak_rss_bytes") > 1.2 * median(ours, "peak_rss_bytes") for entry in others)
+    assert median(found["tutorial"]) > 2 * median(ours)
+    assert all(abs(entry["loss"] - ours["loss"]) < 0.02 for entry in others)
+
+
+def test_generation_leads_at_the_same_precision_with_the_same_answers():
+    found = committed("generation")
+    ours = found["summkit"]
+    for name in ("one by one", "transformers batches", "ctranslate2 fp32"):
+        assert median(found[name]) > 1.1 * median(ours), name
+    assert median(found["one by one"]) > 2.5 * median(ours)
+    assert ours["same_answers"] == found["one by one"]["same_answers"]
+
+
+def test_memory_hardly_grows_with_rows():
+    found = committed("growth")
+    small, large = (found[f"summkit, {rows} rows"] for rows in ("100,000", "1,000,000"))
+    assert large["file_bytes"] > 9 * small["file_bytes"]
+    assert median(large, "grown_bytes") < 1.5 * large["file_bytes"]
