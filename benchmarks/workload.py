@@ -9,7 +9,7 @@ from summkit.profiles import Profile
 # Of the profile that is measured in earnest, and of the one that only shows that the benchmarks run. All in fp32 and
 # with the same adapters. Tiny models read bytes: their rows are longer.
 SAME = {"precision": "fp32", "dropout": 0.0, "optimizer": "adamw_torch", "evaluations_per_epoch": 1}
-REAL = SAME | {"max_length": 512, "epochs": 1}
+REAL = SAME | {"max_length": 512, "epochs": 1, "batch_size": 1, "gradient_accumulation": 4}
 SMOKE = SAME | {"max_length": 704, "epochs": 1, "batch_size": 1, "gradient_accumulation": 4, "generation_batch_size": 4}
 
 

@@ -83,13 +83,13 @@ _SMOKE = Profile(
     validation_rows=8, test_rows=8, targets="all-linear", batch_size=4, generation_batch_size=8, learning_rate=1e-3,
 )  # fmt: skip
 # Chosen on validation rows (of a narrower cut of the sample: task3/README.md says what that means for the test rows).
-# No dropout: drawing its masks takes a tenth of a step. Four rows a step, one by one: each keeps the processor busy, and
-# they take 2 GB where a batch takes 5 (benchmarks/). Articles are cut, to train on more of them in the same minutes.
+# No dropout: drawing its masks takes a tenth of a step. Batches of four: half the memory of eight, and twice the steps.
+# Articles are cut, to train on more of them in the same minutes.
 _CPU = Profile(
     name="cpu", model="smollm2-135m-instruct", dataset="xsum-sample", precision="nf4", compute_dtype="float32",
     template="chat", max_length=256, max_new_tokens=48, min_words=40, max_words=250, train_rows=270,
-    validation_rows=32, test_rows=64, targets="all-linear", learning_rate=1e-3, dropout=0.0, batch_size=1,
-    gradient_accumulation=4, evaluations_per_epoch=3, patience=2,
+    validation_rows=32, test_rows=64, targets="all-linear", learning_rate=1e-3, dropout=0.0, batch_size=4,
+    evaluations_per_epoch=3, patience=2,
 )  # fmt: skip
 _T4 = Profile(
     name="t4", model="microsoft/phi-2", dataset="EdinburghNLP/xsum", precision="nf4", compute_dtype="float16",
@@ -105,7 +105,6 @@ PROFILES = {p.name: p for p in (_SMOKE, _CPU, _T4, _GPU)}
 # What the dial turns besides where the answer is a label (`labelled` says what the tasks are), and in the studies whose
 # task stays "summary", to write a text about a text: the one that compares methods, the one that distils.
 _SHORT = {"min_words": 0, "max_words": None, "max_new_tokens": 8, "template": "instruction"}
-_TOGETHER = {"batch_size": 4, "gradient_accumulation": 1}  # rows so short that one alone leaves a processor idle
 _HUB = {"train_rows": 8000, "validation_rows": 1000, "test_rows": 2000, "max_length": 256, **_SHORT}
 _WHOLE = _HUB | {"train_rows": None, "test_rows": 5000}
 # The trial model's tokens are bytes: an answer has to have room for the longest label word, and its end.
@@ -125,7 +124,8 @@ _TOPICS = {
     "dataset": "CShorten/ML-ArXiv-Papers", "min_words": 40, "max_length": 512, "max_new_tokens": 48,
     "train_rows": 14_500, "validation_rows": 500, "test_rows": 1000,
 }  # fmt: skip
-# Whole papers and their abstracts, with an encoder-decoder: rows as long as a GPU's memory allows, so few at a time.
+# Whole papers and their abstracts, with an encoder-decoder. The sample has 102 papers. On a GPU the window takes most
+# of one, so rows are long: few at a time.
 _PAPERS = {
     "task": "summary", "wording": "paper", "template": "prefix", "model": "allenai/led-base-16384",
     "dataset": "ccdv/arxiv-summarization", "max_length": 8192, "max_new_tokens": 256, "batch_size": 1,
@@ -147,7 +147,7 @@ TASKS = {
         "cpu": {"task": "summary", "wording": "dialogue", "template": "prefix", "model": "flan-t5-small",
                 "precision": "fp32", "dataset": "mts-dialog", "max_length": 512, "max_new_tokens": 96, "min_words": 0,
                 "max_words": None, "train_rows": 40, "validation_rows": 12, "test_rows": 48, "epochs": 2,
-                "batch_size": 2, "gradient_accumulation": 1, "evaluations_per_epoch": 1, "optimizer": "adamw_torch"},
+                "batch_size": 2, "evaluations_per_epoch": 1, "optimizer": "adamw_torch"},
         "t4": _CHATS, "gpu": _CHATS | {"train_rows": None, "validation_rows": 500, "test_rows": 800, "batch_size": 32,
                                        "gradient_accumulation": 1, "generation_batch_size": 128},
     },
@@ -158,14 +158,14 @@ TASKS = {
         "cpu": {"task": "summary", "wording": "paper", "template": "prefix", "model": "flan-t5-small",
                 "precision": "fp32", "dataset": "plos-papers", "method": "frozen-embeddings", "max_length": 512,
                 "max_new_tokens": 256, "min_words": 0, "max_words": None, "train_rows": 40, "validation_rows": 6,
-                "test_rows": 12, "epochs": 1, "evaluations_per_epoch": 2, "optimizer": "adamw_torch", **_TOGETHER},
+                "test_rows": 12, "epochs": 1, "evaluations_per_epoch": 2, "optimizer": "adamw_torch"},
         "t4": _PAPERS, "gpu": _PAPERS | {"batch_size": 4, "gradient_accumulation": 4, "generation_batch_size": 16},
     },
     "topics": {
         "smoke": {"task": "summary", "wording": "topics", "train_rows": 12, "validation_rows": 4, "test_rows": 4},
         "cpu": {"task": "summary", "wording": "topics", "dataset": "arxiv-abstracts", "precision": "fp32",
                 "max_words": 130, "max_new_tokens": 24, "train_rows": 96, "validation_rows": 12, "test_rows": 40,
-                "batch_size": 2, "gradient_accumulation": 1, "epochs": 1.5, "evaluations_per_epoch": 2},
+                "batch_size": 2, "epochs": 1.5, "evaluations_per_epoch": 2},
         "t4": _TOPICS, "gpu": _TOPICS | {"epochs": 3},
     },
     "methods": {
@@ -173,26 +173,26 @@ TASKS = {
                   "rank": 8, "dropout": 0.1, "virtual_tokens": 12, "max_new_tokens": 8},
         "cpu": {"task": "summary", "precision": "fp32", "max_words": 200, "max_length": 160, "train_rows": 24,
                 "validation_rows": 12, "test_rows": 32, "rank": 8, "alpha": 32, "dropout": 0.1, "batch_size": 2,
-                "gradient_accumulation": 1, "evaluations_per_epoch": 2, "optimizer": "adamw_torch"},
+                "evaluations_per_epoch": 2, "optimizer": "adamw_torch"},
         "t4": {"task": "summary", **_CNN}, "gpu": {"task": "summary", **_CNN},
     },
     "agnews": {
         "smoke": {"dataset": "topics-sample", **_TRIAL},
         "cpu": {"dataset": "bbc-topics", "max_length": 160, "train_rows": 144, "validation_rows": 40,
-                "test_rows": 150, **_SHORT, **_TOGETHER},
+                "test_rows": 150, **_SHORT},
         "t4": {"dataset": "fancyzhx/ag_news", **_HUB}, "gpu": {"dataset": "fancyzhx/ag_news", **_WHOLE},
     },
     "goemotions": {
         "smoke": {"dataset": "emotions-sample", **_TRIAL},
         "cpu": {"dataset": "emotions-sample", "max_length": 128, "train_rows": 220, "validation_rows": 60,
-                "test_rows": 100, **_SHORT, **_TOGETHER},
+                "test_rows": 100, **_SHORT},
         "t4": {"dataset": "google-research-datasets/go_emotions", **_HUB},
         "gpu": {"dataset": "google-research-datasets/go_emotions", **_WHOLE},
     },
     "mnli": {
         "smoke": {"dataset": "pairs-sample", **_TRIAL, "max_length": 320},
         "cpu": {"dataset": "rte-and-cb", "max_length": 192, "train_rows": 180, "validation_rows": 50,
-                "learning_rate": 5e-4, "epochs": 1.5, "test_rows": 100, **_SHORT, **_TOGETHER},
+                "learning_rate": 5e-4, "epochs": 1.5, "test_rows": 100, **_SHORT},
         "t4": {"dataset": "nyu-mll/multi_nli", **_HUB}, "gpu": {"dataset": "nyu-mll/multi_nli", **_WHOLE},
     },
 }  # fmt: skip
