@@ -5,6 +5,7 @@ Rows are made up. One contestant is one size.
 
 import json
 import random
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,8 @@ WORDS = "the a of bridge river town council opened closed after year work train 
 def rows(work: dict, count: int) -> dict:
     """`data.for_profile` from a folder of JSON lines, then `features.encode_rows`: seconds and peak of each.
 
-    Rows lie on disk: most bytes are what was read of the files, which the system takes back where memory is short.
+    Rows lie on disk, and what was read of their files counts in a process' peak, though the system takes it back where
+    memory is short. `own_bytes` is by how much the process grew without that.
     """
     from summkit import data, features, models, profiles, templates
 
@@ -37,14 +39,44 @@ def rows(work: dict, count: int) -> dict:
     tokenizer = models.load_tokenizer(chosen.model)
     template = templates.build(chosen.template, tokenizer, templates.wording(chosen.wording))
     limits = (chosen.max_length, chosen.max_new_tokens)
-    splits, reading = harness.measure(lambda: data.for_profile(chosen, data_dir=folder))
-    encoded, encoding = harness.measure(lambda: features.encode_rows(splits.train, template, tokenizer, *limits))
-    whole = {"rows": count, "file_bytes": size, "train": len(encoded)}
+    with OwnMemory() as own:
+        splits, reading = harness.measure(lambda: data.for_profile(chosen, data_dir=folder))
+        encoded, encoding = harness.measure(lambda: features.encode_rows(splits.train, template, tokenizer, *limits))
+    whole = {"rows": count, "file_bytes": size, "train": len(encoded), "own_bytes": own.grown_bytes}
     whole |= {f"reading_{key}": reading[key] for key in ("cpu_seconds", "grown_bytes")}
     whole |= {f"encoding_{key}": encoding[key] for key in ("cpu_seconds", "grown_bytes")}
     grown = encoding["peak_rss_bytes"] - (reading["peak_rss_bytes"] - reading["grown_bytes"])
     whole |= {key: reading[key] + encoding[key] for key in ("cpu_seconds", "wall_seconds")}
     return whole | {"grown_bytes": max(reading["grown_bytes"], grown)} | _peaks(reading, encoding)
+
+
+class OwnMemory:
+    """`grown_bytes`: by how much, at most, a `with` block's process grew, files that it has mapped left out.
+
+    Looked at fifty times a second; None where the system does not say how much is of files (not Linux).
+    """
+
+    def __enter__(self):
+        self._begin, self._over = self._now(), threading.Event()
+        self._most = self._begin
+        self._looking = threading.Thread(target=self._look, daemon=True)
+        self._looking.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._over.set()
+        self._looking.join()
+        self.grown_bytes = None if self._begin is None else self._most - self._begin
+
+    def _look(self):
+        while self._begin is not None and not self._over.wait(0.02):
+            self._most = max(self._most, self._now())
+
+    def _now(self) -> int | None:
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return memory.rss - memory.shared if hasattr(memory, "shared") else None
 
 
 def _peaks(*parts: dict) -> dict:
@@ -126,7 +158,7 @@ def run(options) -> dict:
     found = harness.compete("growth", chosen, work, options.rounds, options.threads)
     for entry in found["contestants"].values():
         last = entry["rounds"][-1]
-        more = {key: last[key] for key in ("rows", "file_bytes", "tokens") if key in last}
+        more = {key: last[key] for key in ("rows", "file_bytes", "own_bytes", "tokens") if key in last}
         seconds = entry["cpu_seconds" if entry["device_seconds"] is None else "device_seconds"]["median"]
         if "flop" in last and entry["device_seconds"] is None:
             more["share_of_ceiling"] = last["flop"] / seconds / found["ceiling"]["sgemm_flop_per_second"]["median"]

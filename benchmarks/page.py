@@ -7,7 +7,8 @@ from summkit import records
 from summkit.errors import SummkitError
 
 HERE = Path(__file__).parent
-USUAL = {"training": "tutorial", "generation": "one by one"}  # what the others are held against; these have figures
+USUAL = {"training": "tutorial", "generation": "one by one"}  # what the others are held against
+DRAWN = {"training": "Seconds and memory", "generation": "Seconds and memory", "growth": "How memory grows"}
 BEGIN, END = "<!-- from here on made by `python -m benchmarks` -->\n", "<!-- until here -->\n"
 TITLES = {
     "training": "Training", "generation": "Generation", "growth": "How time and memory grow",
@@ -35,8 +36,9 @@ def publish(results: Path = HERE / "results", page: Path = HERE / "README.md") -
 
 
 def draw(record: dict, path: Path) -> None:
-    """Seconds and peak memory of each contestant as bars, with the lowest and highest of the rounds; where `USUAL`."""
-    if record["stage"].removeprefix("benchmarks/") not in USUAL:
+    """The figure of a record, where there is one: seconds and peak memory as bars, or how memory grows."""
+    name = record["stage"].removeprefix("benchmarks/")
+    if name not in DRAWN:
         return
     import matplotlib.pyplot as plt
 
@@ -44,6 +46,15 @@ def draw(record: dict, path: Path) -> None:
 
     figures.style()
     entries = {name: e for name, e in record["details"]["contestants"].items() if "absent" not in e}
+    fig = _growth(entries) if name == "growth" else _bars(entries)
+    fig.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(fig)
+
+
+def _bars(entries: dict):
+    """Each contestant's median, with the lowest and highest of the rounds."""
+    import matplotlib.pyplot as plt
+
     fig, panels = plt.subplots(1, 2, figsize=(10, 0.6 + 0.4 * len(entries)), sharey=True, layout="constrained")
     for ax, key, unit, label in zip(panels, ("cpu_seconds", "peak_rss_bytes"), (1, 1e9), AXES, strict=True):
         middle, low, high = ([e[key][part] / unit for e in entries.values()] for part in ("median", "low", "high"))
@@ -55,8 +66,29 @@ def draw(record: dict, path: Path) -> None:
         ax.barh(list(entries), middle, xerr=ends, color=colors, ecolor="black", capsize=3)
         ax.set(xlabel=label)
     panels[0].invert_yaxis()
-    fig.savefig(path, dpi=110, metadata={"Software": None})
-    plt.close(fig)
+    return fig
+
+
+def _growth(entries: dict):
+    """What memory grows by: with rows, beside their file; with the tokens of a step, as one row or as a batch."""
+    import matplotlib.pyplot as plt
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    grown = {name: e["grown_bytes"]["median"] for name, e in entries.items()}
+    rows = {name: e for name, e in entries.items() if name.endswith(" rows")}
+    lines = {"file": ([e["file_bytes"] for e in rows.values()], ":")}
+    lines["process, with pages of the file"] = ([grown[name] for name in rows], "s--")
+    lines["process"] = ([e.get("own_bytes") or float("nan") for e in rows.values()], "o-")  # unknown but on Linux
+    for label, (sizes, look) in lines.items():
+        left.plot([e["rows"] for e in rows.values()], [size / 1e6 for size in sizes], look, label=label)
+    left.set(xscale="log", yscale="log", xlabel="rows, from a file to tokens", ylabel="grown by, MB")
+    for mark, label in ((" tokens", "one row, longer"), ("batch of", "more rows of 256 tokens")):
+        steps = [name for name in entries if mark in name]
+        right.plot([entries[n]["tokens"] for n in steps], [grown[n] / 1e9 for n in steps], "o-", label=label)
+    right.set(xlabel="tokens of one training step", ylabel="grown by, GB", ylim=(0, None))
+    for ax in (left, right):
+        ax.legend()
+    return fig
 
 
 def tables(results: Path) -> str:
@@ -68,7 +100,7 @@ def tables(results: Path) -> str:
         parts.append(f"## {title}")
         for path, record in here.items():
             parts += _section(name, record)
-            parts += [f"![Seconds and memory]({path.parent.name}/{path.stem}.png)"] if name in USUAL else []
+            parts += [f"![{DRAWN[name]}]({path.parent.name}/{path.stem}.png)"] if name in DRAWN else []
         if not here:
             no_gpu = " No GPU was at hand." if name.startswith("gpu") else ""
             parts.append(f"Not measured yet.{no_gpu}")
@@ -192,7 +224,7 @@ GROWN = {
 }  # fmt: skip
 GROWN_ROWS = {
     "file MB": _number("file_bytes", 1, 1e6), "CPU s": CPU, "peak GB": PEAK,
-    "of which the rows' GB": _spread("grown_bytes", 1e9, 3),
+    "grown by, MB": _spread("grown_bytes", 1e6, 0), "of which not the files' pages, MB": _number("own_bytes", 0, 1e6),
 }  # fmt: skip
 STARTED = {"wall s": _spread("wall_seconds", digits=2), "CPU s": _spread("cpu_seconds", digits=2), "peak GB": PEAK}
 GPU = {
