@@ -25,20 +25,27 @@ class Forecast:
 def training(profile, train, validation, seed: int = 0) -> Forecast:
     """What `training.fit` with `profile` will take on the rows `train` (id, document, summary) and `validation`.
 
-    A fresh model is trained for STEPS steps on the first rows of `train`. A process pays for some things once: make a
-    first forecast and forget it. Raises SummkitError as `models.load_model`, `methods.apply` and `planner.plan` do.
+    A fresh model is trained for STEPS steps on rows of `train` of all lengths: a step has a cost of its own, so short
+    rows alone are dear by the token. A process pays for some things once: make a first forecast and forget it. Raises
+    SummkitError as `models.load_model`, `methods.apply` and `planner.plan` do.
     """
     tokenizer = models.load_tokenizer(profile.model)
     template = templates.build(profile.template, tokenizer, templates.wording(profile.wording))
     meta = planner.on_meta(profile.model)
     limits = (profile.max_length, profile.max_new_tokens, models.is_encoder_decoder(meta))
     rows, held = (list(features.encode_rows(part, template, tokenizer, *limits)) for part in (train, validation))
-    some = rows[: STEPS * profile.batch_size * profile.gradient_accumulation]
+    some = _of_all_lengths(rows, STEPS * profile.batch_size * profile.gradient_accumulation)
     trial = trials.steps(profile.model, tokenizer, some, held[:2], profile, seed)
     tokens = _tokens(rows) * profile.epochs
     evaluating = _tokens(held) * max(1, profile.epochs * profile.evaluations_per_epoch) * FORWARD
     seconds = trial.seconds / _tokens(some) * (tokens + evaluating)
     return Forecast(seconds, _memory(meta, profile, rows), round(tokens), trial)
+
+
+def _of_all_lengths(rows: list[dict], number: int) -> list[dict]:
+    """As many rows, as long as all are in the mean: the middle one of each equal part of them, in order of length."""
+    in_order, part = sorted(rows, key=lambda row: row["length"]), len(rows) / number
+    return [in_order[int((place + 0.5) * part)] for place in range(number)] if part > 1 else rows
 
 
 def _memory(meta, profile, rows: list[dict]) -> int:

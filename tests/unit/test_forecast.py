@@ -41,6 +41,15 @@ def test_time_is_that_of_the_trial_for_all_tokens_and_the_evaluations(rows, monk
     assert found.seconds == pytest.approx(2.0 * (trained + evaluated * len(rows[1]) / len(rows[0]) / share), rel=0.1)
 
 
+@pytest.mark.parametrize("wanted", [1, 4, 7, 100])
+def test_rows_of_all_lengths_are_tried(wanted):
+    """Mistaken once for the first rows: they were short, and the predicted times too long by half."""
+    rows = [{"length": length} for length in (10, 500, 20, 30, 400, 25, 15, 300)]
+    some = [row["length"] for row in forecast._of_all_lengths(rows, wanted)]
+    assert len(some) == min(wanted, len(rows))
+    assert some == {1: [30], 4: [15, 25, 300, 500]}.get(wanted, some)
+
+
 def test_memory_is_the_planners_for_the_longest_row(rows, monkeypatch):
     measured(monkeypatch, 1.0)
     small, large = (forecast.training(replace(PROFILE, batch_size=size), *rows).peak_bytes for size in (1, 8))
