@@ -149,6 +149,21 @@ def clear_after(out_dir, checkpoint: Path | None) -> None:
             shutil.rmtree(path)
 
 
+def check_room(out_dir, model, optimizer: str) -> None:
+    """Raise SummkitError where the disk has no room for what a training keeps there: two checkpoints, and a third one
+    while it is written, each with its weights and with the optimizer's two moments of all that trains."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    saved = trained if hasattr(model, "peft_config") else list(model.parameters())
+    moments = 2 * (1 if "8bit" in optimizer else 4) * sum(weight.numel() for weight in trained)
+    needed = 3 * (sum(weight.numel() * weight.element_size() for weight in saved) + moments)
+    folder = next(path for path in (Path(out_dir).absolute(), *Path(out_dir).absolute().parents) if path.exists())
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise SummkitError(
+            f"no space in {out_dir}: three checkpoints take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make "
+            "room, choose an out on another disk, or a method that trains less, such as LoRA"
+        )
+
+
 def write_manifest(checkpoint: Path, counts: dict, made_with: dict, order: str | None = None) -> None:
     """Last into a checkpoint, and all at once: its presence says that the rest is there.
 
@@ -170,16 +185,18 @@ def fingerprint(profile: Profile, seed: int, train, validation) -> dict:
     return settings | {"seed": seed, "training rows": _rows_hash(train), "validation rows": _rows_hash(validation)}
 
 
-def check_same(checkpoint: Path, now: dict) -> None:
-    """Raise SummkitError, naming each setting that differs, where the checkpoint was made with others than `now`."""
-    before = {"task": "summary", "wording": "news", "deepspeed": "", "fsdp": False}
-    before |= read_manifest(checkpoint).get("made_with", {})
+def check_same(checkpoint: Path, now: dict) -> dict:
+    """The checkpoint's manifest. Raises SummkitError, naming each setting that differs, where it was made with others
+    than `now`."""
+    manifest = read_manifest(checkpoint)
+    before = {"task": "summary", "wording": "news", "deepspeed": "", "fsdp": False} | manifest.get("made_with", {})
     different = [f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in now if before.get(key) != now[key]]
     if different:
         raise SummkitError(
             f"{checkpoint.name} was made with other settings: {'; '.join(different)}. "
             "Resume with the same ones, or start anew without resume"
         )
+    return manifest
 
 
 @contextmanager

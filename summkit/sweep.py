@@ -3,14 +3,16 @@
 import itertools
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from summkit import checkpoints, profiles, records, train
-from summkit.errors import SummkitError
+from summkit.errors import SummkitError, check_known
 
-KEYS = ("base", "vary", "only", "out", "apart")
+KEYS = ("base", "vary", "only", "out", "apart", "keep")
+KEEP = ("all", "records")
 
 
 def combinations(plan: dict) -> dict[str, dict]:
@@ -49,12 +51,16 @@ def run(plan: str | Path | dict, out=None) -> list[Path]:
     and one that fails does not end the sweep but leaves a record whose details say why ("failed"); it is tried again
     next time. Then "launch" may start several processes: it is what stands between `python` and
     `-m summkit train CONFIG`, as in "-m torch.distributed.run --standalone --nproc_per_node=2".
+    With "keep": "records" a run's checkpoints and weights are removed as soon as its record is there: where all
+    weights train, they take some gigabytes a run.
     """
     plan = plan if isinstance(plan, dict) else train.read_json(Path(plan), "plan")
     unknown = set(plan) - set(KEYS)
     if unknown:
         raise SummkitError(f"the plan has {', '.join(sorted(unknown))}; known: {', '.join(KEYS)}")
     out, found, apart = Path(out or plan.get("out", "runs/sweep")), combinations(plan), plan.get("apart", False)
+    keep = plan.get("keep", "all")
+    check_known("the plan's keep", keep, KEEP)
     launches = {name: settings.pop("launch", "") for name, settings in found.items()}
     if any(launches.values()) and not apart:
         raise SummkitError('the plan has "launch", which starts other processes: say "apart": true in it too')
@@ -69,7 +75,14 @@ def run(plan: str | Path | dict, out=None) -> list[Path]:
             _run_apart(config, launches[name], resume)
         else:
             train.run(config, resume=resume)
+        if keep == "records" and _is_done(out / name):
+            _keep_records(out / name)
     return [out / name for name in configs]
+
+
+def _keep_records(folder: Path) -> None:
+    checkpoints.clear_after(folder, None)
+    shutil.rmtree(folder / "adapter", ignore_errors=True)
 
 
 def _run_apart(config: Path, launch: str, resume: bool) -> None:

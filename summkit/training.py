@@ -57,6 +57,7 @@ def fit(
     Where the profile names a tracker, the history goes there as well (`trackers.tracked`). Where it names a DeepSpeed
     file, or accelerate launches FSDP, that trains; what cannot go with it is a SummkitError (`sharding.check`).
     Rows whose summary is longer than an encoder-decoder's decoder can write are left out, and said to be.
+    A disk without room for the checkpoints is a SummkitError before the first step.
     """
     trackers.check(profile.track)
     sharding.check(profile)
@@ -65,13 +66,12 @@ def fit(
     out_dir = Path(out_dir)
     made_with = checkpoints.fingerprint(profile, seed, train, validation)
     checkpoint = last_whole_checkpoint(out_dir) if resume else None
-    if checkpoint:
-        checkpoints.check_same(checkpoint, made_with)
-    before = checkpoints.read_manifest(checkpoint) if checkpoint else {}
+    before = checkpoints.check_same(checkpoint, made_with) if checkpoint else {}
     counts = {"tokens": 0, "positions": 0, "seconds": 0.0} | before.get("counts", {})
     order = _sampler_class()(_rows_in_a_step(profile), list(train["length"]), before.get("order"))
     if progress.first_process():  # no other process saves before the first steps, which wait for this one
         checkpoints.clear_after(out_dir, checkpoint)
+        checkpoints.check_room(out_dir, model, profile.optimizer)
     callbacks = [*_callbacks(counts, made_with, order, on_log), *callbacks]
     trainer = _trainer(model, tokenizer, train, validation, profile, seed, out_dir, counts, order, callbacks)
     interrupted = False

@@ -23,8 +23,9 @@ def test_every_combination_has_a_name_that_says_what_varies():
     ({"base": BASE}, "asks for nothing"),
     ({"vary": {"seed": 3}}, "vary.seed: a list"),
     ({"vary": {"seed": []}}, "vary.seed: a list"),
-    ({"varies": {"seed": [0]}}, "the plan has varies; known: base, vary, only, out, apart"),
+    ({"varies": {"seed": [0]}}, "the plan has varies; known: base, vary, only, out, apart, keep"),
     ({"only": [{"name": "a"}, {"name": "a", "seed": 1}]}, "two combinations called 'a'"),
+    ({"only": [{"seed": 1}], "keep": "nothing"}, "keep.*nothing.*all, records"),
     ({"only": [{"launch": "-m torch.distributed.run"}]}, '"launch", which starts other processes: say "apart": true'),
 ])  # fmt: skip
 def test_a_wrong_plan_says_what_is_wrong(tmp_path, plan, message):
@@ -56,6 +57,25 @@ def test_a_run_that_was_interrupted_is_not_done(tmp_path, monkeypatch):
         (tmp_path / name / "run.json").write_text(json.dumps({"training": {"interrupted": interrupted}}))
     sweep.run({"base": BASE, "vary": {"seed": [0, 1]}}, tmp_path)
     assert trained == ["seed-0"]
+
+
+def test_weights_are_removed_run_by_run_where_only_records_are_wanted(tmp_path, monkeypatch):
+    """Mistaken once: they were removed after the last run, and nineteen trainings of all weights filled the disk."""
+    seen = []
+
+    def fake(config, resume):
+        seen.append([str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("weights"))])
+        for folder in ("checkpoint-4", "adapter"):
+            (config.parent / folder).mkdir()
+            (config.parent / folder / "weights").touch()
+        stopped = "seed-1" in str(config)
+        (config.parent / "run.json").write_text(json.dumps({"training": {"interrupted": stopped}}))
+
+    monkeypatch.setattr(train, "run", fake)
+    sweep.run({"base": BASE, "vary": {"seed": [0, 1, 2]}, "keep": "records"}, tmp_path)
+    left = ["seed-1/adapter/weights", "seed-1/checkpoint-4/weights"]  # of the one that was stopped
+    assert seen == [[], [], left]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("weights")) == left
 
 
 def test_a_folder_of_another_plan_is_refused(tmp_path, monkeypatch):

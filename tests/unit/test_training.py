@@ -335,3 +335,20 @@ def test_an_adapter_is_replaced_whole(finished, monkeypatch):
     with pytest.raises(OSError):
         training.save_adapter(model, finished / "adapter", SMOKE)
     assert (finished / "adapter" / "adapter_model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_disk_without_room_for_the_checkpoints_is_said_before_the_first_step(tmp_path, monkeypatch, method):
+    """Mistaken once: torch's writer says of a full disk that it is at an unexpected position."""
+    profile = dataclasses.replace(PLAIN, method=method)
+    given = (TOKENIZER, rows(24), rows(6, seed=1), profile)
+    training.fit(adapted(profile), *given, seed=0, out_dir=tmp_path)
+    taken = sum(path.stat().st_size for path in (tmp_path / "checkpoint-6").rglob("*.safetensors"))
+    taken += (tmp_path / "checkpoint-6" / "optimizer.pt").stat().st_size
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage._replace(free=int(2.7 * taken)))
+    with pytest.raises(SummkitError, match="no space in .*new: three checkpoints take .* GB are free; make room"):
+        training.fit(adapted(profile), *given, seed=0, out_dir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage._replace(free=int(3.3 * taken)))
+    training.fit(adapted(profile), *given, seed=0, out_dir=tmp_path / "new")
