@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from summkit import features, models, planner, templates, trials
 
-STEPS = 2  # optimizer steps that are tried
+STEPS = 3  # optimizer steps that are measured, after one that is not
 FORWARD = 1 / 3  # of a training step's work is the forward pass alone, which evaluating takes
 
 
@@ -25,27 +25,31 @@ class Forecast:
 def training(profile, train, validation, seed: int = 0) -> Forecast:
     """What `training.fit` with `profile` will take on the rows `train` (id, document, summary) and `validation`.
 
-    A fresh model is trained for STEPS steps on rows of `train` of all lengths: a step has a cost of its own, so short
-    rows alone are dear by the token. A process pays for some things once: make a first forecast and forget it. Raises
-    SummkitError as `models.load_model`, `methods.apply` and `planner.plan` do.
+    A fresh model is trained for STEPS of the training's own steps, rows of like length together, spread over all
+    lengths: short rows alone are dear by the token, and rows of unlike length are padded. A process pays for some
+    things once: make a first forecast and forget it. Raises SummkitError as `models.load_model`, `methods.apply` and
+    `planner.plan` do.
     """
     tokenizer = models.load_tokenizer(profile.model)
     template = templates.build(profile.template, tokenizer, templates.wording(profile.wording))
     meta = planner.on_meta(profile.model)
     limits = (profile.max_length, profile.max_new_tokens, models.is_encoder_decoder(meta))
     rows, held = (list(features.encode_rows(part, template, tokenizer, *limits)) for part in (train, validation))
-    some = _of_all_lengths(rows, STEPS * profile.batch_size * profile.gradient_accumulation)
-    trial = trials.steps(profile.model, tokenizer, some, held[:2], profile, seed)
+    some = _of_all_lengths(rows, profile.batch_size * profile.gradient_accumulation)
+    tried = [row for step in [some[0], *some] for row in step]
+    trial = trials.steps(profile.model, tokenizer, tried, held[:2], profile, seed, warm_up=1)
     tokens = _tokens(rows) * profile.epochs
     evaluating = _tokens(held) * max(1, profile.epochs * profile.evaluations_per_epoch) * FORWARD
-    seconds = trial.seconds / _tokens(some) * (tokens + evaluating)
+    seconds = trial.seconds / sum(map(_tokens, some)) * (tokens + evaluating)
     return Forecast(seconds, _memory(meta, profile, rows), round(tokens), trial)
 
 
-def _of_all_lengths(rows: list[dict], number: int) -> list[dict]:
-    """As many rows, as long as all are in the mean: the middle one of each equal part of them, in order of length."""
-    in_order, part = sorted(rows, key=lambda row: row["length"]), len(rows) / number
-    return [in_order[int((place + 0.5) * part)] for place in range(number)] if part > 1 else rows
+def _of_all_lengths(rows: list[dict], size: int) -> list[list[dict]]:
+    """STEPS steps of `size` rows each: in order of length, the middle one of each equal part of all of them."""
+    steps = features.length_sorted_batches([row["length"] for row in rows], size)
+    part = max(1, len(steps) / STEPS)
+    middle = [steps[int((place + 0.5) * part)] for place in range(min(STEPS, len(steps)))]
+    return [[rows[number] for number in step] for step in middle]
 
 
 def _memory(meta, profile, rows: list[dict]) -> int:

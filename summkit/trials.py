@@ -4,6 +4,7 @@ The steps are plain ones (no scheduler, no clipping, nothing saved), so that two
 and in nothing else. They do not say which way learns better.
 """
 
+import time
 from dataclasses import dataclass, replace
 
 from summkit import features, losses, meters, methods, models
@@ -20,12 +21,15 @@ class Trial:
     loss: float
 
 
-def steps(model_name: str, tokenizer, rows: list[dict], held: list[dict], profile, seed: int = 0) -> Trial:
+def steps(
+    model_name: str, tokenizer, rows: list[dict], held: list[dict], profile, seed: int = 0, warm_up: int = 0
+) -> Trial:  # fmt: skip
     """Train a fresh `model_name` once over `rows` (of `features.encode`), as the profile says, and measure it.
 
     A step takes profile.batch_size × profile.gradient_accumulation rows in their order, with profile.optimizer at
-    profile.learning_rate; half precision is bf16 autocast. Raises SummkitError as `models.load_model` and
-    `methods.apply` do.
+    profile.learning_rate; half precision is bf16 autocast. The seconds of the first `warm_up` steps are not counted:
+    the very first one makes the optimizer's state, and takes as long as several. Raises SummkitError as
+    `models.load_model` and `methods.apply` do.
     """
     import torch
     from transformers import set_seed
@@ -39,17 +43,19 @@ def steps(model_name: str, tokenizer, rows: list[dict], held: list[dict], profil
     optimizer = _optimizer(trained, profile)
     collate = features.Collator(tokenizer, **models.padding(model))
     size, half = profile.batch_size, profile.compute_dtype == "bfloat16"
+    together = size * profile.gradient_accumulation
     meters.settle()
     with meters.Meter(energy=False) as used, torch.autocast(model.device.type, torch.bfloat16, enabled=half):
-        for start in range(0, len(rows), size * profile.gradient_accumulation):
-            step = rows[start : start + size * profile.gradient_accumulation]
+        for start in range(0, len(rows), together):
+            if start == warm_up * together:
+                began = _now(model)
+            step = rows[start : start + together]
             accumulate(model, collate, [step[at : at + size] for at in range(0, len(step), size)])
             optimizer.step()
             optimizer.zero_grad()
-        if model.device.type == "cuda":
-            torch.cuda.synchronize()
+        seconds = _now(model) - began
     loss = losses.mean_loss(model, held, tokenizer, size)
-    return Trial(used.wall_seconds, used.added_bytes, sum(p.numel() for p in trained), loss)
+    return Trial(seconds, used.added_bytes, sum(p.numel() for p in trained), loss)
 
 
 def accumulate(model, collate, batches: list[list[dict]]) -> None:
@@ -59,6 +65,15 @@ def accumulate(model, collate, batches: list[list[dict]]) -> None:
     for batch in batches:
         inputs = {name: tensor.to(model.device) for name, tensor in collate(batch).items()}
         losses.summary_loss(model, inputs, num_items_in_batch=tokens).backward()
+
+
+def _now(model) -> float:
+    """Seconds, when all that was asked of the model's device is done."""
+    import torch
+
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _optimizer(trained: list, profile):

@@ -20,8 +20,8 @@ def measured(monkeypatch, seconds: float) -> list:
     """Trials that took so long, and what they were asked."""
     asked = []
 
-    def steps(model, tokenizer, some, held, profile, seed):
-        asked.append((model, len(some), len(held), profile, seed))
+    def steps(model, tokenizer, some, held, profile, seed, warm_up):
+        asked.append((model, len(some), len(held), profile, seed, warm_up))
         return trials.Trial(seconds, 1, 2, 3.0)
 
     monkeypatch.setattr(trials, "steps", steps)
@@ -31,7 +31,7 @@ def measured(monkeypatch, seconds: float) -> list:
 def test_time_is_that_of_the_trial_for_all_tokens_and_the_evaluations(rows, monkeypatch):
     asked = measured(monkeypatch, 2.0)
     found = forecast.training(PROFILE, *rows, seed=5)
-    assert asked == [("tiny-t5", forecast.STEPS * PROFILE.batch_size, 2, PROFILE, 5)]
+    assert asked == [("tiny-t5", (1 + forecast.STEPS) * PROFILE.batch_size, 2, PROFILE, 5, 1)]
     twice = forecast.training(replace(PROFILE, epochs=4), *rows, seed=5)
     assert twice.tokens == 2 * found.tokens and twice.seconds == pytest.approx(2 * found.seconds)
     measured(monkeypatch, 4.0)
@@ -41,13 +41,13 @@ def test_time_is_that_of_the_trial_for_all_tokens_and_the_evaluations(rows, monk
     assert found.seconds == pytest.approx(2.0 * (trained + evaluated * len(rows[1]) / len(rows[0]) / share), rel=0.1)
 
 
-@pytest.mark.parametrize("wanted", [1, 4, 7, 100])
-def test_rows_of_all_lengths_are_tried(wanted):
-    """Mistaken once for the first rows: they were short, and the predicted times too long by half."""
-    rows = [{"length": length} for length in (10, 500, 20, 30, 400, 25, 15, 300)]
-    some = [row["length"] for row in forecast._of_all_lengths(rows, wanted)]
-    assert len(some) == min(wanted, len(rows))
-    assert some == {1: [30], 4: [15, 25, 300, 500]}.get(wanted, some)
+def test_steps_of_all_lengths_are_tried():
+    """Mistaken twice: the first rows were short, and dear by the token; rows of all lengths in one step were padded."""
+    rows = [{"length": length} for length in (10, 500, 20, 30, 400, 25, 15, 300, 45, 40, 35, 600)]
+    lengths = [[row["length"] for row in step] for step in forecast._of_all_lengths(rows, 2)]
+    assert lengths == [[400, 300], [35, 30], [15, 10]]
+    assert [len(step) for step in forecast._of_all_lengths(rows, 12)] == [12]
+    assert [len(step) for step in forecast._of_all_lengths(rows, 8)] == [8, 4]
 
 
 def test_memory_is_the_planners_for_the_longest_row(rows, monkeypatch):

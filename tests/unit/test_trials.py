@@ -33,6 +33,18 @@ def test_a_trial_trains_and_says_what_it_took():
     assert run(method="lora", targets="attention").trained < found.trained / 2
 
 
+@pytest.mark.parametrize("warm_up", [0, 1])
+def test_the_first_steps_are_trained_and_not_counted(monkeypatch, warm_up):
+    """Mistaken once: the optimizer's state is made in the first step, and predicted times were too long by a third."""
+    seen, accumulate = [], trials.accumulate
+    monkeypatch.setattr(trials, "accumulate", lambda *given: (seen.append("step"), accumulate(*given)))
+    monkeypatch.setattr(trials, "_now", lambda model: (seen.append("clock"), float(len(seen)))[1])
+    profile, steps = dataclasses.replace(PROFILE, batch_size=1), len(ROWS)
+    found = trials.steps("tiny-t5", TOKENIZER, ROWS, ROWS[:2], profile, warm_up=warm_up)
+    assert seen == ["step"] * warm_up + ["clock"] + ["step"] * (steps - warm_up) + ["clock"]
+    assert found.seconds == steps - warm_up + 1
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_accumulated_gradients_are_those_of_the_large_batch(size):
     """Not those of the pieces' means: answers differ in length."""
