@@ -97,6 +97,19 @@ def fill(record: dict, section: str, **values) -> dict:
     return record
 
 
+def add_earlier(record: dict, runs: list[dict]) -> dict:
+    """Add to `record` what those of `runs`, records, took that began before it: a stage that goes on from them took
+    their seconds, energy, carbon and money too. Peaks are the highest. What was not measured stays None."""
+    for run in (run for run in runs if run["started"] < record["started"]):
+        took, its = record["resources"], run["resources"]
+        record["wall_seconds"] += run["wall_seconds"] or 0
+        for key in ("energy_kwh", "co2_kg", "cost_usd"):
+            took[key] = None if None in (took[key], its[key]) else took[key] + its[key]
+        for key in ("peak_rss_bytes", "peak_device_bytes"):
+            took[key] = max((peak for peak in (took[key], its[key]) if peak is not None), default=None)
+    return record
+
+
 def portable(path, folder=".") -> str:
     """`path` as a record may hold it: relative to `folder` with forward slashes, or its last name if it is outside."""
     path, folder = Path(path).resolve(), Path(folder).resolve()

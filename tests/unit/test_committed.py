@@ -96,8 +96,10 @@ def test_a_study_of_labels_took_at_most_six_minutes(study):
 
 @pytest.mark.parametrize("stage", REPORTS)
 def test_the_minutes_that_a_notebook_names_are_its_records(stage):
-    named = notebook(stage)["metadata"]["summkit"]["minutes"]["cpu"]
-    assert 0 <= named - records.read_record(REPORTS[stage] / "run.json")["wall_seconds"] / 60 < 1
+    """Two or three more where a page went on from earlier trainings: their records lack the start of a process."""
+    record = records.read_record(REPORTS[stage] / "run.json")
+    more = 3 if record["details"].get("trainings were there") else 1
+    assert 0 <= notebook(stage)["metadata"]["summkit"]["minutes"]["cpu"] - record["wall_seconds"] / 60 < more
 
 
 def test_a_study_of_labels_has_its_baselines_and_readings_on_the_same_rows(study):
@@ -244,8 +246,16 @@ def test_what_the_page_on_costs_says_of_techniques_is_in_its_record(costs_record
 def test_predictions_were_made_before_and_their_error_is_shown(costs_record):
     error = costs_record["details"]["measured over predicted, minus one"]
     assert set(error) >= {"plain", "both frozen", "LoRA"} and set(error) <= set(costs_record["details"]["predicted"])
-    memory = sorted(abs(one["GB"]) for one in error.values())
-    assert memory[len(memory) // 2] < 0.4
+    memory, seconds = (sorted(abs(one[key]) for one in error.values()) for key in ("GB", "seconds"))
+    assert memory[len(memory) // 2] < 0.4 and seconds[len(seconds) // 2] < 0.25
+
+
+def test_the_page_on_costs_shows_what_chance_alone_does(costs_record):
+    """Of three seeds of one way; what is called a difference of techniques there is larger."""
+    ways = costs_record["details"]["strategies"]
+    plain = [ways[name]["ROUGE-1"] for name in ("plain", "plain, seed 1", "plain, seed 2")]
+    assert 0 < max(plain) - min(plain) < 6
+    assert all(ways[name]["ROUGE-1"] < min(plain) - 6 for name in ("frozen encoder", "both frozen"))
 
 
 def test_training_on_conversations_beats_the_untrained_model(costs_record):
