@@ -35,8 +35,10 @@ def training(profile, train, validation, seed: int = 0) -> Forecast:
     meta = planner.on_meta(profile.model)
     limits = (profile.max_length, profile.max_new_tokens, models.is_encoder_decoder(meta))
     rows, held = (list(features.encode_rows(part, template, tokenizer, *limits)) for part in (train, validation))
-    some = _of_all_lengths(rows, profile.batch_size * profile.gradient_accumulation)
-    tried = [row for step in [some[0], *some] for row in step]
+    size = profile.batch_size * profile.gradient_accumulation
+    some = _of_all_lengths(rows, size)
+    warm_up = (some[0] * size)[:size]  # a whole step, even of fewer rows
+    tried = [row for step in [warm_up, *some] for row in step]
     trial = trials.steps(profile.model, tokenizer, tried, held[:2], profile, seed, warm_up=1)
     tokens = _tokens(rows) * profile.epochs
     evaluating = _tokens(held) * max(1, profile.epochs * profile.evaluations_per_epoch) * FORWARD

@@ -50,6 +50,11 @@ def test_steps_of_all_lengths_are_tried():
     assert [len(step) for step in forecast._of_all_lengths(rows, 8)] == [8, 4]
 
 
+def test_fewer_rows_than_a_step_has_are_tried_too(rows):
+    few = rows[0].select(range(2))
+    assert forecast.training(replace(PROFILE, batch_size=8), few, rows[1]).seconds > 0
+
+
 def test_memory_is_the_planners_for_the_longest_row(rows, monkeypatch):
     measured(monkeypatch, 1.0)
     small, large = (forecast.training(replace(PROFILE, batch_size=size), *rows).peak_bytes for size in (1, 8))
