@@ -243,7 +243,7 @@ def test_what_the_page_on_costs_says_of_techniques_is_in_its_record(costs_record
     assert long["checkpointing"]["added GB"] < 0.7 * long["plain"]["added GB"]
 
 
-def test_predictions_were_made_before_and_their_error_is_shown(costs_record):
+def test_the_error_of_the_predictions_is_shown(costs_record):
     error = costs_record["details"]["measured over predicted, minus one"]
     assert set(error) >= {"plain", "both frozen", "LoRA"} and set(error) <= set(costs_record["details"]["predicted"])
     memory, seconds = (sorted(abs(one[key]) for one in error.values()) for key in ("GB", "seconds"))
