@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import generation, gpu, growth, harness, page, startup, training
-from summkit import records
 from summkit.errors import SummkitError, check_known
+from summkit.reporting import records
 
 BENCHMARKS = {
     "training": training.run, "generation": generation.run, "growth": growth.run, "startup": startup.run,

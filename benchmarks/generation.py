@@ -8,33 +8,35 @@ from pathlib import Path
 
 from benchmarks import harness, training, workload
 from benchmarks.harness import Contestant
-from summkit.profiles import Profile
+from summkit.config import Profile
 
 DOCUMENTS = {"smoke": 8, "real": 32}
 
 
 def prepare(work: dict) -> dict:
     """The model as folders that all contestants read: merged, and in CTranslate2's format in fp32 and int8."""
-    from summkit import checkpoints, export, methods, models
+    from summkit.inference import export
+    from summkit.models import loading, methods
+    from summkit.training import checkpoints
 
     harness.quiet()
     profile, made = Profile(**work["profile"]), Path(work["made"])
-    model = methods.apply(models.load_model(profile.model), profile)  # LoRA begins as nothing: the base answers
+    model = methods.apply_method(loading.load_model(profile.model), profile)  # LoRA begins as nothing: the base answers
     adapter = checkpoints.save_adapter(model, made / "adapter", profile)
-    export.merge(adapter, made / "merged")
+    export.merge_adapter(adapter, made / "merged")
     if harness.version("ctranslate2"):
         for name in export.QUANTIZATIONS:
-            export.ctranslate2(adapter, made / name, name)
+            export.to_ctranslate2(adapter, made / name, name)
     return workload.sizes(model.get_base_model())
 
 
 def _loaded(work: dict):
     """(profile, tokenizer, model, documents, positions): positions grows by what the model is given."""
-    from summkit import models
+    from summkit.models import loading
 
     harness.quiet()
     folder = str(Path(work["made"]) / "merged")
-    tokenizer, model, positions = models.load_tokenizer(folder), models.load_model(folder), []
+    tokenizer, model, positions = loading.load_tokenizer(folder), loading.load_model(folder), []
     model.get_input_embeddings().register_forward_pre_hook(lambda module, ids: positions.append(ids[0].numel()))
     return Profile(**work["profile"]), tokenizer, model.eval(), [row["document"] for row in work["rows"]], positions
 
@@ -48,16 +50,17 @@ def _result(taken: dict, answers: list[tuple[str, int]], batches: list[list[int]
 
 def summkit(work: dict) -> dict:
     """`generation.summarize`: batches of similar length, their prompts read without padding."""
-    from summkit import features, generation, templates
+    from summkit.data import templates, tokenisation
+    from summkit.inference import generation
 
     profile, tokenizer, model, documents, positions = _loaded(work)
-    template = templates.build(profile.template, tokenizer, templates.wording(profile.wording))
+    template = templates.build_template(profile.template, tokenizer, templates.get_wording(profile.wording))
     limits = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens}
     size = profile.generation_batch_size
     found, taken = harness.measure(
         lambda: generation.summarize(model, tokenizer, template, documents, batch_size=size, **limits)
     )
-    batches = features.length_sorted_batches([answer.prompt_tokens for answer in found], size)
+    batches = tokenisation.length_sorted_batches([answer.prompt_tokens for answer in found], size)
     return _result(taken, [(one.text, one.tokens) for one in found], batches, positions=sum(positions))
 
 
@@ -101,13 +104,14 @@ def as_they_come(work: dict) -> dict:
 
 
 def _ctranslate2(work: dict, quantization: str) -> dict:
-    from summkit import export, features
+    from summkit.data import tokenisation
+    from summkit.inference import export
 
     profile, documents = Profile(**work["profile"]), [row["document"] for row in work["rows"]]
     asked = export.Exported.load(Path(work["made"]) / quantization)
     asked.batch_size = profile.generation_batch_size
     found, taken = harness.measure(lambda: asked.summarize(documents))
-    batches = features.length_sorted_batches([answer.prompt_tokens for answer in found], asked.batch_size)
+    batches = tokenisation.length_sorted_batches([answer.prompt_tokens for answer in found], asked.batch_size)
     return _result(taken, [(answer.text, answer.tokens) for answer in found], batches)
 
 
@@ -125,12 +129,13 @@ def llama_cpp(work: dict) -> dict:
     """The embedded model's own file: 4 bits that the fp32 weights of the others were unpacked from. One by one."""
     import llama_cpp
 
-    from summkit import assets, models
+    from summkit.models import loading
+    from summkit.offline import assets
 
     profile = Profile(**work["profile"])
     if profile.model not in assets.ASSETS:
         raise ValueError(f"there is no GGUF file of {profile.model}")
-    tokenizer = models.load_tokenizer(profile.model)
+    tokenizer = loading.load_tokenizer(profile.model)
     limits = {"n_ctx": profile.max_length, "n_threads": work["threads"], "n_threads_batch": work["threads"]}
     model = llama_cpp.Llama(str(assets.fetch(profile.model)), **limits, verbose=False)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import harness, training, workload
 from benchmarks.harness import Contestant
-from summkit import profiles
+from summkit.config import Profile, choose_profile, detect_hardware
 
 CLAIMED_BYTES = 5.67e9  # what the course says is enough for 512 tokens (task 2)
 TRIAL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
@@ -26,14 +26,15 @@ def prepare(work: dict) -> dict:
     """The model as a folder in bf16, with random weights, and its tokenizer."""
     import torch
 
-    from summkit import models, shapes
+    from summkit.models import loading
+    from summkit.resources import shapes
 
     config = shapes.known_config("microsoft/phi-2")
     config.update(work["shape"])
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = models.auto_class(config).from_config(config, dtype=torch.bfloat16)
+        model = loading.auto_class(config).from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(work["profile"]["model"])
-    models.tiny_tokenizer().save_pretrained(work["profile"]["model"])
+    loading.tiny_tokenizer().save_pretrained(work["profile"]["model"])
     return workload.sizes(model)
 
 
@@ -41,20 +42,20 @@ def unsloth(work: dict) -> dict:
     """Unsloth's own loading and adapters, under the same SFTTrainer."""
     from unsloth import FastLanguageModel  # before transformers, which it changes
 
-    from summkit import methods, models
+    from summkit.models import loading, methods
 
-    profile = profiles.Profile(**work["profile"])
+    profile = Profile(**work["profile"])
     dtype = "bfloat16" if profile.compute_dtype == "bfloat16" else "float16"
     model, _ = FastLanguageModel.from_pretrained(
         profile.model, max_seq_length=profile.max_length, load_in_4bit=True, dtype=dtype
     )
-    sizes = workload.sizes(model) | {"footprint_bytes": sum(models.footprint(model).values())}
+    sizes = workload.sizes(model) | {"footprint_bytes": sum(loading.footprint(model).values())}
     model = FastLanguageModel.get_peft_model(
         model, r=profile.rank, lora_alpha=profile.alpha, lora_dropout=0.0,
         target_modules=methods.target_layers(model, profile.targets), random_state=0,
         use_gradient_checkpointing="unsloth" if profile.gradient_checkpointing else False,
     )  # fmt: skip
-    tokenizer = models.load_tokenizer(profile.model)
+    tokenizer = loading.load_tokenizer(profile.model)
     prepared = (profile, tokenizer, model, sizes, training.Seen(model, tokenizer))
     return training.trl(work, prepared, gradient_checkpointing=profile.gradient_checkpointing)
 
@@ -82,28 +83,29 @@ def run(setting: str, options) -> dict:
     return record | {"details": record["details"] | {"claimed_bytes": CLAIMED_BYTES}}
 
 
-def _profile(folder: str, smoke: bool, settings: dict) -> profiles.Profile:
-    compute = "float32" if smoke else "bfloat16" if profiles.hardware().bf16 else "float16"
+def _profile(folder: str, smoke: bool, settings: dict) -> Profile:
+    compute = "float32" if smoke else "bfloat16" if detect_hardware().bf16 else "float16"
     settings |= {"model": str(Path(folder) / "model"), "compute_dtype": compute, "dropout": 0.0}
     settings |= {"optimizer": "adamw_torch", "evaluations_per_epoch": 1, "max_length": 512, "max_new_tokens": 64}
-    return profiles.choose("gpu", **settings)
+    return choose_profile("gpu", **settings)
 
 
-def made_up(chosen: profiles.Profile, count: int) -> dict:
+def made_up(chosen: Profile, count: int) -> dict:
     """The work of `count` rows of exactly `max_length` tokens: letters drawn by chance, one token each."""
     import random
 
-    from summkit import features, models, templates
+    from summkit.data import templates, tokenisation
+    from summkit.models import loading
 
-    tokenizer = models.tiny_tokenizer()
-    template = templates.build(chosen.template, tokenizer, templates.wording(chosen.wording))
+    tokenizer = loading.tiny_tokenizer()
+    template = templates.build_template(chosen.template, tokenizer, templates.get_wording(chosen.wording))
     limits = (chosen.max_length, chosen.max_new_tokens)
-    room = features.window(template, tokenizer, *limits)
+    room = tokenisation.window(template, tokenizer, *limits)
     # The answer's first token may be a space, and EOS is its last.
     written = chosen.max_new_tokens - 1 - len(template.gap)
     draw, encoded = random.Random(0), []
     for _ in range(count):
         texts = ("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=size)) for size in (room, written))
         row = dict(zip(("document", "summary"), texts, strict=True))
-        encoded.append((row, features.encode(template, tokenizer, row["document"], row["summary"], *limits)))
+        encoded.append((row, tokenisation.encode(template, tokenizer, row["document"], row["summary"], *limits)))
     return workload.described(dataclasses.replace(chosen, dataset="made up"), template, encoded)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import harness, workload
 from benchmarks.harness import Contestant
-from summkit.profiles import Profile
+from summkit.config import Profile
 
 ROWS = (100, 1000, 10_000, 100_000, 1_000_000)
 LENGTHS = (128, 256, 512, 1024)
@@ -27,21 +27,25 @@ def rows(work: dict, count: int) -> dict:
     Rows lie on disk, and what was read of their files counts in a process' peak, though the system takes it back where
     memory is short. `own_bytes` is by how much the process grew without that.
     """
-    from summkit import data, features, models, profiles, templates
+    from summkit.config import choose_profile
+    from summkit.data import summarisation, templates, tokenisation
+    from summkit.models import loading
 
     harness.quiet()
     folder = Path(work["folder"]) / "rows"
     size = write_rows(folder, count)
     most = max(2, count // 20)
-    chosen = profiles.choose(
+    chosen = choose_profile(
         work["profile"]["name"], train_rows=count, validation_rows=most, test_rows=most, max_words=None
     )
-    tokenizer = models.load_tokenizer(chosen.model)
-    template = templates.build(chosen.template, tokenizer, templates.wording(chosen.wording))
+    tokenizer = loading.load_tokenizer(chosen.model)
+    template = templates.build_template(chosen.template, tokenizer, templates.get_wording(chosen.wording))
     limits = (chosen.max_length, chosen.max_new_tokens)
     with OwnMemory() as own:
-        splits, reading = harness.measure(lambda: data.for_profile(chosen, data_dir=folder))
-        encoded, encoding = harness.measure(lambda: features.encode_rows(splits.train, template, tokenizer, *limits))
+        splits, reading = harness.measure(lambda: summarisation.load_summaries(chosen, data_dir=folder))
+        encoded, encoding = harness.measure(
+            lambda: tokenisation.encode_rows(splits.train, template, tokenizer, *limits)
+        )
     whole = {"rows": count, "file_bytes": size, "train": len(encoded), "own_bytes": own.grown_bytes}
     whole |= {f"reading_{key}": reading[key] for key in ("cpu_seconds", "grown_bytes")}
     whole |= {f"encoding_{key}": encoding[key] for key in ("cpu_seconds", "grown_bytes")}
@@ -100,11 +104,12 @@ def step(work: dict, batch: int, length: int) -> dict:
     """Forward and backward of one training step on `batch` rows of `length` tokens, an eighth of them the summary."""
     import torch
 
-    from summkit import losses, methods, models
+    from summkit.models import loading, methods
+    from summkit.training import losses
 
     harness.quiet()
     profile = Profile(**work["profile"])
-    model = methods.apply(models.load_model(profile.model, profile.precision), profile).train()
+    model = methods.apply_method(loading.load_model(profile.model, profile.precision), profile).train()
     ids = torch.randint(5, 250, (batch, length), device=model.device)
     labels = ids.masked_fill(torch.arange(length, device=model.device) < length - length // 8, -100)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
@@ -115,12 +120,14 @@ def step(work: dict, batch: int, length: int) -> dict:
 
 def together(work: dict, batch: int) -> dict:
     """The benchmark generation's documents, so many answered at once."""
-    from summkit import generation, models, templates
+    from summkit.data import templates
+    from summkit.inference import generation
+    from summkit.models import loading
 
     harness.quiet()
     profile = Profile(**work["profile"])
-    tokenizer, model = models.load_tokenizer(profile.model), models.load_model(profile.model)
-    template = templates.build(profile.template, tokenizer, templates.wording(profile.wording))
+    tokenizer, model = loading.load_tokenizer(profile.model), loading.load_model(profile.model)
+    template = templates.build_template(profile.template, tokenizer, templates.get_wording(profile.wording))
     documents = [row["document"] for row in work["rows"]]
     limits = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens, "batch_size": batch}
     found, taken = harness.measure(lambda: generation.summarize(model, tokenizer, template, documents, **limits))

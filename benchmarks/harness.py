@@ -18,8 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from summkit import meters, progress, records
+from summkit import progress
 from summkit.errors import SummkitError
+from summkit.reporting import records
+from summkit.resources import metering
 
 ROOT = Path(__file__).parents[1]
 MEASURES = ("cpu_seconds", "wall_seconds", "device_seconds", "peak_rss_bytes", "grown_bytes", "peak_device_bytes")
@@ -50,7 +52,7 @@ def measure(work: Callable) -> tuple[object, dict]:
 
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if torch.cuda.is_available() else []
     before = psutil.Process().memory_info().rss
-    with meters.Meter(energy=False) as meter:
+    with metering.Meter(energy=False) as meter:
         if events:
             events[0].record()
         started = time.process_time()  # finer than the meter's clock, which ticks a hundred times a second
@@ -138,9 +140,9 @@ def machine(threads: int) -> dict:
 
 def gpu_name() -> str | None:
     """The name of the GPU that torch sees, or None. An NVIDIA driver is looked for first: torch takes seconds."""
-    from summkit import profiles
+    from summkit.config import detect_hardware
 
-    hardware = profiles.hardware()
+    hardware = detect_hardware()
     return hardware.name if hardware.device == "cuda" else None
 
 
@@ -161,7 +163,7 @@ def record(benchmark: str, profile: str, threads: int, **details) -> dict:
     """A run record (`summkit.records`) whose details are the machine and what a benchmark found on it."""
     about = machine(threads)
     made = records.new_record(f"benchmarks/{benchmark}", profile, 0, device_name(about))
-    return records.fill(made, "details", machine=about, peers={name: version(name) for name in PEERS}, **details)
+    return records.fill_record(made, "details", machine=about, peers={name: version(name) for name in PEERS}, **details)
 
 
 def version(package: str) -> str | None:

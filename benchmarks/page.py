@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from summkit import records
 from summkit.errors import SummkitError
+from summkit.reporting import records
 
 HERE = Path(__file__).parent
 USUAL = {"training": "tutorial", "generation": "one by one"}  # what the others are held against
@@ -42,7 +42,7 @@ def draw(record: dict, path: Path) -> None:
         return
     import matplotlib.pyplot as plt
 
-    from summkit import figures
+    from summkit.reporting import figures
 
     figures.style()
     entries = {name: e for name, e in record["details"]["contestants"].items() if "absent" not in e}

@@ -16,11 +16,14 @@ FIRST = """
 import json
 from pathlib import Path
 import summkit
-from summkit import generation, models, profiles, templates
-dial = profiles.PROFILES["cpu"]
-tokenizer, model = models.load_tokenizer(dial.model), models.load_model(dial.model)
-template = templates.build(dial.template, tokenizer)
-text = json.loads(Path(summkit.__file__).with_name("examples.jsonl").open().readline())["document"]
+from summkit.config import PROFILES
+from summkit.data import templates
+from summkit.inference import generation
+from summkit.models import loading
+dial = PROFILES["cpu"]
+tokenizer, model = loading.load_tokenizer(dial.model), loading.load_model(dial.model)
+template = templates.build_template(dial.template, tokenizer)
+text = json.loads((Path(summkit.__file__).parent / "data/sets/examples.jsonl").open().readline())["document"]
 limits = {"max_length": dial.max_length, "max_new_tokens": dial.max_new_tokens}
 print(generation.summarize(model, tokenizer, template, [text], **limits)[0].text)
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import harness, workload
 from benchmarks.harness import Contestant
-from summkit.profiles import Profile
+from summkit.config import Profile
 
 ROWS = {"smoke": 8, "real": 16}
 
@@ -41,15 +41,15 @@ def _prepared(work: dict):
     """(profile, tokenizer, model with its adapters, sizes, Seen): the same weights for every contestant."""
     from transformers import set_seed
 
-    from summkit import methods, models
+    from summkit.models import loading, methods
 
     harness.quiet()
     profile = Profile(**work["profile"])
-    tokenizer = models.load_tokenizer(profile.model)
-    model = models.load_model(profile.model, profile.precision, profile.compute_dtype)
-    sizes = workload.sizes(model) | {"footprint_bytes": sum(models.footprint(model).values())}
+    tokenizer = loading.load_tokenizer(profile.model)
+    model = loading.load_model(profile.model, profile.precision, profile.compute_dtype)
+    sizes = workload.sizes(model) | {"footprint_bytes": sum(loading.footprint(model).values())}
     set_seed(0)
-    model = methods.apply(model, profile)
+    model = methods.apply_method(model, profile)
     return profile, tokenizer, model, sizes, Seen(model, tokenizer)
 
 
@@ -65,18 +65,19 @@ def summkit(work: dict, **settings) -> dict:
     """As `python -m summkit train` trains, with the profile's batches: the head on the summary's tokens only."""
     import datasets
 
-    from summkit import features, templates, training
+    from summkit.data import templates, tokenisation
+    from summkit.training.trainer import fit
 
     profile, tokenizer, model, sizes, seen = _prepared(work)
     profile = dataclasses.replace(profile, **settings)
-    template = templates.build(profile.template, tokenizer, templates.wording(profile.wording))
+    template = templates.build_template(profile.template, tokenizer, templates.get_wording(profile.wording))
     rows = datasets.Dataset.from_list(work["rows"])
-    encoded = features.encode_rows(rows, template, tokenizer, profile.max_length, profile.max_new_tokens)
+    encoded = tokenisation.encode_rows(rows, template, tokenizer, profile.max_length, profile.max_new_tokens)
     found = []
 
     def train():
         one = encoded.select([0])
-        found.append(training.fit(model, tokenizer, encoded, one, profile, seed=0, out_dir=Path(work["folder"]) / "t"))
+        found.append(fit(model, tokenizer, encoded, one, profile, seed=0, out_dir=Path(work["folder"]) / "t"))
         return found[0].steps
 
     return _measured(train, seen, sizes, lambda: found[0].history)

@@ -2,9 +2,10 @@
 
 import dataclasses
 
-from summkit import data, features, models, profiles, templates
+from summkit.config import Profile, choose_profile
+from summkit.data import summarisation, templates, tokenisation
 from summkit.errors import SummkitError
-from summkit.profiles import Profile
+from summkit.models import loading
 
 # Of the profile that is measured in earnest, and of the one that only shows that the benchmarks run. All in fp32 and
 # with the same adapters. Tiny models read bytes: their rows are longer.
@@ -15,7 +16,7 @@ SMOKE = SAME | {"max_length": 704, "epochs": 1, "batch_size": 1, "gradient_accum
 
 def profile(smoke: bool) -> Profile:
     """The profile whose settings every contestant is given, where it has such a setting."""
-    return profiles.choose("smoke", **SMOKE) if smoke else profiles.choose("cpu", **REAL)
+    return choose_profile("smoke", **SMOKE) if smoke else choose_profile("cpu", **REAL)
 
 
 def make(chosen: Profile, split: str, rows: int) -> dict:
@@ -23,12 +24,12 @@ def make(chosen: Profile, split: str, rows: int) -> dict:
 
     The first `rows` of the split that fit into `max_length` whole. SummkitError where there are not as many.
     """
-    tokenizer = models.load_tokenizer(chosen.model)
-    template = templates.build(chosen.template, tokenizer, templates.wording(chosen.wording))
+    tokenizer = loading.load_tokenizer(chosen.model)
+    template = templates.build_template(chosen.template, tokenizer, templates.get_wording(chosen.wording))
     limits = (chosen.max_length, chosen.max_new_tokens)
     encoded = []
-    for row in getattr(data.for_profile(chosen), split):
-        pair = features.encode(template, tokenizer, row["document"], row["summary"], *limits)
+    for row in getattr(summarisation.load_summaries(chosen), split):
+        pair = tokenisation.encode(template, tokenizer, row["document"], row["summary"], *limits)
         if not pair["cut"] and len(encoded) < rows:
             encoded.append((row, pair))
     if len(encoded) < rows:
@@ -38,7 +39,7 @@ def make(chosen: Profile, split: str, rows: int) -> dict:
 
 def described(chosen: Profile, template, encoded: list[tuple[dict, dict]]) -> dict:
     """The work of (row, `features.encode` of it) pairs; lengths in tokens, EOS counted with the answer."""
-    answers = [sum(label != features.IGNORE for label in pair["labels"]) for _, pair in encoded]
+    answers = [sum(label != tokenisation.IGNORE for label in pair["labels"]) for _, pair in encoded]
     texts = [{key: row[key] for key in ("document", "summary")} for row, _ in encoded]
     for row in texts:
         row |= {"prompt": template.prompt(row["document"]), "completion": template.answer(row["summary"])}
@@ -60,4 +61,4 @@ def sizes(model) -> dict:
     """{"body", "head"}: weights that a token is multiplied with, and those for a token that is predicted from."""
     head = model.get_output_embeddings().weight.numel()
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    return {"body": models.parameter_report(model)["parameters"] - head * (1 if tied else 2), "head": head}
+    return {"body": loading.parameter_report(model)["parameters"] - head * (1 if tied else 2), "head": head}

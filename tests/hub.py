@@ -107,7 +107,7 @@ class LocalHub:
         return {path.relative_to(base).as_posix(): path for path in sorted(base.rglob("*")) if path.is_file()}
 
 
-_EXAMPLES = Path(__file__).parent.parent / "summkit" / "examples.jsonl"
+_EXAMPLES = Path(__file__).parent.parent / "summkit" / "data" / "sets" / "examples.jsonl"
 
 
 def _write_rows(rows: list[dict], folder: Path, split: str, form: str, place: str = "data") -> None:

@@ -2,7 +2,7 @@
 
 import string
 
-from summkit.models import auto_class, tiny_tokenizer
+from summkit.models.loading import auto_class, tiny_tokenizer
 
 # Encoder-decoders over the vocabulary of `tiny_tokenizer`: kind → configuration class, values.
 _SIZES = {"vocab_size": 264, "d_model": 32, "eos_token_id": 0, "pad_token_id": 1}

@@ -12,8 +12,8 @@ import re
 import sys
 from pathlib import Path
 
-from summkit import batch
 from summkit.errors import SummkitError, check_known
+from summkit.recipes import notebooks
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def write(stage: str, user: str, out: str | None = None, data: str | None = None
 
     Raises SummkitError for an unknown stage, a name that Kaggle could not take, and a notebook that reads no data.
     """
-    known = batch.stages()
+    known = notebooks.stages()
     check_known("stage", stage, known)
     for what, name in (("user", user), *([("data", data)] if data else [])):
         if not re.fullmatch(r"[\w-]+/[\w-]+" if what == "data" else r"[\w-]+", name):

@@ -18,8 +18,6 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 ROOT = Path(__file__).parents[2]
 TAGS = {"parameters", "nbval-skip", "nbval-check-output"}
-CELLS = range(25, 46)
-LINES = 15
 BYTES = 1_000_000
 
 
@@ -187,11 +185,6 @@ def _tokens(source: str):
     return tokenize.generate_tokens(io.StringIO(source).readline)
 
 
-def cells(book):
-    if len(book.cells) not in CELLS:
-        yield f"{len(book.cells)} cells; {CELLS[0]} to {CELLS[-1]} are wanted"
-
-
 def headings(book):
     source = "\n".join(cell.source for _, cell in book.text)
     places = []
@@ -225,13 +218,6 @@ def ruff(book):
     done = subprocess.run([*command, ROOT / "pyproject.toml", book.path], capture_output=True, text=True)
     if done.returncode:
         yield from (line.replace(str(book.path), "") for line in (done.stdout + done.stderr).splitlines()[:10])
-
-
-def short(book):
-    for number, cell in book.code:
-        lines = [line for line in cell.source.splitlines() if line.strip() and not line.strip().startswith("#")]
-        if len(lines) > LINES and number not in book.set_up():
-            yield f"cell {number}: {len(lines)} lines of code; at most {LINES}"
 
 
 def why(book):
@@ -335,7 +321,7 @@ def checked(book):
 RULES = {
     rule.__name__: rule
     for rule in (
-        valid, title, aims, install, imports, parameters, cells, headings, record, parses, ruff, short, why, known_tags,
+        valid, title, aims, install, imports, parameters, headings, record, parses, ruff, why, known_tags,
         safe, kernel, paths, debris, svg, errors, size, counts, checked,
     )
 }  # fmt: skip

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[2] / "summkit" / "examples.jsonl"
+EXAMPLES = Path(__file__).parents[2] / "summkit" / "data" / "sets" / "examples.jsonl"
 ROWS = [json.loads(line) for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit.profiles import Profile
+from summkit.config import Profile
 
 PACKAGE = Path(__file__).parents[2] / "summkit"
 READERS = {path.name: path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.py") if path.name != "profiles.py"}

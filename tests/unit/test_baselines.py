@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from summkit import baselines, classification
 from summkit.errors import SummkitError
+from summkit.evaluation import baselines, classification
 
 WORDS = {0: ("goal", "match", "coach"), 1: ("shares", "profit", "bank"), 2: ("chip", "software", "browser")}
 COMMON = ("the", "a", "said", "on", "monday", "of", "week")
@@ -35,7 +35,7 @@ def test_what_words_tell_is_learned(fitted):
     given = found.probabilities(texts)
     assert given.shape == (60, 4) and found.strictness in (1, 10, 100)
     threshold = classification.best_threshold(given, actual) if several else 2
-    assert classification.micro_f1(classification.assign(given, threshold), actual) > 0.95
+    assert classification.micro_f1(classification.assign_labels(given, threshold), actual) > 0.95
     if not several:
         np.testing.assert_allclose(given.sum(axis=1), 1)
 
@@ -67,8 +67,8 @@ def test_a_fit_is_the_same_again():
 
 def test_the_commonest_class_for_every_row():
     actual = np.array([[1, 0, 0], [0, 0, 1], [0, 0, 1]], dtype=bool)
-    assert baselines.majority(actual, 2).tolist() == [[0, 0, 1]] * 2
-    assert classification.score(baselines.majority(actual, 3), actual)["matthews"]["mean"] == 0
+    assert baselines.majority_baseline(actual, 2).tolist() == [[0, 0, 1]] * 2
+    assert classification.score_labels(baselines.majority_baseline(actual, 3), actual)["matthews"]["mean"] == 0
 
 
 def test_one_class_alone_is_nothing_to_learn():

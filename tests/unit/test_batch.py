@@ -13,8 +13,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from summkit import batch, records
 from summkit.errors import SummkitError
+from summkit.recipes import notebooks
+from summkit.reporting import records
 from tests.conftest import hear_ctrl_c
 
 PACKAGE = Path(__file__).parents[2]
@@ -23,7 +24,8 @@ WORK = """
 import sys, warnings
 from IPython.display import HTML, display
 from tqdm import tqdm
-from summkit import profiles, records
+from summkit import config
+from summkit.reporting import records
 print("one")
 for _ in tqdm(range(2)):
     print("two")
@@ -83,12 +85,12 @@ def start(*arguments: str, **settings):
 def test_the_stages_are_found_from_any_folder_inside(repository, monkeypatch):
     monkeypatch.delenv("SUMMKIT_ROOT")
     monkeypatch.chdir(repository / "task9" / "deep")
-    assert batch.root() == repository
-    assert list(batch.stages()) == ["task8", "task9/deep"]
-    assert batch.stages()["task8"].parameters == {"PROFILE", "SEED", "SIZE", "RESUME"}
+    assert notebooks.repository_root() == repository
+    assert list(notebooks.stages()) == ["task8", "task9/deep"]
+    assert notebooks.stages()["task8"].parameters == {"PROFILE", "SEED", "SIZE", "RESUME"}
     (repository / "task8" / "NOTEBOOK" / "task8.ipynb").write_text("{")
     with pytest.raises(SummkitError, match="task8.ipynb is not a whole notebook"):
-        batch.stages()
+        notebooks.stages()
 
 
 @pytest.mark.parametrize(
@@ -109,13 +111,13 @@ def test_the_stages_are_found_from_any_folder_inside(repository, monkeypatch):
 def test_a_wrong_call_is_refused_before_anything_runs(repository, call, said):
     Path("file").write_text("")
     with pytest.raises(SummkitError, match=said.replace("(", r"\(")):
-        batch.run(**call)
+        notebooks.run_notebooks(**call)
     assert os.listdir() == ["file"]
 
 
 def test_two_stages_run_are_cleaned_and_resumed(repository, capsys):
     before = dict(os.environ)
-    folder = batch.run(["task8", "task9/deep"], "smoke", "out", {"SIZE": 7, "SEED": 4})
+    folder = notebooks.run_notebooks(["task8", "task9/deep"], "smoke", "out", {"SIZE": 7, "SEED": 4})
     assert folder == Path("out").absolute() and dict(os.environ) == before
     record = records.read_record("out/task9/deep/run.json")
     assert (record["profile"], record["seed"], record["details"]) == ("smoke", 4, {"resumed": False, "size": 7})
@@ -134,8 +136,8 @@ def test_two_stages_run_are_cleaned_and_resumed(repository, capsys):
     Path("out/task9/deep/run.json").unlink()
     kept = Path("out/task8/run.json").stat().st_mtime_ns
     with pytest.raises(SummkitError, match="task8 was run here with profile 'smoke'"):
-        batch.run(["task8"], "cpu", "out", resume=True)
-    batch.run(["task8", "task9/deep"], "smoke", "out", resume=True)
+        notebooks.run_notebooks(["task8"], "cpu", "out", resume=True)
+    notebooks.run_notebooks(["task8", "task9/deep"], "smoke", "out", resume=True)
     assert Path("out/task8/run.json").stat().st_mtime_ns == kept
     assert records.read_record("out/task9/deep/run.json")["details"]["resumed"] is True
     assert "task8: has its record, left as it is" in capsys.readouterr().out
@@ -149,8 +151,8 @@ def test_a_cell_that_fails(repository, capsys):
     place = Path("out/task8")
     place.mkdir(parents=True)
     (place / "run.json").write_text("of an earlier run")
-    with pytest.raises(batch.RunFailed) as failed:
-        batch.run(["task8", "task9/deep"], "smoke", "out")
+    with pytest.raises(notebooks.RunFailed) as failed:
+        notebooks.run_notebooks(["task8", "task9/deep"], "smoke", "out")
     assert str(failed.value) == (
         "task8 failed in cell [3] (cell-1): ValueError: no <b>room</b>\nthe notebook up to there: out/task8/task8.ipynb"
     )
@@ -212,6 +214,6 @@ def test_clean_leaves_a_committed_notebook_as_it_is(tmp_path):
     for path in PACKAGE.glob("task*/**/NOTEBOOK/*.ipynb"):
         copy = tmp_path / path.name
         copy.write_bytes(path.read_bytes())
-        batch.clean(copy)
+        notebooks.clean(copy)
         assert set(json.loads(copy.read_text())["metadata"]) == {"summkit", "kernelspec", "language_info"}
         assert not list(tmp_path.glob("*.part"))

@@ -15,8 +15,8 @@ import pytest
 
 from benchmarks import contestant, generation, gpu, growth, harness, page, startup, training
 from benchmarks.__main__ import main
-from summkit import records
 from summkit.errors import SummkitError
+from summkit.reporting import records
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OPTIONS = Namespace(smoke=True, rounds=1, threads=1, million=False, from_clone=False)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from summkit import classification
 from summkit.errors import SummkitError
+from summkit.evaluation import classification
 
 CLASSES = 5
 
@@ -48,7 +48,7 @@ def means(entry: dict) -> dict:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_one_label_scores_as_scikit_learn(seed, occurs):
     predicted, actual = single(seed, **occurs)
-    found = classification.score(one_hot(predicted), one_hot(actual))
+    found = classification.score_labels(one_hot(predicted), one_hot(actual))
     assert means(found) == pytest.approx({
         "accuracy": reference.accuracy_score(actual, predicted),
         "macro_f1": reference.f1_score(actual, predicted, average="macro", zero_division=0),
@@ -64,7 +64,7 @@ def test_several_labels_score_as_scikit_learn(seed, absent):
     predicted, actual = several(seed, absent=absent)
     predicted[:, list(absent[:1])] = False  # nobody has this one; others are predicted, and always wrong
     labels = [number for number in range(CLASSES) if predicted[:, number].any() or actual[:, number].any()]
-    found = classification.score(predicted, actual, several=True)
+    found = classification.score_labels(predicted, actual, several=True)
     assert means(found) == pytest.approx({
         "micro_f1": reference.f1_score(actual, predicted, average="micro"),
         "macro_f1": reference.f1_score(actual, predicted, average="macro", labels=labels, zero_division=0),
@@ -76,39 +76,39 @@ def test_several_labels_score_as_scikit_learn(seed, absent):
 @pytest.mark.parametrize("many", [False, True])
 def test_intervals_hold_the_mean_and_repeat(many):
     predicted, actual = several(3) if many else map(one_hot, single(3))
-    found, again, other = (classification.score(predicted, actual, many, seed=seed) for seed in (0, 0, 1))
+    found, again, other = (classification.score_labels(predicted, actual, many, seed=seed) for seed in (0, 0, 1))
     assert found == again != other
     for name in means(found):
         assert found[name]["low"] < found[name]["mean"] < found[name]["high"]
-    small = classification.score(predicted[:15], actual[:15], many)
+    small = classification.score_labels(predicted[:15], actual[:15], many)
     assert all(np.ptp(list(small[name].values())) > np.ptp(list(found[name].values())) for name in means(found))
 
 
 def test_an_accuracys_interval_is_as_wide_as_a_binomials():
     predicted, actual = map(one_hot, single(4, rows=400))
-    found = classification.score(predicted, actual)["accuracy"]
+    found = classification.score_labels(predicted, actual)["accuracy"]
     error = math.sqrt(found["mean"] * (1 - found["mean"]) / 400)
     assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * error, rel=0.15)
 
 
 def test_one_row_has_no_interval():
-    found = classification.score(one_hot([1]), one_hot([1]))
+    found = classification.score_labels(one_hot([1]), one_hot([1]))
     assert found["accuracy"] == {"mean": 1, "low": None, "high": None} and found["n"] == 1
 
 
 @pytest.mark.parametrize("many", [False, True])
 def test_a_system_is_not_above_itself(many):
     predicted, actual = several(5) if many else map(one_hot, single(5))
-    found = classification.compare(predicted, predicted, actual, many)
-    assert list(found) == list(means(classification.score(predicted, actual, many)))
+    found = classification.compare_labels(predicted, predicted, actual, many)
+    assert list(found) == list(means(classification.score_labels(predicted, actual, many)))
     assert all(entry == {"difference": 0, "low": 0, "high": 0} for entry in found.values())
 
 
 @pytest.mark.parametrize("many", [False, True])
 def test_a_difference_is_that_of_the_scores_and_paired(many):
     (a, actual), (b, _) = (several(6), several(7)) if many else (map(one_hot, single(6)), map(one_hot, single(7)))
-    scores = [means(classification.score(x, actual, many)) for x in (a, b)]
-    found, turned = classification.compare(a, b, actual, many), classification.compare(b, a, actual, many)
+    scores = [means(classification.score_labels(x, actual, many)) for x in (a, b)]
+    found, turned = classification.compare_labels(a, b, actual, many), classification.compare_labels(b, a, actual, many)
     for name, entry in found.items():
         assert entry["difference"] == pytest.approx(scores[0][name] - scores[1][name])
         assert [-turned[name][key] for key in ("difference", "high", "low")] == pytest.approx(list(entry.values()))
@@ -116,7 +116,7 @@ def test_a_difference_is_that_of_the_scores_and_paired(many):
     better[:3] = np.roll(actual[:3], 1, axis=1)
     worse = better.copy()
     worse[:12] = np.roll(actual[:12], 1, axis=1)
-    assert all(entry["low"] > 0 for entry in classification.compare(better, worse, actual, many).values())
+    assert all(entry["low"] > 0 for entry in classification.compare_labels(better, worse, actual, many).values())
 
 
 def test_truth_is_a_row_of_booleans_for_each_row():
@@ -126,16 +126,16 @@ def test_truth_is_a_row_of_booleans_for_each_row():
         def __len__(self):
             return 3
 
-    found = classification.truth(Rows(rows), 4)
+    found = classification.true_labels(Rows(rows), 4)
     assert found.dtype == bool and found.tolist() == [[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]]
 
 
 def test_the_likeliest_label_is_taken_in_any_case():
     given = [[0.5, 0.3, 0.2], [0.2, 0.2, 0.6], [0.34, 0.33, 0.33]]
-    assert classification.top(given).tolist() == [[1, 0, 0], [0, 0, 1], [1, 0, 0]]
-    assert classification.top([[-9.0, -2.0], [1.0, 1.0]]).tolist() == [[0, 1], [1, 0]], "one label even in a tie"
-    assert classification.assign(given, 0.3).tolist() == [[1, 1, 0], [0, 0, 1], [1, 1, 1]]
-    assert (classification.assign(given, 2) == classification.top(given)).all()
+    assert classification.top_label(given).tolist() == [[1, 0, 0], [0, 0, 1], [1, 0, 0]]
+    assert classification.top_label([[-9.0, -2.0], [1.0, 1.0]]).tolist() == [[0, 1], [1, 0]], "one label even in a tie"
+    assert classification.assign_labels(given, 0.3).tolist() == [[1, 1, 0], [0, 0, 1], [1, 1, 1]]
+    assert (classification.assign_labels(given, 2) == classification.top_label(given)).all()
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -143,35 +143,41 @@ def test_the_threshold_is_the_best_on_a_grid(seed):
     actual, given = several(seed)[1], probabilities(seed + 10)
     given = given * 0.7 + actual * 0.1
     found = classification.best_threshold(given, actual)
-    best = max(classification.micro_f1(classification.assign(given, t), actual) for t in np.arange(0.001, 1, 0.001))
-    assert classification.micro_f1(classification.assign(given, found), actual) == pytest.approx(best)
+    best = max(
+        classification.micro_f1(classification.assign_labels(given, t), actual) for t in np.arange(0.001, 1, 0.001)
+    )
+    assert classification.micro_f1(classification.assign_labels(given, found), actual) == pytest.approx(best)
     assert 0 < found < 1
 
 
 def test_calibration_error_by_hand():
     given = np.array([[0.95, 0.05], [0.91, 0.09], [0.35, 0.65], [0.61, 0.39], [1.0, 0.0]])
     actual = one_hot([0, 1, 1, 1, 0], 2)  # right, wrong, right, wrong, right
-    found = classification.score(classification.top(given), actual, probabilities=given)["calibration_error"]
+    found = classification.score_labels(classification.top_label(given), actual, probabilities=given)[
+        "calibration_error"
+    ]
     assert found["mean"] == pytest.approx((abs(0.95 + 0.91 + 1.0 - 2) + abs(0.65 + 0.61 - 1)) / 5)
     assert 0 <= found["low"] <= found["high"] <= 1
-    sure = classification.score(actual, actual, probabilities=actual.astype(float))["calibration_error"]
+    sure = classification.score_labels(actual, actual, probabilities=actual.astype(float))["calibration_error"]
     assert sure == {"mean": 0, "low": 0, "high": 0}
 
 
 def test_reliability_is_a_row_a_bin_and_adds_up_to_the_calibration_error():
     given, actual = probabilities(1, 200), one_hot(single(1, 200)[1])
-    frame = classification.reliability(given, actual)
+    frame = classification.reliability_table(given, actual)
     assert frame["rows"].sum() == 200 and frame.index.is_monotonic_increasing and len(frame) <= classification.BINS
     for number, row in frame.iterrows():
         assert number / 10 <= row["confidence"] <= (number + 1) / 10 and 0 <= row["accuracy"] <= 1
     error = (abs(frame["confidence"] - frame["accuracy"]) * frame["rows"]).sum() / 200
-    found = classification.score(classification.top(given), actual, probabilities=given)
+    found = classification.score_labels(classification.top_label(given), actual, probabilities=given)
     assert found["calibration_error"]["mean"] == pytest.approx(error)
     assert (frame["accuracy"] * frame["rows"]).sum() / 200 == pytest.approx(found["accuracy"]["mean"])
 
 
 def test_a_label_of_several_is_right_for_calibration():
-    frame = classification.reliability(np.array([[0.3, 0.7], [0.8, 0.2]]), np.array([[True, True], [False, True]]))
+    frame = classification.reliability_table(
+        np.array([[0.3, 0.7], [0.8, 0.2]]), np.array([[True, True], [False, True]])
+    )
     assert frame["accuracy"].to_dict() == {7: 1, 8: 0} and frame["confidence"].to_dict() == {7: 0.7, 8: 0.8}
 
 
@@ -183,13 +189,13 @@ def test_classes_one_by_one():
     np.testing.assert_allclose(frame["recall"], [1, 2 / 3, 0, math.nan, math.nan])
     np.testing.assert_allclose(frame["F1"], [0.8, 0.8, 0, 0, math.nan])
     assert frame.index.name == "class" and list(frame.index) == list("abcde")
-    scores = classification.score(predicted, actual)
+    scores = classification.score_labels(predicted, actual)
     assert scores["macro_f1"]["mean"] == pytest.approx(frame["F1"].mean())
 
 
 def test_confusion_is_scikit_learns():
     predicted, actual = single(8)
-    frame = classification.confusion(one_hot(predicted), one_hot(actual), list("abcde"))
+    frame = classification.confusion_matrix(one_hot(predicted), one_hot(actual), list("abcde"))
     assert frame.to_numpy().tolist() == reference.confusion_matrix(actual, predicted, labels=range(5)).tolist()
     assert (frame.index.name, frame.columns.name) == ("true", "predicted")
 
@@ -200,7 +206,7 @@ def test_the_surest_mistakes_come_first():
     found = classification.most_confident_mistakes(given, actual)
     assert found == [(3, 0, 0.99), (0, 0, 0.9), (2, 1, 0.55)]
     assert classification.most_confident_mistakes(given, actual, count=1) == found[:1]
-    assert classification.most_confident_mistakes(given, classification.top(given)) == []
+    assert classification.most_confident_mistakes(given, classification.top_label(given)) == []
 
 
 @pytest.mark.parametrize(
@@ -216,17 +222,17 @@ def test_the_surest_mistakes_come_first():
 )
 def test_what_does_not_fit_is_refused(predicted, actual, said):
     with pytest.raises(SummkitError, match=said):
-        classification.score(predicted, actual)
+        classification.score_labels(predicted, actual)
     with pytest.raises(SummkitError, match=said):
-        classification.compare(predicted, predicted, actual)
+        classification.compare_labels(predicted, predicted, actual)
 
 
 @pytest.mark.parametrize("given", [np.ones((1, 5)), np.ones((2, 4)), np.ones(5)])
 def test_probabilities_of_another_shape_are_refused(given):
     actual = one_hot([0, 1])
     for call in (
-        lambda: classification.score(actual, actual, probabilities=given),
-        lambda: classification.reliability(given, actual),
+        lambda: classification.score_labels(actual, actual, probabilities=given),
+        lambda: classification.reliability_table(given, actual),
         lambda: classification.most_confident_mistakes(given, actual),
     ):
         with pytest.raises(SummkitError, match=r"probabilities are .*, the truth is \(2, 5\)"):

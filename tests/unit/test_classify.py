@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from summkit import classify, features, methods, models, profiles, templates
+from summkit.config import choose_profile
+from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
+from summkit.inference import label_scores
+from summkit.models import loading, methods
 from tests.hub import LocalHub
 
 ROWS = [
@@ -29,13 +32,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return models.tiny_tokenizer()
+    return loading.tiny_tokenizer()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tokenizer):
     """A saved tiny model whose weights are larger than usual, so that its answers depend on the prompt."""
-    model, path = models.tiny_llama(), tmp_path_factory.mktemp("model")
+    model, path = loading.tiny_llama(), tmp_path_factory.mktemp("model")
     for parameter in model.parameters():
         parameter.data.mul_(4 if parameter.dim() > 1 else 1)
     model.save_pretrained(path)
@@ -44,7 +47,7 @@ def folder(tmp_path_factory, tokenizer):
 
 
 def with_adapter(model):
-    adapted = methods.apply(model, profiles.choose("smoke"))
+    adapted = methods.apply_method(model, choose_profile("smoke"))
     generator = torch.Generator().manual_seed(0)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
@@ -55,13 +58,13 @@ def with_adapter(model):
 @pytest.fixture(scope="module", params=["fp32", "nf4", "fp32 + adapter", "nf4 + adapter"])
 def model(request, folder):
     precision, _, adapter = request.param.partition(" + ")
-    made = models.load_model(folder, precision)
+    made = loading.load_model(folder, precision)
     return (with_adapter(made) if adapter else made).eval()
 
 
 @pytest.fixture(scope="module")
 def plain(folder):
-    return models.load_model(folder).eval()
+    return loading.load_model(folder).eval()
 
 
 def one_by_one(model, tokenizer, template, rows, words):
@@ -70,7 +73,7 @@ def one_by_one(model, tokenizer, template, rows, words):
     room, found = max(LIMITS["max_new_tokens"], *map(len, answers)), np.zeros((len(rows), len(words)))
     for number, row in enumerate(rows):
         ask = (template, tokenizer, row["document"], None, LIMITS["max_length"], room, row["second"] or "")
-        prompt = features.encode(*ask)["input_ids"]
+        prompt = tokenisation.encode(*ask)["input_ids"]
         for place, answer in enumerate(answers):
             with torch.no_grad():
                 logits = model(torch.tensor([prompt + answer]), use_cache=False).logits[0].double().log_softmax(-1)
@@ -80,33 +83,37 @@ def one_by_one(model, tokenizer, template, rows, words):
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
 def test_all_words_at_once_score_as_one_by_one(model, tokenizer, words):
-    template = templates.build("chat", tokenizer, ONE)  # without a gap before the answer: "a" is one token
+    template = templates.build_template("chat", tokenizer, ONE)  # without a gap before the answer: "a" is one token
     expected = one_by_one(model, tokenizer, template, ROWS, words)
     assert np.ptp(expected, axis=0).min() > 0.01, "a model that says the same to all would hide a wrong order"
     for batch_size in (1, 5):
-        found = classify.label_scores(model, tokenizer, template, ROWS, words, batch_size=batch_size, **LIMITS)
+        found = label_scores.label_log_likelihoods(
+            model, tokenizer, template, ROWS, words, batch_size=batch_size, **LIMITS
+        )
         assert found.dtype == np.float64 and found.shape == (len(ROWS), len(words))
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["instruction", "chat"])
 def test_pairs_score_as_one_by_one(plain, tokenizer, name):
-    template = templates.build(name, tokenizer, PAIR)
+    template = templates.build_template(name, tokenizer, PAIR)
     expected = one_by_one(plain, tokenizer, template, ROWS, WORDS["several"])
-    found = classify.label_scores(plain, tokenizer, template, ROWS, WORDS["several"], batch_size=5, **LIMITS)
+    found = label_scores.label_log_likelihoods(
+        plain, tokenizer, template, ROWS, WORDS["several"], batch_size=5, **LIMITS
+    )
     np.testing.assert_allclose(found, expected, atol=1e-4)
     without = [row | {"second": ""} for row in ROWS]
-    other = classify.label_scores(plain, tokenizer, template, without, WORDS["several"], **LIMITS)
+    other = label_scores.label_log_likelihoods(plain, tokenizer, template, without, WORDS["several"], **LIMITS)
     assert abs(found - other)[:3].min() > 1e-4, "the second text counts"
 
 
 def test_the_architecture_of_the_gpu_profiles_scores_as_one_by_one(tmp_path):
     """phi-2's: another attention, no pad token, a head with a bias."""
     path = str(LocalHub(tmp_path).add_tiny_phi())
-    model, tokenizer = models.load_model(path, "nf4").eval(), models.load_tokenizer(path)
-    template = templates.build("instruction", tokenizer, ONE)
+    model, tokenizer = loading.load_model(path, "nf4").eval(), loading.load_tokenizer(path)
+    template = templates.build_template("instruction", tokenizer, ONE)
     expected = one_by_one(model, tokenizer, template, ROWS, WORDS["mixed"])
-    found = classify.label_scores(model, tokenizer, template, ROWS, WORDS["mixed"], batch_size=4, **LIMITS)
+    found = label_scores.label_log_likelihoods(model, tokenizer, template, ROWS, WORDS["mixed"], batch_size=4, **LIMITS)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -115,68 +122,69 @@ def test_eager_attention_scores_the_same(plain, folder, tokenizer):
 
     eager = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     assert (plain.config._attn_implementation, eager.config._attn_implementation) == ("sdpa", "eager")
-    ask = (tokenizer, templates.build("instruction", tokenizer, ONE), ROWS, WORDS["mixed"])
-    found, expected = (classify.label_scores(one, *ask, batch_size=5, **LIMITS) for one in (eager, plain))
+    ask = (tokenizer, templates.build_template("instruction", tokenizer, ONE), ROWS, WORDS["mixed"])
+    found, expected = (label_scores.label_log_likelihoods(one, *ask, batch_size=5, **LIMITS) for one in (eager, plain))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_rows_keep_their_order(plain, tokenizer):
-    ask = (plain, tokenizer, templates.build("instruction", tokenizer, ONE))
+    ask = (plain, tokenizer, templates.build_template("instruction", tokenizer, ONE))
     found, turned = (
-        classify.label_scores(*ask, rows, ("a", "b"), batch_size=2, **LIMITS) for rows in (ROWS, ROWS[::-1])
+        label_scores.label_log_likelihoods(*ask, rows, ("a", "b"), batch_size=2, **LIMITS)
+        for rows in (ROWS, ROWS[::-1])
     )
     np.testing.assert_allclose(found, turned[::-1], atol=1e-5)
     assert len(np.unique(found.round(4), axis=0)) == len(ROWS)
-    assert classify.label_scores(*ask, [], ("a", "b"), **LIMITS).shape == (0, 2)
+    assert label_scores.label_log_likelihoods(*ask, [], ("a", "b"), **LIMITS).shape == (0, 2)
 
 
 def test_evaluation_mode_while_scoring_and_as_before_after(folder, tokenizer, monkeypatch):
     """In training mode dropout is on: the adapter's is half of its values here."""
-    profile = dataclasses.replace(profiles.choose("smoke"), dropout=0.5)
-    model, seen = methods.apply(models.load_model(folder), profile), []
-    ask = (model, tokenizer, templates.build("instruction", tokenizer, ONE), ROWS[:2], ("a", "b"))
+    profile = dataclasses.replace(choose_profile("smoke"), dropout=0.5)
+    model, seen = methods.apply_method(loading.load_model(folder), profile), []
+    ask = (model, tokenizer, templates.build_template("instruction", tokenizer, ONE), ROWS[:2], ("a", "b"))
     model.register_forward_pre_hook(lambda module, _: seen.append((module.training, torch.is_inference_mode_enabled())))
     for mode in (True, False):
         model.train(mode)
-        classify.label_scores(*ask, **LIMITS)
+        label_scores.label_log_likelihoods(*ask, **LIMITS)
         assert model.training is mode
     assert set(seen) == {(False, True)}
-    monkeypatch.setattr(classify, "_score", lambda *_: 1 / 0)
+    monkeypatch.setattr(label_scores, "_score", lambda *_: 1 / 0)
     model.train()
     with pytest.raises(ZeroDivisionError):
-        classify.label_scores(*ask, **LIMITS)
+        label_scores.label_log_likelihoods(*ask, **LIMITS)
     assert model.training, "the state comes back after an error too"
 
 
 @pytest.mark.parametrize("words", [("not", "yes", "no"), ("no", "note"), ("yes", "yes")])
 def test_a_word_that_begins_another_is_refused(plain, tokenizer, words):
-    template = templates.build("instruction", tokenizer, ONE)
+    template = templates.build_template("instruction", tokenizer, ONE)
     with pytest.raises(SummkitError, match=r"label words '\w+' and '\w+': the first begins the second"):
-        classify.label_scores(plain, tokenizer, template, ROWS, words, **LIMITS)
+        label_scores.label_log_likelihoods(plain, tokenizer, template, ROWS, words, **LIMITS)
 
 
 def test_tokens_of_a_word_are_those_it_has_as_an_answer(tokenizer):
     for name, gap in (("instruction", " "), ("chat", "")):
-        template = templates.build(name, tokenizer, ONE)
-        found = classify.label_tokens(template, tokenizer, ("yes", "<|end|>"))
+        template = templates.build_template(name, tokenizer, ONE)
+        found = label_scores.label_tokens(template, tokenizer, ("yes", "<|end|>"))
         assert [tokenizer.decode(ids) for ids in found] == [f"{gap}yes", f"{gap}<|end|>"]
         assert tokenizer.eos_token_id not in found[1]
 
 
 @pytest.mark.parametrize("wording", [ONE, PAIR], ids=["one text", "pair"])
 def test_what_the_model_likes_anyway_is_the_mean_over_inputs_that_say_nothing(plain, tokenizer, wording):
-    ask = (plain, tokenizer, templates.build("instruction", tokenizer, wording))
-    found = classify.neutral_scores(*ask, WORDS["several"], **LIMITS)
-    rows = [{"document": text, "second": text} for text in classify.NEUTRAL]
+    ask = (plain, tokenizer, templates.build_template("instruction", tokenizer, wording))
+    found = label_scores.neutral_log_likelihoods(*ask, WORDS["several"], **LIMITS)
+    rows = [{"document": text, "second": text} for text in label_scores.NEUTRAL]
     rows = rows if wording.second else [row | {"second": ""} for row in rows]
-    each = np.exp(classify.label_scores(*ask, rows, WORDS["several"], **LIMITS))
+    each = np.exp(label_scores.label_log_likelihoods(*ask, rows, WORDS["several"], **LIMITS))
     assert found.shape == (3,)
     np.testing.assert_allclose(np.exp(found), each.mean(axis=0))
 
 
 def test_probabilities_add_up_to_one_even_of_scores_far_below_zero():
     scores = np.array([[-1.0, -1.0, -1.0], [-2000.0, -2001.0, -9000.0], [0.0, -5000.0, -1.0]])
-    found = classify.probabilities(scores)
+    found = label_scores.label_probabilities(scores)
     np.testing.assert_allclose(found.sum(axis=1), 1)
     np.testing.assert_allclose(found[0], 1 / 3)
     assert found[1] == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.e), 0])

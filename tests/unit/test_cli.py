@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from summkit import batch, profiles, train
-from summkit.__main__ import main
+from summkit.cli import main
+from summkit.config import PROFILES, choose_profile
 from summkit.errors import SummkitError
+from summkit.recipes import finetune, notebooks
 from tests.conftest import hear_ctrl_c
 
 PACKAGE = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def refused(capsys, *arguments: str) -> str:
 
 
 def test_help_answers_at_once():
-    code = "import sys, time\nfrom summkit.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys, time\nfrom summkit.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "print(time.process_time(), {'torch', 'papermill', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE, check=True)
     seconds, loaded = done.stdout.splitlines()[-1].split(maxsplit=1)
@@ -52,7 +53,7 @@ def test_help_answers_at_once():
     [("A=1", 1), ("A=1e-4", 1e-4), ("A=x=y", "x=y"), ("A=true", True), ("A=None", None), ("A=", ""), ("A='2'", "2")],
 )
 def test_a_parameter_is_read_as_a_literal(text, value):
-    from summkit.__main__ import _parameter
+    from summkit.cli import _parameter
 
     assert _parameter(text) == ("A", value)
     for wrong in ("A", "=1", "A B=1"):
@@ -127,8 +128,8 @@ def test_what_a_call_says_stands_in_place_of_the_configuration(capsys, tmp_path,
 
 
 def test_every_profile_passes_its_own_checks():
-    for name in profiles.PROFILES:
-        assert profiles.choose(name, learning_rate=1).learning_rate == 1  # a whole number will do
+    for name in PROFILES:
+        assert choose_profile(name, learning_rate=1).learning_rate == 1  # a whole number will do
 
 
 def test_train_stop_resume_and_summarize(one_thread, tmp_path, monkeypatch, capsys):
@@ -180,7 +181,7 @@ LABELS = {"profile": "smoke", "out": "mine", "train_rows": 8, "validation_rows":
 def test_train_on_labels_without_a_notebook(one_thread, tmp_path, monkeypatch, capsys, task, rows):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
-    monkeypatch.setattr(train.hub, "require", lambda what: pytest.fail(f"{what} was asked for"))
+    monkeypatch.setattr(finetune.hub, "require", lambda what: pytest.fail(f"{what} was asked for"))
     Path("c.json").write_text(json.dumps(LABELS | {"task": task}))
     assert main(["train", "c.json"]) == 0
     record = json.loads(Path("mine/run.json").read_text())
@@ -211,13 +212,13 @@ def test_train_on_a_folder_with_classes_of_its_own(one_thread, tmp_path, monkeyp
 
 def test_what_a_task_needs_of_the_hub_is_asked_at_once(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(train.hub, "require", asked.append)
+    monkeypatch.setattr(finetune.hub, "require", asked.append)
     for name, task in (("smoke", "agnews"), ("cpu", "agnews"), ("cpu", "goemotions"), ("cpu", "mnli")):
-        train.ask_for_hub(profiles.choose(name, task=task), None)
+        finetune.ask_for_hub(choose_profile(name, task=task), None)
     assert asked == []
-    profile = profiles.choose("t4", task="mnli")
-    train.ask_for_hub(profile, None)
-    train.ask_for_hub(profile, str(tmp_path))
+    profile = choose_profile("t4", task="mnli")
+    finetune.ask_for_hub(profile, None)
+    finetune.ask_for_hub(profile, str(tmp_path))
     assert asked == ["model microsoft/phi-2", "data set nyu-mll/multi_nli", "model microsoft/phi-2"]
 
 
@@ -238,5 +239,5 @@ def test_a_command_that_was_interrupted_says_so(monkeypatch, capsys):
     def interrupted(*arguments, **_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch, "stages", interrupted)
+    monkeypatch.setattr(notebooks, "stages", interrupted)
     assert main(["list"]) == 130 and capsys.readouterr().err.strip() == "summkit: interrupted"

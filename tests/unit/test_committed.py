@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from summkit import methods, records, reports
+from summkit.models import methods
+from summkit.reporting import records, reports
 
 ROOT = Path(__file__).parents[2]
 SPINE = ("task1/xsum", "task2", "task3")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from summkit import costs, records
+from summkit.reporting import costs, records
 
 
 def record(seconds=50.0, wall=100.0, usd=0.02, rouge=30.0, **details):
@@ -10,13 +10,15 @@ def record(seconds=50.0, wall=100.0, usd=0.02, rouge=30.0, **details):
     training = {"steps": 4, "seconds": seconds, "tokens": 1000, "padding_fraction": 0.5, "eval_loss": 2.0}
     used = {"peak_rss_bytes": 2_000_000_000, "energy_kwh": 0.004, "energy_is_estimate": True, "co2_kg": 0.002}
     score = {key: {"mean": rouge, "low": rouge - 1, "high": rouge + 1} for key in records.ROUGE} | {"n": 5}
-    records.fill(records.fill(made, "training", **training), "resources", **used, cost_usd=usd)
-    records.fill(records.fill(made, "scores", fine_tuned=score), "details", **{"training_kwh": 0.001} | details)
-    return records.fill(made, "run", wall_seconds=wall)
+    records.fill_record(records.fill_record(made, "training", **training), "resources", **used, cost_usd=usd)
+    records.fill_record(
+        records.fill_record(made, "scores", fine_tuned=score), "details", **{"training_kwh": 0.001} | details
+    )
+    return records.fill_record(made, "run", wall_seconds=wall)
 
 
 def test_the_table_is_of_the_training_alone():
-    row = costs.table({"plain": record()}, untrained=20.0).loc["plain"]
+    row = costs.cost_table({"plain": record()}, untrained=20.0).loc["plain"]
     assert (row["seconds"], row["useful tokens/s"], row["computed tokens/s"]) == (50.0, 20.0, 40.0)
     assert (row["host GB"], row["device GB"], row["Wh"]) == (2.0, None, 1.0)
     assert row["g CO2"] == pytest.approx(0.5)  # a quarter of the run's energy
@@ -26,12 +28,12 @@ def test_the_table_is_of_the_training_alone():
 
 
 def test_points_that_were_not_gained_have_no_price():
-    table = costs.table({"worse": record(rouge=19.0), "no price": record(usd=None)}, untrained=20.0)
+    table = costs.cost_table({"worse": record(rouge=19.0), "no price": record(usd=None)}, untrained=20.0)
     assert list(table["cents a point"]) == [None, None] and list(table["ROUGE-1"]) == [19.0, 30.0]
 
 
 def test_what_failed_is_a_row_with_its_reason():
-    failed = records.fill(records.new_record("train", "cpu", 0), "details", failed="killed by the system")
-    table = costs.table({"plain": record(), "large": failed})
+    failed = records.fill_record(records.new_record("train", "cpu", 0), "details", failed="killed by the system")
+    table = costs.cost_table({"plain": record(), "large": failed})
     assert list(table.columns) == list(costs.COLUMNS) and table.loc["large", "failed"] == "killed by the system"
     assert table.loc["large"].drop("failed").isna().all()

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from summkit import assets, data, profiles
+from summkit.config import choose_profile
+from summkit.data import summarisation
+from summkit.data.sentences import excerpt
 from summkit.errors import SummkitError
+from summkit.offline import assets
 
 NUL, HALF = "a \0 byte", "half a face: \ud83d"
 BIG = "x" * 2_000_000
@@ -32,13 +35,13 @@ def write(folder: Path, rows, name="all.jsonl") -> Path:
     return folder
 
 
-def read(folder, seed=0, **options) -> data.Splits:
+def read(folder, seed=0, **options) -> summarisation.Splits:
     options = {"train_rows": 100, "validation_rows": 1, "test_rows": 1} | options
-    return data.for_profile(profiles.choose("smoke", **options), seed, folder)
+    return summarisation.load_summaries(choose_profile("smoke", **options), seed, folder)
 
 
 def all_rows(splits) -> list[dict]:
-    return [row for name in data.SPLITS for row in getattr(splits, name)]
+    return [row for name in summarisation.SPLITS for row in getattr(splits, name)]
 
 
 @pytest.mark.parametrize("column", ["document", "summary"])
@@ -84,8 +87,8 @@ def test_an_abstract_is_one_paragraph_where_its_title_is_asked_for(tmp_path):
 
 @pytest.mark.skipif(not assets.is_cached("arxiv-abstracts"), reason="the cache does not hold arxiv-abstracts")
 def test_the_embedded_abstracts_are_documents_and_their_titles_summaries():
-    splits = data.for_profile(profiles.choose("cpu", task="topics"))
-    assert splits.source == "embedded" and [len(getattr(splits, name)) for name in data.SPLITS] == [96, 12, 40]
+    splits = summarisation.load_summaries(choose_profile("cpu", task="topics"))
+    assert splits.source == "embedded" and [len(getattr(splits, name)) for name in summarisation.SPLITS] == [96, 12, 40]
     assert set(splits.dropped) == {"over 130 words", "under 40 words"}
     for row in all_rows(splits):
         assert 40 <= len(row["document"].split()) <= 130 > len(row["summary"]) / 2 and "\n" not in row["document"]
@@ -93,9 +96,9 @@ def test_the_embedded_abstracts_are_documents_and_their_titles_summaries():
 
 @pytest.mark.skipif(not assets.is_cached("plos-papers"), reason="the cache does not hold plos-papers")
 def test_the_embedded_papers_are_long_documents_with_their_headings_and_abstracts_the_summaries():
-    profile = profiles.choose("cpu", task="long")
-    splits = data.for_profile(profile)
-    wanted = {name: getattr(profile, f"{name}_rows") for name in data.SPLITS}
+    profile = choose_profile("cpu", task="long")
+    splits = summarisation.load_summaries(profile)
+    wanted = {name: getattr(profile, f"{name}_rows") for name in summarisation.SPLITS}
     assert splits.source == "embedded" and splits.counts() == {**wanted, "dropped": {}}
     for row in all_rows(splits):
         assert set(row) == {"id", "document", "summary"} and row["id"].startswith("10.1371/journal.")
@@ -120,7 +123,7 @@ def test_too_few_rows_name_the_split_and_the_way_out(tmp_path):
 
 def test_a_document_in_two_splits_stays_in_test_then_validation(tmp_path):
     same = [pair(n, document=text) for n, text in enumerate(["One text.", " one  TEXT.", "One text."])]
-    for n, name in enumerate(data.SPLITS):
+    for n, name in enumerate(summarisation.SPLITS):
         write(
             tmp_path,
             [pair(10 + n), same[n], pair(20, document="Another text.") if n < 2 else pair(13)],
@@ -208,17 +211,17 @@ def test_a_folder_must_hold_three_files_or_one(tmp_path):
 
 
 def test_the_examples_are_whole_and_made_here():
-    splits = data.for_profile(profiles.choose("smoke", train_rows=1000))
+    splits = summarisation.load_summaries(choose_profile("smoke", train_rows=1000))
     assert splits.source == "code" and splits.dropped == {} and len(all_rows(splits)) == 60
 
 
 def test_a_set_from_the_hub_lacks_a_split(monkeypatch):
     import datasets
 
-    monkeypatch.setattr(data.hub, "require", lambda what: None)
+    monkeypatch.setattr(summarisation.hub, "require", lambda what: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config: {"validation": [], "test": []})
     with pytest.raises(SummkitError, match=r"no split 'train'; it has: validation, test"):
-        data.for_profile(profiles.choose("t4"))
+        summarisation.load_summaries(choose_profile("t4"))
 
 
 @pytest.mark.parametrize("there", [("train",), ("train", "test")])
@@ -226,10 +229,12 @@ def test_what_a_set_of_the_hub_lacks_is_taken_from_its_training_rows(monkeypatch
     import datasets
 
     made = {name: datasets.Dataset.from_list([pair(10 * n + i) for i in range(9)]) for n, name in enumerate(there)}
-    monkeypatch.setattr(data.hub, "require", lambda what: None)
+    monkeypatch.setattr(summarisation.hub, "require", lambda what: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config: made)
-    splits = data.for_profile(profiles.choose("t4", min_words=0, train_rows=3, validation_rows=2, test_rows=4))
-    ids = {name: {int(id[1:]) // 10 for id in getattr(splits, name)["id"]} for name in data.SPLITS}
+    splits = summarisation.load_summaries(
+        choose_profile("t4", min_words=0, train_rows=3, validation_rows=2, test_rows=4)
+    )
+    ids = {name: {int(id[1:]) // 10 for id in getattr(splits, name)["id"]} for name in summarisation.SPLITS}
     assert ids == {"train": {0}, "validation": {0}, "test": {len(there) - 1}}
     assert len({row["id"] for row in all_rows(splits)}) == 9
 
@@ -238,11 +243,12 @@ def test_rows_of_the_hub_are_read_as_they_come(monkeypatch):
     import datasets
 
     made = {
-        name: datasets.Dataset.from_list([pair(10 * n + i) for i in range(4)]) for n, name in enumerate(data.SPLITS)
+        name: datasets.Dataset.from_list([pair(10 * n + i) for i in range(4)])
+        for n, name in enumerate(summarisation.SPLITS)
     }
-    monkeypatch.setattr(data.hub, "require", lambda what: None)
+    monkeypatch.setattr(summarisation.hub, "require", lambda what: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config: made)
-    splits = data.for_profile(profiles.choose("t4", min_words=0, validation_rows=2, test_rows=2))
+    splits = summarisation.load_summaries(choose_profile("t4", min_words=0, validation_rows=2, test_rows=2))
     assert splits.source == "hub" and splits.counts() == {"train": 4, "validation": 2, "test": 2, "dropped": {}}
 
 
@@ -250,13 +256,13 @@ def test_splits_and_config_of_a_hubs_set_may_have_other_names(monkeypatch):
     import datasets
 
     asked, there = [], {"train": [pair(1)], "validation_matched": [pair(2)], "unused": []}
-    monkeypatch.setattr(data.hub, "require", asked.append)
+    monkeypatch.setattr(summarisation.hub, "require", asked.append)
     monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or there)
-    monkeypatch.setitem(data.CONFIGS, "a/b", "simplified")
-    rows = data.read_hub("a/b", {"train": "train", "test": "validation_matched"})
+    monkeypatch.setitem(summarisation.CONFIGS, "a/b", "simplified")
+    rows = summarisation.read_hub("a/b", {"train": "train", "test": "validation_matched"})
     assert rows == {"train": [pair(1)], "test": [pair(2)]} and asked == ["data set a/b", ("a/b", "simplified")]
     with pytest.raises(SummkitError, match="data set a/b has no split 'dev'; it has: train, validation_matched"):
-        data.read_hub("a/b", {"train": "dev"})
+        summarisation.read_hub("a/b", {"train": "dev"})
 
 
 def test_the_hubs_papers_have_two_configurations_and_the_whole_documents_are_asked_for(monkeypatch):
@@ -265,11 +271,11 @@ def test_the_hubs_papers_have_two_configurations_and_the_whole_documents_are_ask
     asked = []
     made = {name: datasets.Dataset.from_list([
         {"article": f"Part {n} of {name}.\nMore.", "abstract": f"Short {n}."} for n in range(4)
-    ]) for name in data.SPLITS}  # fmt: skip
-    monkeypatch.setattr(data.hub, "require", lambda what: None)
+    ]) for name in summarisation.SPLITS}  # fmt: skip
+    monkeypatch.setattr(summarisation.hub, "require", lambda what: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or made)
-    profile = profiles.choose("gpu", task="long", min_words=0, validation_rows=1, test_rows=1)
-    row = data.for_profile(profile).test[0]
+    profile = choose_profile("gpu", task="long", min_words=0, validation_rows=1, test_rows=1)
+    row = summarisation.load_summaries(profile).test[0]
     assert asked == [("ccdv/arxiv-summarization", "document")]
     assert row["document"].endswith("of test.\nMore.") and row["summary"].startswith("Short ")
 
@@ -279,9 +285,10 @@ def test_memory_stays_flat_however_many_rows_there_are(tmp_path):
     """Each of 18,000 further rows of 2 kB takes less than half of that; as lists and tables it was 18 kB."""
     code = """
 import resource, sys
-from summkit import data, profiles
+from summkit.config import choose_profile
+from summkit.data import summarisation
 for folder in sys.argv[1:]:
-    splits = data.for_profile(profiles.choose("smoke", train_rows=10**6), data_dir=folder)
+    splits = summarisation.load_summaries(choose_profile("smoke", train_rows=10**6), data_dir=folder)
     print(len(splits.train), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     folders = [tmp_path / "few", tmp_path / "many"]
@@ -295,4 +302,4 @@ for folder in sys.argv[1:]:
 
 
 def test_an_excerpt_is_short():
-    assert data.excerpt("one two  three", 2) == "one two […]" and data.excerpt("one two", 2) == "one two"
+    assert excerpt("one two  three", 2) == "one two […]" and excerpt("one two", 2) == "one two"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit import records
+from summkit.reporting import records
 
 deepspeed = pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: make test-deepspeed")
 ROOT = Path(__file__).parents[2]

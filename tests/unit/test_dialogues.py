@@ -5,7 +5,10 @@ import json
 
 import pytest
 
-from summkit import assets, data, dialogues, models, profiles, templates
+from summkit.config import choose_profile
+from summkit.data import dialogues, summarisation, templates
+from summkit.models import loading
+from summkit.offline import assets
 
 SPOKEN = 'Doctor: How  old are you? \r\n Patient: Fifty, ünd "well".\n\nDoctor: Good.  '
 TURNS = 'Doctor: How old are you?\nPatient: Fifty, ünd "well".\nDoctor: Good.'
@@ -37,10 +40,10 @@ def test_a_conversation_has_a_turn_a_line(files):
 def test_the_embedded_sets_are_read_by_name(files, monkeypatch, name, summary):
     monkeypatch.setattr(assets, "fetch", files.__getitem__)
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
-    profile = profiles.choose("cpu", task="costs", dataset=name, train_rows=2, validation_rows=1, test_rows=1)
-    splits = data.for_profile(profile)
+    profile = choose_profile("cpu", task="costs", dataset=name, train_rows=2, validation_rows=1, test_rows=1)
+    splits = summarisation.load_summaries(profile)
     assert splits.source == "embedded" and splits.counts() == {"train": 2, "validation": 1, "test": 1, "dropped": {}}
-    rows = [row for split in data.SPLITS for row in getattr(splits, split)]
+    rows = [row for split in summarisation.SPLITS for row in getattr(splits, split)]
     assert sorted(row["summary"] for row in rows) == [summary.format(n) for n in range(4)]
     assert all(row["document"].count("\n") for row in rows) and len({row["id"] for row in rows}) == 4
 
@@ -55,18 +58,18 @@ def test_they_come_in_the_archive_of_the_sample_of_news(name):
 @pytest.mark.skipif(not assets.is_cached("mts-dialog"), reason="the cache does not hold mts-dialog")
 def test_the_cached_pieces_of_visits_are_whole(monkeypatch):
     rows = dialogues.mts_dialog(assets.fetch("mts-dialog"))
-    assert len(rows) == len({row["id"] for row in rows}) == len({data.text_key(row) for row in rows}) == 100
+    assert len(rows) == len({row["id"] for row in rows}) == len({summarisation.text_key(row) for row in rows}) == 100
     assert all(row["summary"] and 6 <= len(row["document"].split()) <= 630 for row in rows)
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
-    profile = profiles.choose("cpu", task="costs")
-    wanted = {split: getattr(profile, f"{split}_rows") for split in data.SPLITS}
-    assert data.for_profile(profile).counts() == wanted | {"dropped": {}} and sum(wanted.values()) == 100
+    profile = choose_profile("cpu", task="costs")
+    wanted = {split: getattr(profile, f"{split}_rows") for split in summarisation.SPLITS}
+    assert summarisation.load_summaries(profile).counts() == wanted | {"dropped": {}} and sum(wanted.values()) == 100
 
 
 @pytest.mark.skipif(not assets.is_cached("aci-bench"), reason="the cache does not hold aci-bench")
 def test_the_cached_visits_are_whole():
     rows = dialogues.aci_bench(assets.fetch("aci-bench"))
-    assert len(rows) == len({row["id"] for row in rows}) == len({data.text_key(row) for row in rows}) == 40
+    assert len(rows) == len({row["id"] for row in rows}) == len({summarisation.text_key(row) for row in rows}) == 40
     for row in rows:
         assert row["document"].startswith(("[doctor] ", "[patient] ")) and row["document"].count("\n[") > 20
         assert 690 < len(row["document"].split()) < 2400 and 150 < len(row["summary"].split()) < 800
@@ -77,16 +80,16 @@ def test_a_folder_in_samsums_form_stands_in(tmp_path):
         rows = [{"id": f"138{n}-1", "dialogue": f"Ann: {n}?\r\nBo: Yes", "summary": f"Bo says {n}."}
                 for n in range(start, start + 3)]  # fmt: skip
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    profile = profiles.choose("t4", task="costs", validation_rows=3, test_rows=3)
-    splits = data.for_profile(profile, data_dir=tmp_path)
+    profile = choose_profile("t4", task="costs", validation_rows=3, test_rows=3)
+    splits = summarisation.load_summaries(profile, data_dir=tmp_path)
     assert splits.source == "local" and set(splits.test["id"]) == {"13830-1", "13831-1", "13832-1"}
     assert splits.test[0]["document"].startswith("Ann: 3") and splits.test[0]["summary"].startswith("Bo says 3")
 
 
 def test_a_conversation_is_asked_about_in_one_sentence():
-    wording = templates.wording("dialogue")
+    wording = templates.get_wording("dialogue")
     assert wording.instruction.count(".") == 1 and wording.instruction.endswith(".")
-    tokenizer = models.tiny_tokenizer()
-    said = templates.build("instruction", tokenizer, wording).render("A: Hi.", "A greets.")
+    tokenizer = loading.tiny_tokenizer()
+    said = templates.build_template("instruction", tokenizer, wording).render("A: Hi.", "A greets.")
     assert said == f"Instruction: {wording.instruction}\nConversation: A: Hi.\nNote: A greets."
-    assert templates.build("prefix", tokenizer, wording).prompt("A: Hi.") == f"{wording.instruction} A: Hi."
+    assert templates.build_template("prefix", tokenizer, wording).prompt("A: Hi.") == f"{wording.instruction} A: Hi."

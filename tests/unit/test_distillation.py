@@ -12,8 +12,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from summkit import data, distillation, teachers, templates
-from summkit.__main__ import main
+from summkit.cli import main
+from summkit.data import summarisation, templates
+from summkit.distillation import labelling, teachers
 from summkit.errors import SummkitError
 from tests.conftest import hear_ctrl_c
 from tests.endpoint import LocalEndpoint, failure
@@ -22,7 +23,7 @@ PACKAGE = Path(__file__).parents[2]
 ROWS = [
     {"id": f"a{number}", "document": f"Abstract {number} of bridges" + " and rivers" * number} for number in range(40)
 ]
-WORDING = templates.wording("topics")
+WORDING = templates.get_wording("topics")
 
 
 def answer(document: str, temperature: float) -> str:
@@ -55,7 +56,7 @@ def lines_of(path) -> list[dict]:
 
 
 def label(teacher, path, rows=ROWS, **changes):
-    return distillation.label(rows, teacher, path, check=check, **({"batch_size": 8} | changes))
+    return labelling.label_rows(rows, teacher, path, check=check, **({"batch_size": 8} | changes))
 
 
 def test_every_row_gets_its_line(tmp_path):
@@ -185,10 +186,12 @@ def test_rows_that_cannot_be_asked_are_named_before_any_is(tmp_path, rows, words
 def test_an_answer_with_half_a_character_does_not_break_the_file(tmp_path):
     teacher = Teacher()
     teacher.ask = lambda documents, temperature, seed: ["topic \ud800; L\u00f6we\u2028x", "a\0b"][: len(documents)]
-    labels = distillation.label(ROWS[:2], teacher, tmp_path / "l.jsonl", check=lambda _, text: (text, None), retries=0)
+    labels = labelling.label_rows(
+        ROWS[:2], teacher, tmp_path / "l.jsonl", check=lambda _, text: (text, None), retries=0
+    )
     assert labels.labels == {"a1": "topic ?; L\u00f6we\u2028x"}
     assert labels.set_aside == {"a0": "NUL or half a character"}
-    again = distillation.label(ROWS[:2], Teacher(), tmp_path / "l.jsonl", check=check)
+    again = labelling.label_rows(ROWS[:2], Teacher(), tmp_path / "l.jsonl", check=check)
     assert (again.labels, again.asked) == (labels.labels, 0)
 
 
@@ -203,10 +206,11 @@ def test_a_file_that_cannot_be_written_is_found_out_before_anything_is_asked(tmp
 
 CHILD = """
 import json, sys
-from summkit import distillation, teachers, templates
+from summkit.data import templates
+from summkit.distillation import labelling, teachers
 url, path, rows = sys.argv[1:]
-teacher = teachers.Endpoint(url, "teacher", templates.wording("topics"), max_new_tokens=24)
-labels = distillation.label(json.loads(rows), teacher, path, check=check, batch_size=4)
+teacher = teachers.EndpointTeacher(url, "teacher", templates.get_wording("topics"), max_new_tokens=24)
+labels = labelling.label_rows(json.loads(rows), teacher, path, check=check, batch_size=4)
 print(labels.asked, labels.reused)
 """
 
@@ -252,7 +256,7 @@ def test_a_killed_job_goes_on_and_ends_as_an_undisturbed_one(tmp_path):
 def test_what_a_failing_server_has_answered_is_kept(tmp_path):
     path = tmp_path / "l.jsonl"
     with LocalEndpoint(answer, broken={ROWS[20]["document"]: failure(401)}) as server:
-        teacher = teachers.Endpoint(server.url, "teacher", WORDING, max_new_tokens=24, workers=2)
+        teacher = teachers.EndpointTeacher(server.url, "teacher", WORDING, max_new_tokens=24, workers=2)
         with pytest.raises(SummkitError, match="status 401: the key is missing"):
             label(teacher, path, batch_size=5)
         kept = {line["id"] for line in lines_of(path)}
@@ -347,36 +351,38 @@ def test_ctrl_c_says_that_it_goes_on(abstracts):
     assert "summkit: interrupted: 0 of 20 rows are in l.jsonl; the same again goes on from there" in err
 
 
-def found(**labels) -> distillation.Labels:
-    return distillation.Labels(labels, {}, len(labels), 0, 1.0)
+def found(**labels) -> labelling.Labels:
+    return labelling.Labels(labels, {}, len(labels), 0, 1.0)
 
 
 def test_agreement_of_a_teacher_with_itself():
     first = found(a="bridges; rivers", b="ships", c="sheep; grass", d="alone")
     second = found(a="rivers; bridges", b="ships", c="sheep; wool", e="alone")
-    result = distillation.agreement(first, second)
+    result = labelling.agreement(first, second)
     assert result["n"] == 3 and result["identical"] == pytest.approx(1 / 3)
     assert result["topic_f1"]["mean"] == pytest.approx((100 + 100 + 50) / 3)
     assert result["topic_f1"]["low"] <= result["topic_f1"]["mean"] <= result["topic_f1"]["high"]
-    assert json.dumps(result) and json.dumps(distillation.agreement(found(a="x"), found(a="x")))
+    assert json.dumps(result) and json.dumps(labelling.agreement(found(a="x"), found(a="x")))
     with pytest.raises(SummkitError, match="no row has a label in both"):
-        distillation.agreement(first, found(z="ships"))
+        labelling.agreement(first, found(z="ships"))
 
 
 def test_labelled_rows_are_data_for_a_student(tmp_path):
     dataset = datasets.Dataset.from_list([row | {"summary": "a title"} for row in ROWS[:20]])
     labels = label(Teacher(), tmp_path / "l.jsonl", rows=dataset)
-    rows, left_out = distillation.as_rows(dataset.select(range(18)), labels)
+    rows, left_out = labelling.labelled_rows(dataset.select(range(18)), labels)
     assert rows.column_names == ["id", "document", "summary"] and len(rows) == 16
     assert left_out == {"empty": 1, "refusal": 1}
     assert rows["id"] == [row["id"] for row in ROWS[:18] if row["id"] not in ("a8", "a17")]
     assert rows[1] == ROWS[1] | {"summary": "Bridges; river 1; at 0.0"}
     with pytest.raises(SummkitError, match="no row has a label; left out: {'not asked': 20}"):
-        distillation.as_rows(datasets.Dataset.from_list(ROWS[20:]), labels)
+        labelling.labelled_rows(datasets.Dataset.from_list(ROWS[20:]), labels)
 
-    folder = distillation.write_folder(tmp_path / "data", train=rows, validation=rows.select(range(2)), test=ROWS_TEST)
+    folder = labelling.write_data_folder(
+        tmp_path / "data", train=rows, validation=rows.select(range(2)), test=ROWS_TEST
+    )
     assert sorted(path.name for path in folder.iterdir()) == ["test.jsonl", "train.jsonl", "validation.jsonl"]
-    read = {split: list(part) for split, part in data.read_folder(folder).items()}
+    read = {split: list(part) for split, part in summarisation.read_folder(folder).items()}
     assert read == {"train": list(rows), "validation": list(rows.select(range(2))), "test": ROWS_TEST}
 
 
@@ -384,7 +390,7 @@ ROWS_TEST = [{"id": "t", "document": "Abstract with a L\u00f6we\u2028in it", "su
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
-    distillation.write_folder(tmp_path, train=ROWS_TEST, validation=ROWS_TEST, test=ROWS_TEST)
+    labelling.write_data_folder(tmp_path, train=ROWS_TEST, validation=ROWS_TEST, test=ROWS_TEST)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
 
     def breaks():
@@ -392,17 +398,17 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        distillation.write_folder(tmp_path, train=ROWS_TEST * 2, validation=breaks(), test=ROWS_TEST)
+        labelling.write_data_folder(tmp_path, train=ROWS_TEST * 2, validation=breaks(), test=ROWS_TEST)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
     with pytest.raises(SummkitError, match="cannot write .*choose another folder"):
-        distillation.write_folder(tmp_path / "test.jsonl", train=ROWS_TEST, validation=ROWS_TEST, test=ROWS_TEST)
+        labelling.write_data_folder(tmp_path / "test.jsonl", train=ROWS_TEST, validation=ROWS_TEST, test=ROWS_TEST)
 
 
 def test_a_student_trains_on_the_folder_from_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
     rows = [row | {"summary": "bridges; rivers"} for row in ROWS[:16]]
-    distillation.write_folder("rows", train=rows[:8], validation=rows[8:12], test=rows[12:])
+    labelling.write_data_folder("rows", train=rows[:8], validation=rows[8:12], test=rows[12:])
     config = {"profile": "smoke", "task": "topics", "data_dir": "rows", "out": "mine", "min_words": 0}
     config |= {"train_rows": 8, "validation_rows": 4, "test_rows": 4, "batch_size": 4}
     Path("c.json").write_text(json.dumps(config))

@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
-from summkit import assets, embeddings
 from summkit.errors import SummkitError
+from summkit.evaluation import metrics
+from summkit.models import embeddings
+from summkit.offline import assets
 
 TEXTS = ["A bridge was closed.", "b", "", "word " * 300, "Łódź, 東京 £5", "A bridge was closed at dawn on Monday."]
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    return embeddings.load("tiny")
+    return embeddings.load_encoder("tiny")
 
 
 def test_vectors_are_of_length_one_in_order_and_the_same_in_any_batch(tiny):
@@ -21,7 +23,7 @@ def test_vectors_are_of_length_one_in_order_and_the_same_in_any_batch(tiny):
         assert vectors.shape == (len(TEXTS), 32) and vectors.dtype == float
         assert np.allclose(vectors, alone, atol=1e-5), "padding changes nothing"
     assert np.allclose(np.linalg.norm(alone, axis=1), [1, 1, 0, 1, 1, 1])
-    assert (embeddings.load("tiny").encode(TEXTS) == tiny.encode(TEXTS)).all(), "the same weights every time"
+    assert (embeddings.load_encoder("tiny").encode(TEXTS) == tiny.encode(TEXTS)).all(), "the same weights every time"
 
 
 def test_only_the_first_256_tokens_are_read(tiny):
@@ -40,7 +42,7 @@ def test_similarity_is_100_times_the_cosine_and_0_for_an_empty_text(tiny):
 
 
 def test_the_metric_is_the_mean_and_names_a_row_that_is_no_text(tiny):
-    metric = embeddings.metric(tiny)
+    metric = metrics.similarity_metric(tiny)
     assert metric.compute(predictions=["same", ""], references=["same", "text"]) == {"similarity": pytest.approx(50)}
     with pytest.raises(SummkitError, match="row 2 is NoneType"):
         metric.compute(predictions=["a", None], references=["a", "b"])
@@ -58,18 +60,18 @@ def test_wrong_input_is_named(tiny, texts, message):
 def test_a_folder_is_an_encoder_too_and_other_names_are_refused(tiny, tmp_path):
     tiny.model.save_pretrained(tmp_path / "mine")
     tiny.tokenizer.save_pretrained(tmp_path / "mine")
-    assert np.allclose(embeddings.load(str(tmp_path / "mine")).encode(TEXTS), tiny.encode(TEXTS), atol=1e-6)
+    assert np.allclose(embeddings.load_encoder(str(tmp_path / "mine")).encode(TEXTS), tiny.encode(TEXTS), atol=1e-6)
     with pytest.raises(SummkitError, match="unknown sentence encoder 'bert'; known: minilm, tiny, or a folder"):
-        embeddings.load("bert")
+        embeddings.load_encoder("bert")
     (tmp_path / "mine" / "model.safetensors").write_bytes(b"half")
     with pytest.raises(SummkitError, match="could not be loaded"):
-        embeddings.load(str(tmp_path / "mine"))
+        embeddings.load_encoder(str(tmp_path / "mine"))
 
 
 @pytest.mark.skipif(not assets.is_cached("minilm"), reason="the cache does not hold minilm: `make run` fetches it")
 def test_the_real_encoder_gives_the_numbers_its_makers_published():
     """Of the documentation of sentence-transformers, for all-MiniLM-L6-v2."""
-    encoder = embeddings.load()
+    encoder = embeddings.load_encoder()
     pairs = {
         ("A man is eating food.", "A man is eating a piece of bread."): 75.53,
         ("A man is riding a horse.", "A man is riding a white horse on an enclosed ground."): 73.69,

@@ -11,22 +11,16 @@ import pytest
 import torch
 import transformers
 
-from summkit import (
-    checkpoints,
-    classify,
-    export,
-    features,
-    generation,
-    losses,
-    methods,
-    models,
-    profiles,
-    templates,
-    train,
-    training,
-    watch,
-)
+from summkit import config
+from summkit.config import Hardware, choose_profile
+from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
+from summkit.evaluation import watch
+from summkit.inference import export, generation, label_scores
+from summkit.models import loading, methods
+from summkit.recipes import finetune
+from summkit.training import checkpoints, losses
+from summkit.training.trainer import fit
 from tests import tiny_models
 
 TEXTS = ["Rain.", "The bridge over the Marran opened on Monday after a year of work. " * 3, "Two tugs met."]
@@ -51,17 +45,17 @@ def bart_tokenizer():
     """As `tiny_tokenizer`, with BART's special tokens around a text."""
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer = models.tiny_tokenizer()
+    tokenizer = loading.tiny_tokenizer()
     tokenizer.bos_token = "<|system|>"
     numbers = [("<|system|>", tokenizer.bos_token_id), ("<|end|>", tokenizer.eos_token_id)]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<|system|> $A <|end|>", special_tokens=numbers)
     return tokenizer
 
 
-T5_TOKENIZER = models.load_tokenizer("tiny-t5")
+T5_TOKENIZER = loading.load_tokenizer("tiny-t5")
 BART_TOKENIZER = bart_tokenizer()
 PUBLISHED = [made() for made in (tiny_models.led_tokenizer, tiny_models.t5_tokenizer, tiny_models.pegasus_tokenizer)]
-TEMPLATE = templates.build("prefix", T5_TOKENIZER, "Sum up:")
+TEMPLATE = templates.build_template("prefix", T5_TOKENIZER, "Sum up:")
 
 
 def asked(kind):
@@ -70,7 +64,7 @@ def asked(kind):
 
 def rows(tokenizer, texts=TEXTS, summaries=SUMMARIES):
     pairs = zip(texts, summaries, strict=True)
-    return [features.encode(TEMPLATE, tokenizer, *pair, **LIMITS, seq2seq=True) for pair in pairs]
+    return [tokenisation.encode(TEMPLATE, tokenizer, *pair, **LIMITS, seq2seq=True) for pair in pairs]
 
 
 # Rows and batches
@@ -78,46 +72,46 @@ def rows(tokenizer, texts=TEXTS, summaries=SUMMARIES):
 
 @pytest.mark.parametrize("tokenizer", [T5_TOKENIZER, BART_TOKENIZER, *PUBLISHED], ids=lambda t: type(t).__name__)
 def test_the_prompt_is_the_input_as_its_tokenizer_makes_one_and_the_summary_the_labels(tokenizer):
-    row = features.encode(TEMPLATE, tokenizer, "The bridge fell.", "It fell.", **LIMITS, seq2seq=True)
+    row = tokenisation.encode(TEMPLATE, tokenizer, "The bridge fell.", "It fell.", **LIMITS, seq2seq=True)
     assert row["input_ids"] == tokenizer("Sum up: The bridge fell.")["input_ids"]
     assert row["labels"] == tokenizer("It fell.")["input_ids"] and row["labels"][-1] == tokenizer.eos_token_id
     assert (row["length"], row["cut"]) == (len(row["input_ids"]) + len(row["labels"]), 0)
-    prompt = features.encode(TEMPLATE, tokenizer, "The bridge fell.", None, **LIMITS, seq2seq=True)
+    prompt = tokenisation.encode(TEMPLATE, tokenizer, "The bridge fell.", None, **LIMITS, seq2seq=True)
     assert prompt["input_ids"] == row["input_ids"] and "labels" not in prompt
 
 
 def test_eos_is_learned_where_the_tokenizer_sets_none():
-    row = features.encode(TEMPLATE, models.tiny_tokenizer(), "Fog.", "It.", **LIMITS, seq2seq=True)
+    row = tokenisation.encode(TEMPLATE, loading.tiny_tokenizer(), "Fog.", "It.", **LIMITS, seq2seq=True)
     assert row["labels"][-1] == 0 and 0 not in row["input_ids"]
 
 
 def test_the_input_has_the_whole_limit_and_the_summary_is_never_cut():
     long = {"max_length": 40, "max_new_tokens": 30, "seq2seq": True}
-    row = features.encode(TEMPLATE, T5_TOKENIZER, TEXTS[1], "word " * 20, **long)
+    row = tokenisation.encode(TEMPLATE, T5_TOKENIZER, TEXTS[1], "word " * 20, **long)
     assert len(row["input_ids"]) == 40 and row["input_ids"][-1] == 0 and len(row["labels"]) == 101
     text = T5_TOKENIZER.decode(row["input_ids"][:-1])
     kept = text.removeprefix(TEMPLATE.head)
     assert TEXTS[1].startswith(kept) and row["cut"] == len(TEXTS[1]) - len(kept)
     with pytest.raises(SummkitError, match="max_length=8 is too small: the instruction takes 8 tokens; at least 9"):
-        features.encode(TEMPLATE, T5_TOKENIZER, "Fog.", None, 8, 30, seq2seq=True)
-    fits = features.encode(TEMPLATE, T5_TOKENIZER, "Fog.", None, 9, 30, seq2seq=True)
+        tokenisation.encode(TEMPLATE, T5_TOKENIZER, "Fog.", None, 8, 30, seq2seq=True)
+    fits = tokenisation.encode(TEMPLATE, T5_TOKENIZER, "Fog.", None, 9, 30, seq2seq=True)
     assert len(fits["input_ids"]) == 9
 
 
 def test_labels_are_padded_with_ignore_to_their_own_longest():
     """Mistake 8: padded with the pad token, the model learns to write pads."""
     made = rows(T5_TOKENIZER)
-    batch = features.Collator(T5_TOKENIZER, global_first=True, shortest=5)(made)
+    batch = tokenisation.Collator(T5_TOKENIZER, global_first=True, shortest=5)(made)
     longest = max(len(row["labels"]) for row in made)
     assert batch["labels"].shape == (3, longest) != batch["input_ids"].shape
     for row, labels, mask, first in zip(
         made, *(batch[key].tolist() for key in ("labels", "attention_mask", "global_attention_mask")), strict=True
     ):
-        assert labels == row["labels"] + [features.IGNORE] * (longest - len(row["labels"]))
+        assert labels == row["labels"] + [tokenisation.IGNORE] * (longest - len(row["labels"]))
         size = len(row["input_ids"])
         assert mask == [1] * size + [0] * (len(mask) - size)
         assert first == [1] + [0] * (len(first) - 1)
-    wide = features.Collator(T5_TOKENIZER, shortest=500)(made)
+    wide = tokenisation.Collator(T5_TOKENIZER, shortest=500)(made)
     assert wide["input_ids"].shape == (3, 500) and wide["labels"].shape == (3, longest)
 
 
@@ -148,7 +142,7 @@ def test_a_batch_of_different_lengths_has_the_loss_of_its_rows(kind):
     expected = by_hand(model, made)
     for batch_size in (1, 3):
         assert losses.mean_loss(model, made, tokenizer, batch_size) == pytest.approx(expected, rel=1e-4)
-    batch = features.Collator(tokenizer, **models.padding(model))(made)
+    batch = tokenisation.Collator(tokenizer, **loading.padding(model))(made)
     with torch.no_grad():
         assert float(losses.summary_loss(model, batch)) == pytest.approx(expected, rel=1e-4)
         own = float(model(**batch, use_cache=False).loss)  # the models' own, a mean over the batch's labels
@@ -185,7 +179,7 @@ def test_greedy_takes_the_likeliest_token_each_time(kind):
 def test_led_reads_its_first_token_globally(monkeypatch):
     """Mistake 8: without it no token sees further than its window, and nobody says so."""
     model, tokenizer, _ = asked("led")
-    batch = features.Collator(tokenizer, **models.padding(model))(rows(tokenizer))
+    batch = tokenisation.Collator(tokenizer, **loading.padding(model))(rows(tokenizer))
     without = {name: value for name, value in batch.items() if name != "global_attention_mask"}
     with torch.no_grad():
         assert abs(float(losses.summary_loss(model, batch)) - float(losses.summary_loss(model, without))) > 1e-4
@@ -194,14 +188,14 @@ def test_led_reads_its_first_token_globally(monkeypatch):
     generation.summarize(model, tokenizer, TEMPLATE, TEXTS, **LIMITS)
     mask = seen[0]["global_attention_mask"]
     assert mask[:, 0].tolist() == [1, 1, 1] and int(mask.sum()) == 3
-    assert not models.padding(tiny("t5"))["global_first"] and models.padding(models.tiny_llama()) == {}
+    assert not loading.padding(tiny("t5"))["global_first"] and loading.padding(loading.tiny_llama()) == {}
 
 
 def test_bigbird_stays_sparse_and_rows_of_as_many_blocks_agree():
     """At a batch too short for its blocks the encoder would turn to full attention, and stay there."""
     model, tokenizer, _ = asked("bigbird")
     encoder = model.get_encoder()
-    assert models.padding(model) == {"global_first": False, "shortest": 57}
+    assert loading.padding(model) == {"global_first": False, "shortest": 57}
     made = rows(tokenizer, ["Rain.", "Fog and rain.", TEXTS[0] * 3], SUMMARIES)  # all below 57 tokens
     assert max(len(row["input_ids"]) for row in made) < 57
     alone = [losses.mean_loss(model, [row], tokenizer) for row in made]
@@ -230,13 +224,13 @@ def test_the_models_own_lengths_and_penalties_do_not_get_in():
 
 
 def test_a_head_of_its_own_stays_one_whatever_the_configuration_says(tmp_path):
-    made = models.TINY["tiny-t5"]()
+    made = loading.TINY["tiny-t5"]()
     made.lm_head.weight = torch.nn.Parameter(torch.randn_like(made.lm_head.weight))
     made.config.tie_word_embeddings = False
     made.save_pretrained(tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     (tmp_path / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": True}), encoding="utf-8")
-    loaded = models.load_model(str(tmp_path))
+    loaded = loading.load_model(str(tmp_path))
     loaded.tie_weights()
     assert torch.equal(loaded.lm_head.weight, made.lm_head.weight)
     assert not torch.equal(loaded.lm_head.weight, loaded.get_input_embeddings().weight)
@@ -246,15 +240,15 @@ def test_a_head_cannot_be_reused_and_labels_are_not_scored():
     with pytest.raises(SummkitError, match="an encoder reads head and document together"):
         generation.summarize(*asked("t5"), TEXTS, reuse_head=True, **LIMITS)
     with pytest.raises(SummkitError, match="this model is an encoder-decoder"):
-        classify.label_scores(*asked("t5"), [{"document": "a"}], ["yes", "no"], **LIMITS)
+        label_scores.label_log_likelihoods(*asked("t5"), [{"document": "a"}], ["yes", "no"], **LIMITS)
 
 
 # Methods
 
 
 def prepared(kind="t5", model=None, **overrides):
-    profile = profiles.choose("smoke", model=f"tiny-{kind}", **({"precision": "fp32"} | overrides))
-    return methods.apply(model or tiny(kind), profile)
+    profile = choose_profile("smoke", model=f"tiny-{kind}", **({"precision": "fp32"} | overrides))
+    return methods.apply_method(model or tiny(kind), profile)
 
 
 @pytest.mark.parametrize(("kind", "attention"), [
@@ -275,7 +269,7 @@ def test_sparse_encoders_take_adapters(kind):
     model = prepared(kind, targets="attention")
     assert model.peft_config["default"].task_type == "SEQ_2_SEQ_LM"
     made = rows(BART_TOKENIZER)
-    losses.summary_loss(model, features.Collator(BART_TOKENIZER, **models.padding(model))(made)).backward()
+    losses.summary_loss(model, tokenisation.Collator(BART_TOKENIZER, **loading.padding(model))(made)).backward()
     missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing, "an adapter that no row reaches"
 
@@ -302,15 +296,17 @@ def test_the_last_block_is_the_decoders(kind):
 
 def test_a_decoder_has_no_encoder_to_freeze_but_embeddings():
     with pytest.raises(SummkitError, match="'frozen-encoder' needs an encoder-decoder, and tiny-llama is a decoder"):
-        methods.apply(models.tiny_llama(), profiles.choose("smoke", method="frozen-encoder", precision="fp32"))
-    model = methods.apply(models.tiny_llama(), profiles.choose("smoke", method="frozen-embeddings", precision="fp32"))
+        methods.apply_method(loading.tiny_llama(), choose_profile("smoke", method="frozen-encoder", precision="fp32"))
+    model = methods.apply_method(
+        loading.tiny_llama(), choose_profile("smoke", method="frozen-embeddings", precision="fp32")
+    )
     assert not model.get_input_embeddings().weight.requires_grad
     assert sum(p.requires_grad for p in model.parameters()) == len(list(model.parameters())) - 1
 
 
 def test_a_tuned_prompt_is_read_by_the_encoder_and_padding_does_not_matter():
     model = prepared(method="prompt", virtual_tokens=7)
-    assert models.parameter_report(model)["trainable"] == 7 * 32
+    assert loading.parameter_report(model)["trainable"] == 7 * 32
     made = rows(T5_TOKENIZER)
     alone = [losses.mean_loss(model, [row], T5_TOKENIZER) for row in made]
     sizes = [len(row["labels"]) for row in made]
@@ -341,7 +337,9 @@ def test_checkpointing_gives_the_same_gradients(kind):
                 for name in ("dropout", "activation_dropout", "attention_dropout", "dropout_rate"):
                     if isinstance(getattr(module, name, None), float):
                         setattr(module, name, 0.0)
-        losses.summary_loss(model, features.Collator(tokenizer, **models.padding(model))(rows(tokenizer))).backward()
+        losses.summary_loss(
+            model, tokenisation.Collator(tokenizer, **loading.padding(model))(rows(tokenizer))
+        ).backward()
         found.append([p.grad for p in model.parameters() if p.requires_grad])
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found, strict=True))
     assert sum(float(grad.abs().sum()) for grad in found[1]) > 0
@@ -349,7 +347,7 @@ def test_checkpointing_gives_the_same_gradients(kind):
 
 # Training, saving, asking
 
-SMOKE = profiles.choose(
+SMOKE = choose_profile(
     "smoke", model="tiny-t5", template="prefix", learning_rate=3e-3, dropout=0.0, epochs=3, evaluations_per_epoch=1,
 )  # fmt: skip
 PAIRS = datasets.Dataset.from_list(
@@ -363,10 +361,10 @@ PAIRS = datasets.Dataset.from_list(
 
 def fitted(out, model=None, profile=SMOKE, **settings):
     transformers.set_seed(0)
-    ready = methods.apply(model or models.load_model(profile.model, profile.precision), profile)
+    ready = methods.apply_method(model or loading.load_model(profile.model, profile.precision), profile)
     tokenizer = BART_TOKENIZER if ready.config.model_type == "led" else T5_TOKENIZER
-    made = features.encode_rows(PAIRS, TEMPLATE, tokenizer, 200, 8, models.is_encoder_decoder(ready))
-    return ready, training.fit(ready, tokenizer, made, made, profile, seed=0, out_dir=out, **settings)
+    made = tokenisation.encode_rows(PAIRS, TEMPLATE, tokenizer, 200, 8, loading.is_encoder_decoder(ready))
+    return ready, fit(ready, tokenizer, made, made, profile, seed=0, out_dir=out, **settings)
 
 
 @pytest.mark.parametrize("changes", [
@@ -375,16 +373,16 @@ def fitted(out, model=None, profile=SMOKE, **settings):
 ], ids=["QLoRA", "LoRA", "full", "frozen-encoder", "frozen-embeddings"])  # fmt: skip
 def test_training_lowers_the_loss_and_what_is_saved_answers_the_same(changes, tmp_path):
     profile = dataclasses.replace(SMOKE, **changes)
-    model, fit = fitted(tmp_path, profile=profile)
-    evaluations = [entry["eval_loss"] for entry in fit.history if "eval_loss" in entry]
+    model, result = fitted(tmp_path, profile=profile)
+    evaluations = [entry["eval_loss"] for entry in result.history if "eval_loss" in entry]
     assert len(evaluations) == 3 and evaluations[-1] < evaluations[0]
-    made = features.encode_rows(PAIRS, TEMPLATE, T5_TOKENIZER, 200, 8, True)
-    assert fit.tokens == 3 * sum(made["length"]) and 0 <= fit.padding_fraction < 0.5
-    fresh = models.load_model(profile.model, profile.precision)
-    loaded = checkpoints.load_adapter(fresh, fit.adapter, profile.model)
-    assert losses.mean_loss(loaded, made, T5_TOKENIZER) == pytest.approx(fit.eval_loss, rel=1e-4)
-    summarizer = generation.Summarizer.load(fit.adapter)
-    template = templates.build("prefix", T5_TOKENIZER, templates.wording(profile.wording))
+    made = tokenisation.encode_rows(PAIRS, TEMPLATE, T5_TOKENIZER, 200, 8, True)
+    assert result.tokens == 3 * sum(made["length"]) and 0 <= result.padding_fraction < 0.5
+    fresh = loading.load_model(profile.model, profile.precision)
+    loaded = checkpoints.load_adapter(fresh, result.adapter, profile.model)
+    assert losses.mean_loss(loaded, made, T5_TOKENIZER) == pytest.approx(result.eval_loss, rel=1e-4)
+    summarizer = generation.Summarizer.load(result.adapter)
+    template = templates.build_template("prefix", T5_TOKENIZER, templates.get_wording(profile.wording))
     ask = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens}
     mine = generation.summarize(model, T5_TOKENIZER, template, TEXTS, **ask)
     assert summarizer.summarize(TEXTS) == mine
@@ -403,15 +401,15 @@ def test_led_trains_and_accumulated_batches_weigh_every_token_the_same(tmp_path)
             if isinstance(getattr(module, "dropout", None), float):
                 module.dropout = 0.0
         found.append(fitted(tmp_path / str(batch), model, profile)[1])
-    first, second = ([entry["loss"] for entry in fit.history if "loss" in entry] for fit in found)
+    first, second = ([entry["loss"] for entry in result.history if "loss" in entry] for result in found)
     assert first == pytest.approx(second, rel=1e-3) and len(first) == 6 and first[-1] < first[0]
     assert found[0].tokens == found[1].tokens
 
 
 def test_what_was_trained_in_bf16_answers_on_a_gpu_without_it(monkeypatch):
-    older, newer = (profiles.Hardware("cuda", name, 2**34, (age, 0)) for name, age in (("T4", 7), ("A100", 8)))
+    older, newer = (Hardware("cuda", name, 2**34, (age, 0)) for name, age in (("T4", 7), ("A100", 8)))
     for machine, expected in ((older, ["float32", "float16"]), (newer, ["bfloat16", "bfloat16"])):
-        monkeypatch.setattr(profiles, "hardware", lambda machine=machine: machine)
+        monkeypatch.setattr(config, "detect_hardware", lambda machine=machine: machine)
         assert [generation._compute_here("bfloat16", name) for name in ("tiny-t5", "tiny-llama")] == expected
 
 
@@ -420,8 +418,8 @@ def test_a_broken_off_training_goes_on_as_if_it_had_not_been_and_can_be_watched(
         if history[-1]["step"] == 5 and "loss" in history[-1]:
             raise KeyboardInterrupt
 
-    def curve(fit):
-        return [{key: entry[key] for key in ("step", "loss", "eval_loss") if key in entry} for entry in fit.history]
+    def curve(result):
+        return [{key: entry[key] for key in ("step", "loss", "eval_loss") if key in entry} for entry in result.history]
 
     watched = [watch.generation_scores(T5_TOKENIZER, TEMPLATE, PAIRS, SMOKE, limit=2)]
     _, whole = fitted(tmp_path / "whole", callbacks=watched)
@@ -440,12 +438,12 @@ def run(tmp_path_factory):
     settings = {"profile": "smoke", "model": "tiny-t5", "template": "prefix", "out": str(folder / "out")}
     settings |= {"score": ["test"], "watch": 2, "test_rows": 3}
     (folder / "config.json").write_text(json.dumps(settings))
-    return train.run(folder / "config.json")
+    return finetune.train(folder / "config.json")
 
 
 def test_a_run_from_a_file_is_recorded_and_summarises(run):
-    from summkit import records
-    from summkit.__main__ import main
+    from summkit.cli import main
+    from summkit.reporting import records
 
     record = records.read_record(run / "run.json")
     assert record["model"]["id"] == "tiny-t5" and record["model"]["quantization"] == "nf4"
@@ -458,10 +456,12 @@ def test_a_run_from_a_file_is_recorded_and_summarises(run):
 
 def test_merged_it_answers_by_itself_and_ctranslate2_is_refused(run, tmp_path):
     pytest.importorskip("ctranslate2")
-    whole = transformers.AutoModelForSeq2SeqLM.from_pretrained(export.merge(run / "adapter", tmp_path / "merged"))
+    whole = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+        export.merge_adapter(run / "adapter", tmp_path / "merged")
+    )
     assert whole.generation_config.decoder_start_token_id == 1
     ids = T5_TOKENIZER("A bridge fell.", return_tensors="pt")
     assert whole.generate(**ids)[0, 0] == 1
     with pytest.raises(SummkitError, match="tiny-t5 is an encoder-decoder, and only decoders go to CTranslate2"):
-        export.ctranslate2(run / "adapter", tmp_path / "quick")
+        export.to_ctranslate2(run / "adapter", tmp_path / "quick")
     assert not (tmp_path / "quick").exists()

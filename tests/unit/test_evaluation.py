@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from summkit import evaluation, metrics, records
 from summkit.errors import SummkitError
+from summkit.evaluation import metrics, summarisation
+from summkit.reporting import records
 
 DOCUMENTS = [
     "Sam Sodje was in Leeds.\nHe left in 2016. Nobody saw him.",
@@ -25,7 +26,7 @@ BAD = ["A man from Paris sang.", "", "He saw Rome.", "The Queen ate 7 pies."]
 
 
 def test_scores_have_the_records_form():
-    entry = evaluation.score(GOOD, REFERENCES, DOCUMENTS, ended=[True, True, True, False])
+    entry = summarisation.score_summaries(GOOD, REFERENCES, DOCUMENTS, ended=[True, True, True, False])
     names = "rouge1 rouge2 rougeL rougeLsum support novel_1grams novel_2grams words ended_by_eos n"
     assert list(entry) == names.split()
     assert entry["n"] == 4 and entry["ended_by_eos"] == 0.75
@@ -36,21 +37,21 @@ def test_scores_have_the_records_form():
         )
     assert entry["rouge1"]["mean"] == pytest.approx(metrics.rouge_rows(GOOD, REFERENCES)["rouge1"].mean())
     assert entry["words"]["mean"] == pytest.approx(20 / 4)
-    assert entry == evaluation.score(GOOD, REFERENCES, DOCUMENTS, ended=[1, 1, 1, 0])
+    assert entry == summarisation.score_summaries(GOOD, REFERENCES, DOCUMENTS, ended=[1, 1, 1, 0])
 
 
 def test_support_is_pooled_over_rows():
     summaries, documents = ["It was Sam", "in Ayr, Bath and Cork on May 7"], ["It was Sam", "Ayr"]
-    support = evaluation.score(summaries, summaries, documents)["support"]
+    support = summarisation.score_summaries(summaries, summaries, documents)["support"]
     assert support["mean"] == pytest.approx(2 / 6) and (support["low"], support["high"]) == (pytest.approx(1 / 5), 1)
 
 
 def test_what_cannot_be_known_is_none_and_the_record_takes_it(tmp_path):
-    entry = evaluation.score([""], ["A reference."], ["A text."])
+    entry = summarisation.score_summaries([""], ["A reference."], ["A text."])
     assert entry["rouge1"] == {"mean": 0, "low": None, "high": None}
     assert entry["support"] == entry["novel_2grams"] == {"mean": None, "low": None, "high": None}
     assert entry["ended_by_eos"] is None
-    entry = evaluation.score(["", ""], ["A reference.", "b"], ["A text.", "b"])
+    entry = summarisation.score_summaries(["", ""], ["A reference.", "b"], ["A text.", "b"])
     assert entry["support"]["low"] is None and json.loads(json.dumps(entry, allow_nan=False)) == entry
     record = records.new_record("task3", "smoke", 0) | {"scores": {"fine_tuned": entry}}
     records.write_record(record, tmp_path / "run.json")
@@ -68,51 +69,53 @@ def test_what_cannot_be_known_is_none_and_the_record_takes_it(tmp_path):
 )
 def test_wrong_input_is_an_error(arguments, message):
     with pytest.raises(SummkitError, match=message):
-        evaluation.score(*arguments)
+        summarisation.score_summaries(*arguments)
 
 
 def test_baselines_are_the_first_sentences():
-    leads = evaluation.baselines([{"document": text} for text in DOCUMENTS])
+    leads = summarisation.lead_baselines([{"document": text} for text in DOCUMENTS])
     assert list(leads) == ["lead1", "lead3"]
     assert leads["lead1"][:2] == ["Sam Sodje was in Leeds.", "The mayor of Bath met three men."]
     assert leads["lead3"][0] == DOCUMENTS[0].replace(". Nobody", ".\nNobody") and leads["lead3"][3] == DOCUMENTS[3]
-    assert evaluation.score(leads["lead3"], REFERENCES, DOCUMENTS)["support"]["mean"] == 1
+    assert summarisation.score_summaries(leads["lead3"], REFERENCES, DOCUMENTS)["support"]["mean"] == 1
     with pytest.raises(SummkitError, match="row 1 is NoneType"):
-        evaluation.baselines([{"document": None}])
+        summarisation.lead_baselines([{"document": None}])
 
 
 def test_compare_is_paired_and_signed():
     predictions = {"fine_tuned": GOOD * 4, "zero_shot": BAD * 4}
-    better = evaluation.compare("fine_tuned", "zero_shot", predictions, REFERENCES * 4, DOCUMENTS * 4)
+    better = summarisation.compare_summaries("fine_tuned", "zero_shot", predictions, REFERENCES * 4, DOCUMENTS * 4)
     assert list(better) == ["rouge1", "rouge2", "rougeL", "rougeLsum", "support", "words"]
     assert all(set(entry) == {"difference", "low", "high"} for entry in better.values())
     assert better["rouge1"]["low"] > 0 and better["rougeL"]["low"] > 0 and better["support"]["low"] > 0
-    worse = evaluation.compare("zero_shot", "fine_tuned", predictions, REFERENCES * 4, DOCUMENTS * 4)
+    worse = summarisation.compare_summaries("zero_shot", "fine_tuned", predictions, REFERENCES * 4, DOCUMENTS * 4)
     assert worse["rouge1"]["difference"] == pytest.approx(-better["rouge1"]["difference"])
-    rows = {name: evaluation.measure(texts, REFERENCES * 4, DOCUMENTS * 4) for name, texts in predictions.items()}
+    rows = {
+        name: summarisation.measure_rows(texts, REFERENCES * 4, DOCUMENTS * 4) for name, texts in predictions.items()
+    }
     assert better["words"]["difference"] == pytest.approx(
         np.mean(rows["fine_tuned"]["words"] - rows["zero_shot"]["words"])
     )
-    same = evaluation.compare("zero_shot", "zero_shot", predictions, REFERENCES * 4, DOCUMENTS * 4)
+    same = summarisation.compare_summaries("zero_shot", "zero_shot", predictions, REFERENCES * 4, DOCUMENTS * 4)
     assert same["support"] == {"difference": 0, "low": 0, "high": 0}
 
 
 def test_compare_names_the_systems_it_knows_and_leaves_the_unknowable_none():
     with pytest.raises(SummkitError, match="unknown system 'lead2'; known: a, b"):
-        evaluation.compare("a", "lead2", {"a": GOOD, "b": BAD}, REFERENCES, DOCUMENTS)
-    result = evaluation.compare("a", "b", {"a": GOOD[:1], "b": [""]}, REFERENCES[:1], DOCUMENTS[:1])
+        summarisation.compare_summaries("a", "lead2", {"a": GOOD, "b": BAD}, REFERENCES, DOCUMENTS)
+    result = summarisation.compare_summaries("a", "b", {"a": GOOD[:1], "b": [""]}, REFERENCES[:1], DOCUMENTS[:1])
     assert result["support"] == {"difference": None, "low": None, "high": None}
     assert result["words"] == {"difference": 4, "low": None, "high": None}
 
 
 def test_the_table_reads_the_record_alone():
     scores = {
-        "lead1": evaluation.score(BAD, REFERENCES, DOCUMENTS),
+        "lead1": summarisation.score_summaries(BAD, REFERENCES, DOCUMENTS),
         "a|b": {"rouge1": {"mean": 26.31, "low": None, "high": None}},
     }
     scores["lead1"]["rouge1"] = {"mean": 26.31, "low": 24.14, "high": 28.55}
     scores["lead1"]["support"] = {"mean": 0.483, "low": 0.4, "high": 0.5}
-    frame = evaluation.score_table(scores)
+    frame = summarisation.score_table(scores)
     assert list(frame.index) == ["lead1", "a|b"] and list(frame.columns)[:4] == [
         "ROUGE-1",
         "ROUGE-2",
@@ -121,7 +124,7 @@ def test_the_table_reads_the_record_alone():
     ]
     assert frame.loc["lead1", "ROUGE-1"] == "26.3 [24.1, 28.6]" and frame.loc["a|b", "ROUGE-1"] == "26.3"
     assert frame.loc["lead1"].iloc[4] == "48 [40, 50]" and frame.loc["a|b", "words"] == "–"
-    lines = evaluation.markdown_table(frame).splitlines()
+    lines = summarisation.markdown_table(frame).splitlines()
     assert lines[0].startswith("| system | ROUGE-1 |") and lines[1] == "|---" * 9 + "|"
     assert len(lines) == 4 and lines[3].startswith("| a\\|b | 26.3 | – |")
     assert frame.loc["lead1", "ended by EOS, %"] == "–" and "accuracy, %" not in frame.columns
@@ -135,6 +138,6 @@ def test_a_table_of_differences_marks_those_that_leave_out_zero():
         "a_minus_b": {"rouge1": entry(1.26, 0.3, 2.0), "words": entry(-1, -2, 0)},
         "a_minus_c": {"rouge1": entry(None, None, None), "words": entry(-1.0, -2.0, -0.5)},
     }
-    table = evaluation.difference_table(found, {"rouge1": "ROUGE-1", "words": "words"})
+    table = summarisation.difference_table(found, {"rouge1": "ROUGE-1", "words": "words"})
     assert table.loc["a_minus_b"].tolist() == ["+1.3 [+0.3, +2.0] *", "-1.0 [-2.0, +0.0]"]
     assert table.loc["a_minus_c"].tolist() == ["–", "-1.0 [-2.0, -0.5] *"]

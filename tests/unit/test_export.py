@@ -10,9 +10,14 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from summkit import checkpoints, export, features, generation, methods, models, profiles, training
-from summkit.__main__ import main
+from summkit.cli import main
+from summkit.config import PROFILES
+from summkit.data import tokenisation
 from summkit.errors import SummkitError
+from summkit.inference import export, generation
+from summkit.models import loading, methods
+from summkit.training import checkpoints
+from summkit.training.trainer import save_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,7 +38,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def base(folder):
     """A folder with a tiny Llama whose answers differ, some of them with an end, and whose angles are not the usual."""
-    config = models.tiny_llama().config
+    config = loading.tiny_llama().config
     config.tie_word_embeddings = False
     config.rope_parameters = {"rope_type": "default", "rope_theta": 100_000.0}
     torch.manual_seed(9)
@@ -42,22 +47,22 @@ def base(folder):
         parameter.data.mul_(6 if parameter.dim() > 1 else 1)
     model.lm_head.weight.data[config.eos_token_id].mul_(2.5)
     model.save_pretrained(folder / "base")
-    models.tiny_tokenizer().save_pretrained(folder / "base")
+    loading.tiny_tokenizer().save_pretrained(folder / "base")
     return str(folder / "base")
 
 
 def adapter(base, folder, method="lora", **changes):
     """An adapter folder of `method` whose weights are drawn at random, as if it had been trained."""
     profile = dataclasses.replace(
-        profiles.PROFILES["smoke"], model=base, max_new_tokens=12, method=method, **{"precision": "fp32"} | changes
+        PROFILES["smoke"], model=base, max_new_tokens=12, method=method, **{"precision": "fp32"} | changes
     )
     torch.manual_seed(0)
-    model = methods.apply(models.load_model(base, profile.precision), profile)
+    model = methods.apply_method(loading.load_model(base, profile.precision), profile)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             by = 0.05 if "lora_B" in name or not hasattr(model, "peft_config") else 0
             parameter.data.add_(torch.randn_like(parameter) * by)
-    return training.save_adapter(model, folder / f"adapter-{method}-{profile.precision}", profile)
+    return save_adapter(model, folder / f"adapter-{method}-{profile.precision}", profile)
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +80,12 @@ def answers(saved):
 
 @pytest.fixture(scope="module")
 def merged(saved, folder):
-    return export.merge(saved, folder / "merged")
+    return export.merge_adapter(saved, folder / "merged")
 
 
 @pytest.fixture(scope="module")
 def converted(saved, folder):
-    return export.ctranslate2(saved, folder / "converted")
+    return export.to_ctranslate2(saved, folder / "converted")
 
 
 def plain_answers(folder, asked):
@@ -108,7 +113,7 @@ def test_the_merged_folder_answers_by_itself_what_the_adapter_answered(merged, a
 @pytest.mark.parametrize("method", ["dora", "head", "full"])
 def test_other_methods_are_merged_too(base, tmp_path, method):
     made = adapter(base, tmp_path, method)
-    whole = export.merge(made, tmp_path / "merged")
+    whole = export.merge_adapter(made, tmp_path / "merged")
     expected = [answer.text for answer in generation.Summarizer.load(made).summarize(TEXTS[:2])]
     assert list(plain_answers(whole, TEXTS[:2])) == expected
 
@@ -116,7 +121,7 @@ def test_other_methods_are_merged_too(base, tmp_path, method):
 def test_an_adapter_beside_four_bits_is_merged_into_full_precision(base, tmp_path):
     """Mistake 7: merged into 4-bit weights, most of what was learned is rounded away."""
     made = adapter(base, tmp_path, "qlora", precision="nf4")
-    whole = AutoModelForCausalLM.from_pretrained(export.merge(made, tmp_path / "merged"))
+    whole = AutoModelForCausalLM.from_pretrained(export.merge_adapter(made, tmp_path / "merged"))
     assert "quantization_config" not in whole.config.to_dict() and whole.dtype == torch.float32
     from safetensors.torch import load_file
 
@@ -124,7 +129,7 @@ def test_an_adapter_beside_four_bits_is_merged_into_full_precision(base, tmp_pat
     name = "model.layers.1.mlp.down_proj"
     a, b = (low[f"base_model.model.{name}.lora_{letter}.weight"] for letter in "AB")
     before = AutoModelForCausalLM.from_pretrained(base).get_submodule(name).weight
-    profile = profiles.PROFILES["smoke"]
+    profile = PROFILES["smoke"]
     expected = before + b @ a * profile.alpha / profile.rank
     assert torch.allclose(whole.get_submodule(name).weight, expected, atol=1e-6)
     assert checkpoints.settings_in(tmp_path / "merged")["precision"] == "fp32"
@@ -133,20 +138,20 @@ def test_an_adapter_beside_four_bits_is_merged_into_full_precision(base, tmp_pat
 def test_a_tuned_prompt_cannot_be_merged(base, tmp_path):
     made = adapter(base, tmp_path, "prompt", virtual_tokens=8)
     with pytest.raises(SummkitError, match="no weights to merge"):
-        export.merge(made, tmp_path / "out")
+        export.merge_adapter(made, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_there_already_is_left_alone(saved, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    for make in (export.merge, export.ctranslate2):
+    for make in (export.merge_adapter, export.to_ctranslate2):
         for out in (tmp_path, tmp_path / "mine.txt", saved):
             with pytest.raises(SummkitError, match="is there already: name a new folder, or remove it"):
                 make(saved, out)
     assert os.listdir(tmp_path) == ["mine.txt"]
 
 
-@pytest.mark.parametrize("make", [export.merge, export.ctranslate2])
+@pytest.mark.parametrize("make", [export.merge_adapter, export.to_ctranslate2])
 def test_it_comes_whole_or_not_at_all(saved, tmp_path, monkeypatch, make):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -167,9 +172,9 @@ def test_an_adapter_of_numbers_that_are_none_is_refused(saved, tmp_path):
     path = made / "adapter_model.safetensors"
     save_file({name: tensor * float("nan") for name, tensor in load_file(path).items()}, path)
     with pytest.raises(SummkitError, match="adapter cannot be merged"):
-        export.merge(made, tmp_path / "out")
+        export.merge_adapter(made, tmp_path / "out")
     with pytest.raises(SummkitError, match="no such folder"):
-        export.merge(tmp_path / "gone", tmp_path / "out")
+        export.merge_adapter(tmp_path / "gone", tmp_path / "out")
 
 
 # CTranslate2
@@ -187,7 +192,7 @@ def test_ctranslate2_gives_the_same_logits(converted, merged):
     import ctranslate2
     import numpy
 
-    tokenizer = models.tiny_tokenizer()
+    tokenizer = loading.tiny_tokenizer()
     ids = tokenizer(TEXTS[1] * 2)["input_ids"]
     found = ctranslate2.Generator(str(converted)).forward_batch([tokenizer.convert_ids_to_tokens(ids)])
     with torch.no_grad():
@@ -196,7 +201,7 @@ def test_ctranslate2_gives_the_same_logits(converted, merged):
 
 
 def test_in_eight_bits_it_is_smaller_and_answers(saved, converted, tmp_path):
-    small = export.ctranslate2(saved, tmp_path / "small", "int8")
+    small = export.to_ctranslate2(saved, tmp_path / "small", "int8")
     assert (small / "model.bin").stat().st_size < 0.5 * (converted / "model.bin").stat().st_size
     assert all(answer.text for answer in export.Exported.load(small).summarize(TEXTS))
 
@@ -218,16 +223,16 @@ def test_a_model_that_ctranslate2_does_not_know_is_refused(tmp_path):
         eos_token_id=0, bos_token_id=None, pad_token_id=1,
     )  # fmt: skip
     transformers.PhiForCausalLM(config).save_pretrained(tmp_path / "base")
-    models.tiny_tokenizer().save_pretrained(tmp_path / "base")
+    loading.tiny_tokenizer().save_pretrained(tmp_path / "base")
     made = adapter(str(tmp_path / "base"), tmp_path)
     with pytest.raises(SummkitError, match="CTranslate2 cannot convert .*base: .*; the format 'hf' takes any model"):
-        export.ctranslate2(made, tmp_path / "out")
+        export.to_ctranslate2(made, tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == ["adapter-lora-fp32", "base"]
 
 
 def test_a_model_that_ctranslate2_computes_in_another_way_is_refused(tmp_path):
     """The angles that Llama 3.1 stretches for long texts are not CTranslate2's: found by comparing, not by a name."""
-    config = models.tiny_llama().config
+    config = loading.tiny_llama().config
     config.rope_parameters = {
         "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0,
         "high_freq_factor": 4.0, "original_max_position_embeddings": 256,
@@ -237,10 +242,10 @@ def test_a_model_that_ctranslate2_computes_in_another_way_is_refused(tmp_path):
     for parameter in model.parameters():
         parameter.data.mul_(4 if parameter.dim() > 1 else 1)
     model.save_pretrained(tmp_path / "base")
-    models.tiny_tokenizer().save_pretrained(tmp_path / "base")
+    loading.tiny_tokenizer().save_pretrained(tmp_path / "base")
     made = adapter(str(tmp_path / "base"), tmp_path)
     with pytest.raises(SummkitError, match="computes .*base in another way, its logits are off by"):
-        export.ctranslate2(made, tmp_path / "out", "int8")
+        export.to_ctranslate2(made, tmp_path / "out", "int8")
     assert sorted(os.listdir(tmp_path)) == ["adapter-lora-fp32", "base"]
 
 
@@ -260,7 +265,7 @@ def test_what_is_no_exported_model_or_a_broken_one(converted, merged, tmp_path, 
 def test_without_ctranslate2_nothing_is_begun(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SummkitError, match="pip install ctranslate2"):
-        export.ctranslate2(saved, tmp_path / "out")
+        export.to_ctranslate2(saved, tmp_path / "out")
     assert os.listdir(tmp_path) == []
 
 
@@ -303,5 +308,5 @@ def test_prompts_are_those_of_the_training(converted, saved):
     assert exported.template == summarizer.template
     limits = exported.limits
     assert limits == {key: summarizer.limits[key] for key in limits}
-    ours = features.encode(exported.template, exported.tokenizer, TEXTS[4], None, **limits)
-    assert ours == features.encode(summarizer.template, summarizer.tokenizer, TEXTS[4], None, **limits)
+    ours = tokenisation.encode(exported.template, exported.tokenizer, TEXTS[4], None, **limits)
+    assert ours == tokenisation.encode(summarizer.template, summarizer.tokenizer, TEXTS[4], None, **limits)

@@ -4,8 +4,10 @@ import itertools
 
 import pytest
 
-from summkit import evaluation, extracts, facts, metrics
+from summkit.data import sentences as sentences_of
 from summkit.errors import SummkitError
+from summkit.evaluation import baselines, metrics, summarisation
+from summkit.inference import extracts
 
 ARTICLE = (
     "The bridge over the Marran was closed on Monday. A crack was found in a cable. Drivers go through Ashby. "
@@ -21,27 +23,27 @@ def rouge(text: str) -> float:
 
 @pytest.mark.parametrize("sentences", [1, 2, 3])
 def test_the_oracle_is_near_the_best_of_all_extracts_and_above_lead(sentences):
-    found = extracts.extractive_oracle(ARTICLE, SUMMARY, sentences)
-    parts = facts.split_sentences(ARTICLE)
+    found = baselines.extractive_oracle(ARTICLE, SUMMARY, sentences)
+    parts = sentences_of.split_sentences(ARTICLE)
     picked = [parts.index(part) for part in found.split("\n")]
     assert picked == sorted(picked) and len(picked) <= sentences
     best = max(rouge("\n".join(some)) for n in range(1, sentences + 1) for some in itertools.combinations(parts, n))
-    assert rouge(facts.lead(ARTICLE, sentences)) <= rouge(found) and rouge(found) > 0.95 * best
+    assert rouge(sentences_of.lead(ARTICLE, sentences)) <= rouge(found) and rouge(found) > 0.95 * best
 
 
 def test_the_oracle_stops_where_another_sentence_would_not_help():
-    assert extracts.extractive_oracle(ARTICLE, "A crack was found in a cable.", 3) == "A crack was found in a cable."
-    assert extracts.extractive_oracle(ARTICLE, "Nothing shared whatsoever") == ""
-    assert extracts.extractive_oracle("", "a") == extracts.extractive_oracle(ARTICLE, "") == ""
+    assert baselines.extractive_oracle(ARTICLE, "A crack was found in a cable.", 3) == "A crack was found in a cable."
+    assert baselines.extractive_oracle(ARTICLE, "Nothing shared whatsoever") == ""
+    assert baselines.extractive_oracle("", "a") == baselines.extractive_oracle(ARTICLE, "") == ""
 
 
 def test_oracles_of_rows_stand_beside_the_lead():
     rows = [{"document": ARTICLE, "summary": SUMMARY}, {"document": "Rain. Fog.", "summary": "Fog"}]
-    found = evaluation.oracles(rows)
+    found = summarisation.oracle_extracts(rows)
     assert list(found) == ["oracle1", "oracle3"] and found["oracle1"][1] == "Fog."
-    assert found["oracle3"][0] == extracts.extractive_oracle(ARTICLE, SUMMARY, 3)
+    assert found["oracle3"][0] == baselines.extractive_oracle(ARTICLE, SUMMARY, 3)
     with pytest.raises(SummkitError, match="row 1 is NoneType"):
-        evaluation.oracles([{"document": ARTICLE, "summary": None}])
+        summarisation.oracle_extracts([{"document": ARTICLE, "summary": None}])
 
 
 @pytest.mark.parametrize(

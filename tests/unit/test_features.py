@@ -8,8 +8,10 @@ from pathlib import Path
 import datasets
 import pytest
 
-from summkit import facts, features, models, streams, templates
+from summkit.data import sentences as sentences_of
+from summkit.data import streaming, templates, tokenisation
 from summkit.errors import SummkitError
+from summkit.models import loading
 
 DOCUMENT = "A crack was found in a cable. Drivers are sent through Ashby. " * 5
 SUMMARY = "A bridge has been closed."
@@ -17,43 +19,44 @@ SUMMARY = "A bridge has been closed."
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return models.tiny_tokenizer()
+    return loading.tiny_tokenizer()
 
 
 @pytest.fixture(scope="module", params=["instruction", "chat"])
 def template(request, tokenizer):
-    return templates.build(request.param, tokenizer)
+    return templates.build_template(request.param, tokenizer)
 
 
 def encode(template, tokenizer, document=DOCUMENT, summary=SUMMARY, max_length=320, max_new_tokens=40):
-    return features.encode(template, tokenizer, document, summary, max_length, max_new_tokens)
+    return tokenisation.encode(template, tokenizer, document, summary, max_length, max_new_tokens)
 
 
 def test_the_prompt_is_masked_exactly_and_stays_so_in_a_batch(template, tokenizer):
     """Mistake 1: labels that a collator overwrites with the inputs, so that the loss is over the prompt too."""
     row, asked = encode(template, tokenizer), encode(template, tokenizer, summary=None)
     start = asked["length"]
-    assert row["labels"][:start] == [features.IGNORE] * start
+    assert row["labels"][:start] == [tokenisation.IGNORE] * start
     assert tokenizer.decode(row["labels"][start:-1]) == template.answer(SUMMARY)
     assert len(row["labels"]) == len(row["input_ids"]) == row["length"]
     short = encode(template, tokenizer, document="Fog.")
-    labels = features.Collator(tokenizer)([row, short])["labels"].tolist()
+    labels = tokenisation.Collator(tokenizer)([row, short])["labels"].tolist()
     assert labels[0] == row["labels"]
-    assert labels[1] == short["labels"] + [features.IGNORE] * (row["length"] - short["length"])
+    assert labels[1] == short["labels"] + [tokenisation.IGNORE] * (row["length"] - short["length"])
 
 
 @pytest.mark.parametrize("pad", [None, "<|end|>", "<|pad|>"])
 def test_the_end_is_learned_even_where_it_is_the_pad(template, pad):
     """Mistake 2: no EOS in the target, or masked as padding: the model never stops."""
-    tokenizer = models.tiny_tokenizer()
+    tokenizer = loading.tiny_tokenizer()
     tokenizer.pad_token = pad
     rows = [encode(template, tokenizer), encode(template, tokenizer, document="Fog.")]
-    batch = features.Collator(tokenizer)(rows)
+    batch = tokenisation.Collator(tokenizer)(rows)
     for row, labels, mask in zip(rows, batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True):
         last = row["length"] - 1
         assert labels[last] == tokenizer.eos_token_id and mask[last] == 1
         assert (
-            sum(label != features.IGNORE for label in labels) == len(tokenizer(template.answer(SUMMARY)).input_ids) + 1
+            sum(label != tokenisation.IGNORE for label in labels)
+            == len(tokenizer(template.answer(SUMMARY)).input_ids) + 1
         )
         assert sum(mask) == row["length"]
 
@@ -112,7 +115,7 @@ def test_the_letters_of_a_special_token_in_a_text_stay_letters(template, tokeniz
 def with_bos():
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer = models.tiny_tokenizer()
+    tokenizer = loading.tiny_tokenizer()
     tokenizer.add_special_tokens({"bos_token": "<|system|>"})
     number = tokenizer.bos_token_id
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -125,21 +128,23 @@ def test_bos_stands_once_where_the_tokenizer_sets_one():
     tokenizer = with_bos()
     assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
     for name in ("instruction", "chat"):  # the chat format begins with it itself
-        row = encode(templates.build(name, tokenizer), tokenizer)
+        row = encode(templates.build_template(name, tokenizer), tokenizer)
         assert row["input_ids"][0] == tokenizer.bos_token_id
         assert row["input_ids"].count(tokenizer.bos_token_id) == 1
 
 
 def test_no_bos_where_the_tokenizer_sets_none(tokenizer):
-    tokenizer = models.tiny_tokenizer()
+    tokenizer = loading.tiny_tokenizer()
     tokenizer.add_special_tokens({"bos_token": "<|system|>"})
-    assert tokenizer.bos_token_id not in encode(templates.build("instruction", tokenizer), tokenizer)["input_ids"]
+    assert (
+        tokenizer.bos_token_id not in encode(templates.build_template("instruction", tokenizer), tokenizer)["input_ids"]
+    )
 
 
 def test_pads_stand_on_the_right_in_training_and_on_the_left_in_generation(template, tokenizer):
     rows = [encode(template, tokenizer, text, None) for text in (DOCUMENT, "Fog.")]
     longest, length = rows[0]["length"], rows[1]["length"]
-    right, left = (features.Collator(tokenizer, side)(rows) for side in ("right", "left"))
+    right, left = (tokenisation.Collator(tokenizer, side)(rows) for side in ("right", "left"))
     assert right["input_ids"][1, :length].tolist() == left["input_ids"][1, -length:].tolist() == rows[1]["input_ids"]
     assert right["attention_mask"][1].tolist() == [1] * length + [0] * (longest - length)
     assert left["attention_mask"][1].tolist() == [0] * (longest - length) + [1] * length
@@ -149,32 +154,32 @@ def test_pads_stand_on_the_right_in_training_and_on_the_left_in_generation(templ
 
 def test_rows_of_a_data_set_are_encoded_one_by_one(template, tokenizer):
     rows = [{"id": str(n), "document": DOCUMENT[n:], "summary": SUMMARY} for n in range(3)]
-    encoded = features.encode_rows(datasets.Dataset.from_list(rows), template, tokenizer, 320, 40)
+    encoded = tokenisation.encode_rows(datasets.Dataset.from_list(rows), template, tokenizer, 320, 40)
     assert set(encoded.column_names) == {"input_ids", "labels", "length", "cut"}
     assert [encoded[n] for n in range(3)] == [encode(template, tokenizer, row["document"]) for row in rows]
 
 
 def test_rows_on_disk_are_encoded_on_disk_beside_them(tokenizer):
-    template = templates.build("instruction", tokenizer)
+    template = templates.build_template("instruction", tokenizer)
     rows = [{"document": DOCUMENT[n % 90 :], "summary": f"{SUMMARY} {n}"} for n in range(700)]
-    there = streams.write(rows)
-    encoded = features.encode_rows(there.select(range(600, -1, -1)), template, tokenizer, 320, 40)
+    there = streaming.write_rows(rows)
+    encoded = tokenisation.encode_rows(there.select(range(600, -1, -1)), template, tokenizer, 320, 40)
     (file,) = (Path(file["filename"]) for file in encoded.cache_files)
-    assert file.parent == Path(streams.folder()) and file.stat().st_size < 9 * sum(encoded["length"])
+    assert file.parent == Path(streaming.rows_folder()) and file.stat().st_size < 9 * sum(encoded["length"])
     wanted = [encode(template, tokenizer, **rows[n]) for n in range(600, -1, -1)]
     assert encoded.to_list() == wanted
 
 
 def test_batches_of_similar_length_hold_every_row_once_and_pad_less():
     lengths = [5, 90, 7, 80, 6, 85, 9]
-    batches = features.length_sorted_batches(lengths, 3)
+    batches = tokenisation.length_sorted_batches(lengths, 3)
     assert batches == [[1, 5, 3], [6, 2, 4], [0]]
     plain = [[0, 1, 2], [3, 4, 5], [6]]
     computed = 3 * 90 + 3 * 85 + 9
-    assert features.padding_fraction(plain, lengths) == pytest.approx(1 - sum(lengths) / computed)
-    assert features.padding_fraction(plain, lengths, 512) == pytest.approx(1 - sum(lengths) / (7 * 512))
-    assert features.padding_fraction(batches, lengths) < features.padding_fraction(plain, lengths)
-    assert features.padding_fraction([[0], [1]], lengths) == 0
+    assert tokenisation.padding_fraction(plain, lengths) == pytest.approx(1 - sum(lengths) / computed)
+    assert tokenisation.padding_fraction(plain, lengths, 512) == pytest.approx(1 - sum(lengths) / (7 * 512))
+    assert tokenisation.padding_fraction(batches, lengths) < tokenisation.padding_fraction(plain, lengths)
+    assert tokenisation.padding_fraction([[0], [1]], lengths) == 0
 
 
 HYPOTHESIS = "The bridge is shut, and Ashby is full."
@@ -183,11 +188,11 @@ WORDING = templates.Wording("Does it follow?", "Premise", "Hypothesis", "Answer"
 
 @pytest.fixture(scope="module", params=["instruction", "chat"])
 def pair_template(request, tokenizer):
-    return templates.build(request.param, tokenizer, WORDING)
+    return templates.build_template(request.param, tokenizer, WORDING)
 
 
 def encode_pair(template, tokenizer, document=DOCUMENT, second=HYPOTHESIS, max_length=160, answer="maybe"):
-    return features.encode(template, tokenizer, document, answer, max_length, 8, second)
+    return tokenisation.encode(template, tokenizer, document, answer, max_length, 8, second)
 
 
 def room_for_texts(template, tokenizer, max_length=160):
@@ -198,7 +203,7 @@ def test_a_pair_that_fits_is_whole(pair_template, tokenizer):
     row = encode_pair(pair_template, tokenizer, "Fog.")
     assert row["cut"] == 0
     assert tokenizer.decode(row["input_ids"]) == pair_template.render("Fog.", "maybe", HYPOTHESIS) + "<|end|>"
-    asked = features.encode(pair_template, tokenizer, "Fog.", None, 160, 8, HYPOTHESIS)
+    asked = tokenisation.encode(pair_template, tokenizer, "Fog.", None, 160, 8, HYPOTHESIS)
     assert tokenizer.decode(asked["input_ids"]) == pair_template.prompt("Fog.", HYPOTHESIS)
 
 
@@ -224,7 +229,7 @@ def test_a_longer_hypothesis_takes_what_the_premise_leaves(pair_template, tokeni
 def test_a_pair_is_cut_in_training_as_in_inference(pair_template, tokenizer):
     for document, second in ((DOCUMENT, HYPOTHESIS), (DOCUMENT * 9, HYPOTHESIS * 9), ("Fog.", HYPOTHESIS * 9)):
         row = encode_pair(pair_template, tokenizer, document, second)
-        asked = features.encode(pair_template, tokenizer, document, None, 160, 8, second)
+        asked = tokenisation.encode(pair_template, tokenizer, document, None, 160, 8, second)
         assert row["input_ids"][: asked["length"]] == asked["input_ids"] and row["cut"] == asked["cut"]
 
 
@@ -237,22 +242,22 @@ def test_the_letters_of_a_special_token_in_a_hypothesis_stay_letters(pair_templa
 
 def test_rows_of_pairs_are_encoded_with_their_second_text(pair_template, tokenizer):
     rows = [{"document": DOCUMENT[n:], "second": HYPOTHESIS[n:], "summary": "no"} for n in range(3)]
-    encoded = features.encode_rows(datasets.Dataset.from_list(rows), pair_template, tokenizer, 160, 8)
+    encoded = tokenisation.encode_rows(datasets.Dataset.from_list(rows), pair_template, tokenizer, 160, 8)
     wanted = [encode_pair(pair_template, tokenizer, row["document"], row["second"], answer="no") for row in rows]
     assert [encoded[n] for n in range(3)] == wanted
 
 
 def test_the_answers_tokens_are_those_that_are_trained_on(template, tokenizer):
-    ids = features.answer_ids(template, tokenizer, SUMMARY)
+    ids = tokenisation.answer_ids(template, tokenizer, SUMMARY)
     row = encode(template, tokenizer)
-    assert [label for label in row["labels"] if label != features.IGNORE] == [*ids, tokenizer.eos_token_id]
+    assert [label for label in row["labels"] if label != tokenisation.IGNORE] == [*ids, tokenizer.eos_token_id]
 
 
 @pytest.mark.parametrize("name", ["instruction", "chat"])
 def test_every_prompt_begins_with_the_heads_tokens(name):
-    for tokenizer in (models.tiny_tokenizer(), with_bos()):
-        template = templates.build(name, tokenizer)
-        head = features.head_ids(template, tokenizer)
+    for tokenizer in (loading.tiny_tokenizer(), with_bos()):
+        template = templates.build_template(name, tokenizer)
+        head = tokenisation.head_ids(template, tokenizer)
         ids = encode(template, tokenizer)["input_ids"]
         assert ids[: len(head)] == head and tokenizer.decode(ids[len(head) :]).startswith(DOCUMENT[:20])
 
@@ -261,13 +266,13 @@ def test_every_prompt_begins_with_the_heads_tokens(name):
 @pytest.mark.parametrize("max_length", [200, 256])
 def test_a_prompt_with_examples_leaves_the_document_the_same_room(tokenizer, name, max_length):
     shown = templates.Wording(examples=(("Fog lay on the river.", "Fog."), ("It rained.", "Rain.")))
-    plain, template = (templates.build(name, tokenizer, wording) for wording in (templates.Wording(), shown))
-    longer = features.room_for(template, plain, max_length, tokenizer)
+    plain, template = (templates.build_template(name, tokenizer, wording) for wording in (templates.Wording(), shown))
+    longer = tokenisation.room_for(template, plain, max_length, tokenizer)
     rows = [encode(one, tokenizer, max_length=n) for one, n in ((plain, max_length), (template, longer))]
     texts = [tokenizer.decode(row["input_ids"]) for row in rows]
     assert rows[0]["cut"] == rows[1]["cut"] > 0
     assert texts[0].removeprefix(plain.head) == texts[1].removeprefix(template.head)
-    assert features.room_for(plain, plain, max_length, tokenizer) == max_length
+    assert tokenisation.room_for(plain, plain, max_length, tokenizer) == max_length
 
 
 TEXT = (
@@ -286,7 +291,7 @@ def size(tokenizer, text):
 
 @pytest.mark.parametrize("tokens", [4, 5, 9, 30, 61, 120, 10_000])
 def test_no_chunk_is_too_long_and_nothing_is_lost(tokenizer, tokens):
-    found = features.chunks(TEXT, tokenizer, tokens)
+    found = tokenisation.chunks(TEXT, tokenizer, tokens)
     assert all(0 < size(tokenizer, chunk) <= tokens for chunk in found)
     assert bare("".join(found)) == bare(TEXT)
     at = 0
@@ -295,33 +300,33 @@ def test_no_chunk_is_too_long_and_nothing_is_lost(tokenizer, tokens):
 
 
 def test_chunks_are_cut_between_sentences_and_filled(tokenizer):
-    sentences = facts.split_sentences(TEXT)
+    sentences = sentences_of.split_sentences(TEXT)
     sizes = [size(tokenizer, sentence) for sentence in sentences]
-    found = features.chunks(TEXT, tokenizer, max(sizes))
+    found = tokenisation.chunks(TEXT, tokenizer, max(sizes))
     assert 1 < len(found) < len(sentences)
-    assert [s for chunk in found for s in facts.split_sentences(chunk)] == sentences
+    assert [s for chunk in found for s in sentences_of.split_sentences(chunk)] == sentences
     for chunk, after in zip(found, found[1:], strict=False):
-        first = facts.split_sentences(after)[0]
+        first = sentences_of.split_sentences(after)[0]
         assert size(tokenizer, f"{chunk} {first}") > max(sizes), "there was room for it"
-    assert features.chunks(TEXT, tokenizer, size(tokenizer, TEXT)) == [TEXT]
+    assert tokenisation.chunks(TEXT, tokenizer, size(tokenizer, TEXT)) == [TEXT]
 
 
 def test_the_overlap_is_whole_sentences_and_no_more_than_asked(tokenizer):
     text = " ".join(f"This is sentence {number:03}." for number in range(60))  # 21 tokens each, with the space before
-    plain, found = (features.chunks(text, tokenizer, 100, overlap) for overlap in (0, 45))
+    plain, found = (tokenisation.chunks(text, tokenizer, 100, overlap) for overlap in (0, 45))
     assert len(plain) == 15 and len(found) == 29
     for chunk, after in zip(found, found[1:], strict=False):
-        repeated = [s for s in facts.split_sentences(after) if s in chunk]
+        repeated = [s for s in sentences_of.split_sentences(after) if s in chunk]
         assert len(repeated) == 2 and after.startswith(" ".join(repeated)) and chunk.endswith(" ".join(repeated))
     assert all(size(tokenizer, chunk) <= 100 for chunk in found)
-    seen = dict.fromkeys(s for chunk in found for s in facts.split_sentences(chunk))
-    assert list(seen) == facts.split_sentences(text)
-    assert features.chunks(text, tokenizer, 100, 20) == plain, "no sentence is as short as that"
+    seen = dict.fromkeys(s for chunk in found for s in sentences_of.split_sentences(chunk))
+    assert list(seen) == sentences_of.split_sentences(text)
+    assert tokenisation.chunks(text, tokenizer, 100, 20) == plain, "no sentence is as short as that"
 
 
 @pytest.mark.parametrize("overlap", range(0, 30, 3))
 def test_an_overlap_never_stands_still(tokenizer, overlap):
-    found = features.chunks(TEXT, tokenizer, 30, overlap)
+    found = tokenisation.chunks(TEXT, tokenizer, 30, overlap)
     assert all(0 < size(tokenizer, chunk) <= 30 for chunk in found)
     assert len(set(found)) == len(found) and found[-1].endswith("thawed.")
     end = 0
@@ -333,7 +338,7 @@ def test_an_overlap_never_stands_still(tokenizer, overlap):
 
 @pytest.mark.parametrize("text", ["word " * 500, "x" * 2000, "雪" * 700, "🌨️" * 300, "a b" * 400 + "y" * 500])
 def test_one_endless_sentence_is_cut_between_words_or_characters(tokenizer, text):
-    found = features.chunks(text, tokenizer, 64)
+    found = tokenisation.chunks(text, tokenizer, 64)
     assert all(size(tokenizer, chunk) <= 64 for chunk in found) and bare("".join(found)) == bare(text)
     if text.startswith("word"):
         assert {word for chunk in found for word in chunk.split()} == {"word"}
@@ -342,23 +347,23 @@ def test_one_endless_sentence_is_cut_between_words_or_characters(tokenizer, text
 
 
 def test_special_tokens_in_a_text_are_counted_as_letters(tokenizer):
-    assert features.chunks("<|end|> " * 4, tokenizer, 15) == ["<|end|> <|end|>"] * 2
+    assert tokenisation.chunks("<|end|> " * 4, tokenizer, 15) == ["<|end|> <|end|>"] * 2
 
 
 @pytest.mark.parametrize("text", ["", " \n\t", "\u2028"])
 def test_blank_text_has_no_chunks(tokenizer, text):
-    assert features.chunks(text, tokenizer, 8, 2) == []
+    assert tokenisation.chunks(text, tokenizer, 8, 2) == []
 
 
 @pytest.mark.parametrize("wrong", [(0, 0), (-1, 0), (5, 5), (5, 9), (5, -1)])
 def test_chunks_that_cannot_be(tokenizer, wrong):
     with pytest.raises(SummkitError, match="0 <= overlap < tokens"):
-        features.chunks(TEXT, tokenizer, *wrong)
+        tokenisation.chunks(TEXT, tokenizer, *wrong)
 
 
 def test_a_character_of_more_tokens_than_a_chunk_is_named(tokenizer):
     with pytest.raises(SummkitError, match="tokens=2: the character '雪' alone is 3 tokens"):
-        features.chunks("It is 雪.", tokenizer, 2)
+        tokenisation.chunks("It is 雪.", tokenizer, 2)
 
 
 def test_a_tokenizer_whose_pieces_have_fewer_tokens_than_the_whole():
@@ -369,6 +374,6 @@ def test_a_tokenizer_whose_pieces_have_fewer_tokens_than_the_whole():
             return {"input_ids": [1] * (len(text.split()) + (3 if text.count(".") > 1 else 0))}
 
     for overlap in (0, 2, 5):
-        found = features.chunks("a b. " * 20, Growing(), 6, overlap)
+        found = tokenisation.chunks("a b. " * 20, Growing(), 6, overlap)
         assert found and all(len(Growing()(chunk)["input_ids"]) <= 6 for chunk in found)
         assert sum(chunk.count(".") for chunk in found) >= 20

@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from summkit import classification, figures
+from summkit.evaluation import classification
+from summkit.reporting import figures
 
 ACTUAL = np.arange(3) == np.array([0, 1, 2, 1, 0, 2, 2, 1])[:, None]
 SAID = np.arange(3) == np.array([0, 1, 2, 2, 0, 2, 0, 1])[:, None]
@@ -17,7 +18,10 @@ def closed():
 
 
 def test_a_bar_for_every_system_and_measure():
-    scores = {"tf-idf": classification.score(SAID, ACTUAL), "fine-tuned": classification.score(ACTUAL, ACTUAL)}
+    scores = {
+        "tf-idf": classification.score_labels(SAID, ACTUAL),
+        "fine-tuned": classification.score_labels(ACTUAL, ACTUAL),
+    }
     ax = figures.score_bars(scores, {"accuracy": "accuracy", "macro_f1": "macro F1"})
     bars = [bar for container in ax.containers if hasattr(container, "patches") for bar in container.patches]
     assert [round(bar.get_height(), 1) for bar in bars] == pytest.approx([75, 75.6, 100, 100], abs=0.1)
@@ -45,7 +49,7 @@ def test_a_line_of_points_for_every_watched_score():
 
 
 def test_counts_of_a_confusion_are_written_in_it(tmp_path):
-    ax = figures.confusion(classification.confusion(SAID, ACTUAL, ["a", "b", "c"]), plt.subplots()[1])
+    ax = figures.confusion(classification.confusion_matrix(SAID, ACTUAL, ["a", "b", "c"]), plt.subplots()[1])
     assert [text.get_text() for text in ax.texts] == ["2", "0", "0", "0", "2", "1", "1", "0", "2"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
     assert figures.save(ax.figure, tmp_path, "confusion").read_bytes().startswith(b"\x89PNG")
@@ -53,7 +57,7 @@ def test_counts_of_a_confusion_are_written_in_it(tmp_path):
 
 def test_a_line_of_calibration_for_every_system():
     given = np.where(SAID, 0.8, 0.1)
-    ax = figures.calibration({"fine-tuned": classification.reliability(given, ACTUAL)})
+    ax = figures.calibration({"fine-tuned": classification.reliability_table(given, ACTUAL)})
     assert [line.get_label() for line in ax.lines] == ["as sure as right", "fine-tuned"]
     assert [text.get_text() for text in ax.texts] == ["8"] and ax.lines[1].get_ydata() == pytest.approx([0.75])
 

@@ -4,15 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from summkit import data, features, forecast, models, planner, profiles, templates, trials
+from summkit.config import choose_profile
+from summkit.data import summarisation, templates, tokenisation
 from summkit.errors import SummkitError
+from summkit.models import loading
+from summkit.resources import forecast, memory, trials
 
-PROFILE = profiles.choose("smoke", task="costs", method="full", epochs=2)
+PROFILE = choose_profile("smoke", task="costs", method="full", epochs=2)
 
 
 @pytest.fixture(scope="module")
 def rows():
-    splits = data.for_profile(PROFILE)
+    splits = summarisation.load_summaries(PROFILE)
     return splits.train, splits.validation
 
 
@@ -24,18 +27,18 @@ def measured(monkeypatch, seconds: float) -> list:
         asked.append((model, len(some), len(held), profile, seed, warm_up))
         return trials.Trial(seconds, 1, 2, 3.0)
 
-    monkeypatch.setattr(trials, "steps", steps)
+    monkeypatch.setattr(trials, "measure_steps", steps)
     return asked
 
 
 def test_time_is_that_of_the_trial_for_all_tokens_and_the_evaluations(rows, monkeypatch):
     asked = measured(monkeypatch, 2.0)
-    found = forecast.training(PROFILE, *rows, seed=5)
+    found = forecast.forecast_training(PROFILE, *rows, seed=5)
     assert asked == [("tiny-t5", (1 + forecast.STEPS) * PROFILE.batch_size, 2, PROFILE, 5, 1)]
-    twice = forecast.training(replace(PROFILE, epochs=4), *rows, seed=5)
+    twice = forecast.forecast_training(replace(PROFILE, epochs=4), *rows, seed=5)
     assert twice.tokens == 2 * found.tokens and twice.seconds == pytest.approx(2 * found.seconds)
     measured(monkeypatch, 4.0)
-    assert forecast.training(PROFILE, *rows).seconds == pytest.approx(2 * found.seconds)
+    assert forecast.forecast_training(PROFILE, *rows).seconds == pytest.approx(2 * found.seconds)
     share = forecast.STEPS * PROFILE.batch_size / len(rows[0])  # of all rows those that were tried; all are cut alike
     trained, evaluated = PROFILE.epochs / share, PROFILE.epochs * PROFILE.evaluations_per_epoch * forecast.FORWARD
     assert found.seconds == pytest.approx(2.0 * (trained + evaluated * len(rows[1]) / len(rows[0]) / share), rel=0.1)
@@ -52,30 +55,32 @@ def test_steps_of_all_lengths_are_tried():
 
 def test_fewer_rows_than_a_step_has_are_tried_too(rows):
     few = rows[0].select(range(2))
-    assert forecast.training(replace(PROFILE, batch_size=8), few, rows[1]).seconds > 0
+    assert forecast.forecast_training(replace(PROFILE, batch_size=8), few, rows[1]).seconds > 0
 
 
 def test_memory_is_the_planners_for_the_longest_row(rows, monkeypatch):
     measured(monkeypatch, 1.0)
-    small, large = (forecast.training(replace(PROFILE, batch_size=size), *rows).peak_bytes for size in (1, 8))
-    assert planner.FRAMEWORK["cpu"] < small < large
+    small, large = (forecast.forecast_training(replace(PROFILE, batch_size=size), *rows).peak_bytes for size in (1, 8))
+    assert memory.FRAMEWORK["cpu"] < small < large
     quantised = replace(PROFILE, method="qlora", precision="nf4")
-    assert forecast.training(quantised, *rows).peak_bytes > planner.FRAMEWORK["cpu"]
+    assert forecast.forecast_training(quantised, *rows).peak_bytes > memory.FRAMEWORK["cpu"]
 
 
 def test_a_real_trial_says_seconds_and_tokens(rows):
-    found = forecast.training(PROFILE, *rows)
+    found = forecast.forecast_training(PROFILE, *rows)
     assert found.seconds > found.trial.seconds > 0
-    encoded = sum(row["length"] for row in features.encode_rows(rows[0], *_reading()))
+    encoded = sum(row["length"] for row in tokenisation.encode_rows(rows[0], *_reading()))
     assert found.tokens == PROFILE.epochs * encoded
 
 
 def test_what_cannot_train_is_an_error_before_anything_is_tried(rows):
     with pytest.raises(SummkitError, match="needs an encoder-decoder"):
-        forecast.training(replace(PROFILE, model="tiny-llama", method="frozen-encoder", template="instruction"), *rows)
+        forecast.forecast_training(
+            replace(PROFILE, model="tiny-llama", method="frozen-encoder", template="instruction"), *rows
+        )
 
 
 def _reading() -> tuple:
-    tokenizer = models.load_tokenizer(PROFILE.model)
-    template = templates.build(PROFILE.template, tokenizer, templates.wording(PROFILE.wording))
+    tokenizer = loading.load_tokenizer(PROFILE.model)
+    template = templates.build_template(PROFILE.template, tokenizer, templates.get_wording(PROFILE.wording))
     return template, tokenizer, PROFILE.max_length, PROFILE.max_new_tokens, True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit import records
+from summkit.reporting import records
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "jobs" / "accelerate" / "fsdp2.yaml"
@@ -26,7 +26,7 @@ made = transformers.TrainingArguments.__init__
 def init(self, **settings):
     made(self, **settings | {"use_cpu": False})
 transformers.TrainingArguments.__init__ = init
-from summkit.__main__ import main
+from summkit.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 SMALL = {

@@ -7,8 +7,13 @@ import json
 import pytest
 import torch
 
-from summkit import checkpoints, features, generation, methods, models, prefill, profiles, templates, training
+from summkit.config import choose_profile
+from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
+from summkit.inference import generation, prefill
+from summkit.models import loading, methods
+from summkit.training import checkpoints
+from summkit.training.trainer import save_adapter
 
 TEXTS = [
     "A short text.",
@@ -26,11 +31,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def tiny():
     """(model, tokenizer, template); weights are larger than usual, so that the answers depend on the prompt."""
-    model = models.tiny_llama()
+    model = loading.tiny_llama()
     for parameter in model.parameters():
         parameter.data.mul_(4 if parameter.dim() > 1 else 1)
-    tokenizer = models.tiny_tokenizer()
-    return model.eval(), tokenizer, templates.build("instruction", tokenizer)
+    tokenizer = loading.tiny_tokenizer()
+    return model.eval(), tokenizer, templates.build_template("instruction", tokenizer)
 
 
 def texts(found):
@@ -40,7 +45,7 @@ def texts(found):
 def alone(tiny, document, **settings):
     """The answer by steps written out here: no batch, no padding, no cache."""
     model, tokenizer, template = tiny
-    ids = features.encode(template, tokenizer, document, None, **LIMITS)["input_ids"]
+    ids = tokenisation.encode(template, tokenizer, document, None, **LIMITS)["input_ids"]
     for _ in range(LIMITS["max_new_tokens"]):
         with torch.no_grad():
             ids = [*ids, int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())]
@@ -58,7 +63,7 @@ def test_a_batch_answers_as_one_by_one_and_in_the_order_asked(tiny):
 
 def test_greedy_takes_the_likeliest_token_each_time(tiny):
     for text in TEXTS[:2]:
-        size = features.encode(tiny[2], tiny[1], text, None, **LIMITS)["length"]
+        size = tokenisation.encode(tiny[2], tiny[1], text, None, **LIMITS)["length"]
         found = generation.read_answer(tiny[1], alone(tiny, text), 0, size)
         assert generation.summarize(*tiny, TEXTS, **LIMITS)[TEXTS.index(text)] == found
 
@@ -66,8 +71,8 @@ def test_greedy_takes_the_likeliest_token_each_time(tiny):
 def test_prompts_are_padded_on_the_left(tiny, monkeypatch):
     """Mistake 5: padded on the right, a decoder goes on from a pad. The same call with right padding must differ."""
     right = generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS)
-    collator = features.Collator
-    monkeypatch.setattr(features, "Collator", lambda tokenizer, side: collator(tokenizer, "right"))
+    collator = tokenisation.Collator
+    monkeypatch.setattr(tokenisation, "Collator", lambda tokenizer, side: collator(tokenizer, "right"))
     assert generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS) != right
 
 
@@ -148,19 +153,19 @@ def test_what_was_cut_is_said(tiny):
 
 @pytest.fixture(scope="module")
 def profile():
-    return dataclasses.replace(profiles.choose("smoke"), max_new_tokens=12)
+    return dataclasses.replace(choose_profile("smoke"), max_new_tokens=12)
 
 
 @pytest.fixture(scope="module")
 def saved(profile, tmp_path_factory):
     """(folder of an adapter that changes the answers, the model it was saved from)."""
-    model = methods.apply(models.load_model(profile.model, profile.precision), profile)
+    model = methods.apply_method(loading.load_model(profile.model, profile.precision), profile)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data = torch.randn(parameter.shape, generator=generator)
     folder = tmp_path_factory.mktemp("run") / "adapter"
-    return training.save_adapter(model, folder, profile), model
+    return save_adapter(model, folder, profile), model
 
 
 @pytest.fixture
@@ -176,7 +181,7 @@ def test_the_adapter_counts_when_4_bit_layers_are_unpacked(saved):
     model, ids = saved[1].eval(), torch.arange(5, 60)[None]
     with torch.no_grad():
         plain = model(ids).logits
-        with models.unpacked(model):
+        with loading.unpacked(model):
             unpacked = model(ids).logits
         with model.disable_adapter():
             base = model(ids).logits
@@ -187,11 +192,11 @@ def test_the_adapter_counts_when_4_bit_layers_are_unpacked(saved):
 def test_a_saved_adapter_answers_as_before(saved, profile):
     folder, model = saved
     loaded = generation.Summarizer.load(folder)
-    tokenizer = models.load_tokenizer(profile.model)
-    template = templates.build(profile.template, tokenizer)
+    tokenizer = loading.load_tokenizer(profile.model)
+    template = templates.build_template(profile.template, tokenizer)
     limits = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens}
     assert loaded.summarize(TEXTS) == generation.summarize(model, tokenizer, template, TEXTS, **limits)
-    base = models.load_model(profile.model, profile.precision)
+    base = loading.load_model(profile.model, profile.precision)
     assert loaded.summarize(TEXTS, base=True) == generation.summarize(base, tokenizer, template, TEXTS, **limits)
     assert loaded.summarize(TEXTS, base=True) != loaded.summarize(TEXTS)
 
@@ -254,10 +259,10 @@ def test_an_adapter_of_another_task_is_refused(broken, task):
 
 
 def test_the_task_is_saved_and_counts_when_a_training_is_resumed(saved, tmp_path):
-    profile = profiles.choose("smoke", task="agnews")
+    profile = choose_profile("smoke", task="agnews")
     assert json.loads(checkpoints.save_settings(tmp_path, profile).read_text())["task"] == "agnews"
     with pytest.raises(SummkitError, match="'agnews', not for 'summary'"):
-        checkpoints.read_settings(training.save_adapter(saved[1], tmp_path / "adapter", profile))
+        checkpoints.read_settings(save_adapter(saved[1], tmp_path / "adapter", profile))
     checkpoint = tmp_path / "checkpoint-1"
     checkpoint.mkdir()
     checkpoints.write_manifest(checkpoint, {}, checkpoints.fingerprint(profile, 0, [], []))
@@ -282,8 +287,8 @@ LONG = {"max_length": 500, "max_new_tokens": 12}
 
 
 def with_examples(model, name="instruction"):
-    tokenizer = models.tiny_tokenizer()
-    return model, tokenizer, templates.build(name, tokenizer, WORDING)
+    tokenizer = loading.tiny_tokenizer()
+    return model, tokenizer, templates.build_template(name, tokenizer, WORDING)
 
 
 def new_ids(monkeypatch, asked, **settings):
@@ -297,12 +302,12 @@ def new_ids(monkeypatch, asked, **settings):
 @pytest.fixture(scope="module")
 def loud_nf4():
     """A tiny model in 4-bit weights, larger than usual, so that the answers depend on the prompt."""
-    full = models.tiny_llama()
+    full = loading.tiny_llama()
     for parameter in full.parameters():
         parameter.data.mul_(6 if parameter.dim() > 1 else 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.TINY, "tiny-llama", lambda: full)
-        return models.load_model("tiny-llama", "nf4").eval()
+        patch.setitem(loading.TINY, "tiny-llama", lambda: full)
+        return loading.load_model("tiny-llama", "nf4").eval()
 
 
 @pytest.mark.parametrize("kind", ["plain", "adapter", "nf4"])
@@ -311,7 +316,7 @@ def loud_nf4():
 def test_a_head_read_once_gives_the_same_tokens(tiny, saved, loud_nf4, monkeypatch, kind, name, batch_size):
     model = {"plain": tiny[0], "adapter": saved[1].eval(), "nf4": loud_nf4}[kind]
     asked = with_examples(model, name)
-    assert len({features.encode(*asked[:0:-1], text, None, **LONG)["length"] for text in TEXTS}) > 2
+    assert len({tokenisation.encode(*asked[:0:-1], text, None, **LONG)["length"] for text in TEXTS}) > 2
     plain = new_ids(monkeypatch, asked, batch_size=batch_size)
     assert new_ids(monkeypatch, asked, batch_size=batch_size, reuse_head=True) == plain
     assert len(set(texts(plain[0]))) > 1, "the same answer to everything would hide a mistake"
@@ -319,7 +324,7 @@ def test_a_head_read_once_gives_the_same_tokens(tiny, saved, loud_nf4, monkeypat
 
 def test_the_head_is_read_once_and_never_again(tiny, monkeypatch):
     asked = with_examples(tiny[0])
-    head, seen = len(features.head_ids(asked[2], asked[1])), []
+    head, seen = len(tokenisation.head_ids(asked[2], asked[1])), []
     forward = tiny[0].forward
     monkeypatch.setattr(tiny[0], "forward", lambda *a, **k: seen.append(k["input_ids"].shape) or forward(*a, **k))
     generation.summarize(*asked, TEXTS, batch_size=2, reuse_head=True, **LONG)
@@ -346,8 +351,8 @@ def test_a_wrong_head_shows(tiny, monkeypatch):
 def test_a_head_cannot_be_reused_with_beams_or_with_prompt_tuning(tiny):
     with pytest.raises(SummkitError, match="reuse_head: beams.*greedy"):
         generation.summarize(*with_examples(tiny[0]), TEXTS, decoding="beam", reuse_head=True, **LONG)
-    profile = profiles.choose("smoke", method="prompt", precision="fp32", virtual_tokens=4)
-    tuned = methods.apply(models.load_model("tiny-llama"), profile)
+    profile = choose_profile("smoke", method="prompt", precision="fp32", virtual_tokens=4)
+    tuned = methods.apply_method(loading.load_model("tiny-llama"), profile)
     with pytest.raises(SummkitError, match="reuse_head: prompt tuning"):
         generation.summarize(*with_examples(tuned), TEXTS, reuse_head=True, **LONG)
 

@@ -58,16 +58,18 @@ def test_a_fresh_home_loads_data_tokenizer_and_model_through_it(local_hub, tmp_p
 
 _LABELS = """
 import json
-from summkit import errors, labelled, profiles
+from summkit.config import choose_profile
+from summkit.data import classification
+from summkit.errors import SummkitError
 
 small, found = {"train_rows": 4, "validation_rows": 3, "test_rows": 2}, {}
 for task in ("agnews", "goemotions", "mnli"):
-    splits = labelled.for_profile(profiles.choose("t4", task=task, **small))
+    splits = classification.load_labels(choose_profile("t4", task=task, **small))
     found[task] = {"source": splits.source} | splits.counts()
     found[task] |= {name: getattr(splits, name).to_list() for name in ("train", "validation", "test")}
 try:
-    labelled.for_profile(profiles.choose("t4", task="mnli", train_rows=4, test_rows=500))
-except errors.SummkitError as error:
+    classification.load_labels(choose_profile("t4", task="mnli", train_rows=4, test_rows=500))
+except SummkitError as error:
     found["too few"] = str(error)
 print(json.dumps(found))
 """
@@ -112,12 +114,13 @@ def test_the_label_tasks_read_their_sets_as_the_hub_has_them(local_hub, tmp_path
 
 _SUMMARIES = """
 import json
-from summkit import data, profiles
+from summkit.config import choose_profile
+from summkit.data import summarisation
 
 small, found = {"train_rows": 3, "validation_rows": 2, "test_rows": 2, "min_words": 0}, {}
 for task in ("methods", "topics"):
-    profile = profiles.choose("t4", task=task, **small)
-    splits = data.for_profile(profile)
+    profile = choose_profile("t4", task=task, **small)
+    splits = summarisation.load_summaries(profile)
     found[task] = {"set": profile.dataset, "source": splits.source} | splits.counts()
     found[task] |= {name: getattr(splits, name).to_list() for name in ("train", "validation", "test")}
 print(json.dumps(found))

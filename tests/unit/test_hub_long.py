@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit import profiles
+from summkit.config import choose_profile
 from tests.hub import LocalHub
 
 PACKAGE = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ ADAPTED = {LED: 7 + DECODER, LARGE: 7 + DECODER, BIGBIRD: 4 + DECODER, LONG_T5: 
 @pytest.mark.parametrize(("name", "computes"), [("t4", "float16"), ("gpu", "bfloat16")])
 def test_the_settings(name, computes):
     for model in (None, LARGE):
-        profile = profiles.choose(name, task="long", model=model)
+        profile = choose_profile(name, task="long", model=model)
         assert (profile.model, profile.dataset) == (model or LED, "ccdv/arxiv-summarization")
         assert (profile.max_length, profile.max_new_tokens) == (8192, 256)
         assert profile.batch_size * profile.gradient_accumulation == 16 and profile.gradient_checkpointing
@@ -44,7 +44,7 @@ RUNS = {
 }  # fmt: skip
 CHILD = """
 import sys
-from summkit.__main__ import main
+from summkit.cli import main
 
 for name, strategy in zip(sys.argv[1::2], sys.argv[2::2]):
     for stream in (sys.stdout, sys.stderr):

@@ -24,7 +24,7 @@ SMALL = {
 
 CHILD = """
 import json, sys
-from summkit.__main__ import main
+from summkit.cli import main
 
 for arguments in json.loads(sys.argv[1]):
     if code := main(arguments):
@@ -91,7 +91,7 @@ def test_t4_trains_and_summarises_through_a_hub(local_hub, tmp_path, here):
 
 @pytest.mark.parametrize("kind", ["closed", "silent"])
 def test_without_a_hub_the_way_out_is_said_at_once(kind, here, monkeypatch, capsys):
-    from summkit.__main__ import main
+    from summkit.cli import main
 
     monkeypatch.chdir(here)
     for name in ("HF_HUB_OFFLINE", "SUMMKIT_DATA_DIR", "SUMMKIT_PROFILE", "SUMMKIT_ROOT"):

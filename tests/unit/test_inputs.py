@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from summkit import inputs
+from summkit.data import text_files
 from summkit.errors import SummkitError
 
 
@@ -44,14 +44,14 @@ def test_plain_text_standard_input_and_json_lines(here, monkeypatch):
     rows = [{"article": "First.", "abstract": "no"}, {"id": 3, "text": "Second."}]
     (here / "b.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (here / "c.jsonl.gz").write_bytes(gzip.compress(json.dumps({"document": "Third."}).encode()))
-    assert inputs.read(["a.txt", "b.jsonl", "c.jsonl.gz"]) == [
+    assert text_files.read_texts(["a.txt", "b.jsonl", "c.jsonl.gz"]) == [
         ("a.txt", "Rain.\n"),
         ("b.jsonl, row 1", "First."),
         ("b.jsonl, row 2", "Second."),
         ("c.jsonl.gz, row 1", "Third."),
     ]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Fog.")))
-    assert inputs.read([]) == [("standard input", "Fog.")]
+    assert text_files.read_texts([]) == [("standard input", "Fog.")]
 
 
 @pytest.mark.parametrize(
@@ -70,21 +70,21 @@ def test_plain_text_standard_input_and_json_lines(here, monkeypatch):
 def test_what_cannot_be_read_is_named(here, name, content, said):
     (here / name).write_bytes(content)
     with pytest.raises(SummkitError) as refused:
-        inputs.read([name])
+        text_files.read_texts([name])
     assert said in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["gone.txt", "gone.jsonl", "gone.pdf", "."])
 def test_no_such_file(name):
     with pytest.raises(SummkitError, match=f"{name}: (No such file|Is a directory)"):
-        inputs.read([name])
+        text_files.read_texts([name])
 
 
 def test_a_pdf_without_pypdf_says_what_to_install(here, monkeypatch):
     (here / "a.pdf").write_bytes(pdf(["Rain."]))
-    monkeypatch.setattr(inputs.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(text_files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SummkitError, match="a.pdf: a PDF is read with pypdf, .* pip install pypdf$"):
-        inputs.read(["a.pdf"])
+        text_files.read_texts(["a.pdf"])
 
 
 def test_a_pdf_is_read_without_its_line_breaks(here):
@@ -96,7 +96,9 @@ def test_a_pdf_is_read_without_its_line_breaks(here):
     ]
     (here / "A.PDF").write_bytes(pdf([*lines, "cables.", "Drivers go through the town of Ashby, slowly"]))
     text = "The bridge over the river was closed on Monday, since a crack was found in one of its cables."
-    assert inputs.read(["A.PDF"]) == [("A.PDF", f"Introduction\n{text}\nDrivers go through the town of Ashby, slowly")]
+    assert text_files.read_texts(["A.PDF"]) == [
+        ("A.PDF", f"Introduction\n{text}\nDrivers go through the town of Ashby, slowly")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_a_pdf_without_text_or_that_is_none(here, content, said):
     pytest.importorskip("pypdf")
     (here / "a.pdf").write_bytes(content)
     with pytest.raises(SummkitError, match=f"a.pdf: {said}"):
-        inputs.read(["a.pdf"])
+        text_files.read_texts(["a.pdf"])
 
 
 def test_lines_are_joined_into_paragraphs():
@@ -115,8 +117,8 @@ def test_lines_are_joined_into_paragraphs():
         "Methods\nWe looked at every bridge of the county and counted\nits cables, twice, in spring and in au-\ntumn.\n"
         "The state-of-the-art is a mystery to all of us here (U-\nSA).\n\nEnd"
     )
-    assert inputs.joined_lines(text) == (
+    assert text_files.joined_lines(text) == (
         "Methods\nWe looked at every bridge of the county and counted its cables, twice, in spring and in autumn.\n"
         "The state-of-the-art is a mystery to all of us here (U- SA).\n\nEnd"
     )
-    assert inputs.joined_lines("") == ""
+    assert text_files.joined_lines("") == ""

@@ -2,8 +2,8 @@
 
 import pytest
 
-from summkit import jats
 from summkit.errors import SummkitError
+from summkit.offline import jats
 
 LICENCE = '<license xlink:href="http://creativecommons.org/licenses/by/4.0/"><license-p>…</license-p></license>'
 CITED = '<xref ref-type="bibr" rid="B1">{}</xref>'

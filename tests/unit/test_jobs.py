@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit import batch
+from summkit.recipes import notebooks
 
 ROOT = Path(__file__).parents[2]
 AZURE = ROOT / "jobs" / "azureml"
@@ -59,11 +59,11 @@ def test_azure_refuses_what_is_wrong(azure, tmp_path):
         path.write_text(before, encoding="utf-8")
 
 
-@pytest.mark.parametrize("stage", list(batch.stages()))
+@pytest.mark.parametrize("stage", list(notebooks.stages()))
 def test_kaggle_gets_every_stage(kaggle, tmp_path, stage):
     folder = kaggle.write(stage, "someone", out=str(tmp_path / "out"))
     found = json.loads((folder / "kernel-metadata.json").read_text())
-    notebook = batch.stages()[stage].notebook
+    notebook = notebooks.stages()[stage].notebook
     assert (folder / found["code_file"]).read_bytes() == notebook.read_bytes()
     assert found["id"] == "someone/" + found["title"].replace(" ", "-") and 5 <= len(found["title"]) <= 50
     assert found["enable_gpu"] is found["enable_internet"] is found["is_private"] is True
@@ -71,7 +71,9 @@ def test_kaggle_gets_every_stage(kaggle, tmp_path, stage):
 
 
 def test_kaggle_titles_differ(kaggle):
-    assert len({kaggle.metadata(stage, "a.ipynb", "me")["id"] for stage in batch.stages()}) == len(batch.stages())
+    assert len({kaggle.metadata(stage, "a.ipynb", "me")["id"] for stage in notebooks.stages()}) == len(
+        notebooks.stages()
+    )
 
 
 def test_kaggle_data_reaches_the_notebook(kaggle, tmp_path):
@@ -86,7 +88,7 @@ def test_kaggle_data_reaches_the_notebook(kaggle, tmp_path):
 
 
 def notebook_cells(stage):
-    return json.loads(batch.stages()[stage].notebook.read_text(encoding="utf-8"))["cells"]
+    return json.loads(notebooks.stages()[stage].notebook.read_text(encoding="utf-8"))["cells"]
 
 
 def test_kaggle_says_what_is_wrong(kaggle, tmp_path, monkeypatch, capsys):

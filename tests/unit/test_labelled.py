@@ -8,13 +8,16 @@ from pathlib import Path
 import datasets
 import pytest
 
-from summkit import classify, data, features, labelled, models, profiles
+from summkit.config import PROFILES, TASKS, choose_profile
+from summkit.data import classification, summarisation, tokenisation
 from summkit.errors import SummkitError
+from summkit.inference import label_scores
+from summkit.models import loading
 
-NEWS = labelled.SCHEMAS["fancyzhx/ag_news"]
-PAIRS = labelled.SCHEMAS["nyu-mll/multi_nli"]
-PACKAGE = Path(labelled.__file__).parent
-STUDIES = sorted(labelled.STUDIES)
+NEWS = classification.SCHEMAS["fancyzhx/ag_news"]
+PAIRS = classification.SCHEMAS["nyu-mll/multi_nli"]
+PACKAGE = Path(classification.__file__).parent
+STUDIES = sorted(classification.STUDIES)
 
 
 def news(n: int, **given) -> dict:
@@ -31,17 +34,17 @@ def write(folder: Path, rows, name="all.jsonl") -> Path:
     return folder
 
 
-def read(folder, task="agnews", seed=0, **options) -> labelled.LabelledSplits:
+def read(folder, task="agnews", seed=0, **options) -> classification.LabelledSplits:
     options = {"train_rows": 100, "validation_rows": 1, "test_rows": 1} | options
-    return labelled.for_profile(profiles.choose("smoke", task=task, **options), seed, folder)
+    return classification.load_labels(choose_profile("smoke", task=task, **options), seed, folder)
 
 
 def all_rows(splits) -> list[dict]:
-    return [row for name in data.SPLITS for row in getattr(splits, name)]
+    return [row for name in summarisation.SPLITS for row in getattr(splits, name)]
 
 
 def packaged(name: str) -> list[dict]:
-    return data.read_jsonl(PACKAGE / f"{name}.jsonl")
+    return summarisation.read_jsonl(PACKAGE / f"{name}.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,7 @@ def packaged(name: str) -> list[dict]:
      (None, []), (-1, []), ([], [])],
 )  # fmt: skip
 def test_labels_are_numbers_or_names_or_lists_of_them(value, found):
-    assert labelled.label_numbers(value, NEWS, "all:1") == found
+    assert classification.label_numbers(value, NEWS, "all:1") == found
 
 
 @pytest.mark.parametrize(
@@ -59,11 +62,11 @@ def test_labels_are_numbers_or_names_or_lists_of_them(value, found):
 def test_a_label_outside_the_schema_is_refused_with_row_and_classes(value):
     known = r"is outside the schema: 0 World, 1 Sports, 2 Business, 3 Sci/Tech"
     with pytest.raises(SummkitError, match=rf"all:7: label .*{known}"):
-        labelled.label_numbers(value, NEWS, "all:7")
+        classification.label_numbers(value, NEWS, "all:7")
 
 
 def test_several_labels_are_refused_where_one_is_asked(tmp_path):
-    assert labelled.label_numbers([1, "Sports"], NEWS, "all:2", several=False) == [1]
+    assert classification.label_numbers([1, "Sports"], NEWS, "all:2", several=False) == [1]
     write(tmp_path, [news(n) for n in range(9)] + [news(9, label=[2, 0])])
     with pytest.raises(SummkitError, match=r"all:10: 2 labels, \[0, 2\]; this task takes one label a row"):
         read(tmp_path)
@@ -151,7 +154,7 @@ def test_nothing_left_is_an_error_that_counts_the_reasons(tmp_path):
 
 
 def test_a_text_in_two_splits_stays_in_test_then_validation(tmp_path):
-    for n, name in enumerate(data.SPLITS):
+    for n, name in enumerate(summarisation.SPLITS):
         write(
             tmp_path, [news(4 * n + i, label=0) for i in range(4)] + [news(99, text="Same.", label=0)], f"{name}.jsonl"
         )
@@ -161,13 +164,13 @@ def test_a_text_in_two_splits_stays_in_test_then_validation(tmp_path):
 
 @pytest.mark.parametrize("task", STUDIES)
 def test_more_training_rows_move_no_other_row_and_splits_share_no_text(task):
-    few, many = (labelled.for_profile(profiles.choose("smoke", task=task, train_rows=n)) for n in (9, 30))
+    few, many = (classification.load_labels(choose_profile("smoke", task=task, train_rows=n)) for n in (9, 30))
     for split in ("validation", "test"):
         assert getattr(few, split).to_list() == getattr(many, split).to_list()
     assert many.train.to_list()[:9] == few.train.to_list()
-    keys = [data.text_key(row) for row in all_rows(many)]
+    keys = [summarisation.text_key(row) for row in all_rows(many)]
     assert len(keys) == len(set(keys)) == 30 + 10 + 16
-    other = labelled.for_profile(profiles.choose("smoke", task=task), seed=1)
+    other = classification.load_labels(choose_profile("smoke", task=task), seed=1)
     assert other.test["document"] != many.test["document"]
 
 
@@ -176,10 +179,10 @@ def test_a_folder_brings_its_own_classes(tmp_path, monkeypatch):
     (tmp_path / "classes.txt").write_text("\ufeffRAIN\n\n Snow \n", encoding="utf-8")
     monkeypatch.setenv("SUMMKIT_DATA_DIR", str(tmp_path))
     splits = read(None)
-    assert splits.schema == labelled.Schema(("RAIN", "Snow"), ("rain", "snow")) and splits.source == "local"
+    assert splits.schema == classification.Schema(("RAIN", "Snow"), ("rain", "snow")) and splits.source == "local"
     assert Counter(row["labels"][0] for row in all_rows(splits)) == {0: 3, 1: 6}
-    instruction = labelled.template(
-        profiles.choose("smoke", task="agnews"), models.tiny_tokenizer(), splits.schema
+    instruction = classification.label_template(
+        choose_profile("smoke", task="agnews"), loading.tiny_tokenizer(), splits.schema
     ).head
     assert "article: rain or snow." in instruction
 
@@ -199,27 +202,27 @@ def test_a_folder_without_classes_has_those_of_the_hubs_set(tmp_path):
 
 def test_what_has_no_labels_is_refused():
     with pytest.raises(SummkitError, match="unknown task with labels 'summary'; known: agnews, goemotions, mnli"):
-        labelled.for_profile(profiles.choose("smoke"))
+        classification.load_labels(choose_profile("smoke"))
     with pytest.raises(SummkitError, match="unknown data set with labels 'examples'; known: bbc-topics, emotions"):
-        labelled.for_profile(profiles.choose("smoke", task="agnews", dataset="examples"))
+        classification.load_labels(choose_profile("smoke", task="agnews", dataset="examples"))
 
 
-@pytest.mark.parametrize("task", profiles.TASKS)
-@pytest.mark.parametrize("name", profiles.PROFILES)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", PROFILES)
 def test_every_task_has_settings_in_every_profile(name, task):
-    profile = profiles.choose(name, task=task)
+    profile = choose_profile(name, task=task)
     # The study that compares methods has settings of its own, and its task is the summary.
     assert (profile.name, profile.task) == (name, task if task in STUDIES else "summary")
     if task in STUDIES:
-        assert profile.dataset in labelled.SCHEMAS and profile.min_words == 0
+        assert profile.dataset in classification.SCHEMAS and profile.min_words == 0
 
 
 @pytest.mark.parametrize("task", STUDIES)
 def test_the_instruction_names_the_words_where_the_task_does(task):
-    schema = labelled.SCHEMAS[labelled.STUDIES[task].hub]
+    schema = classification.SCHEMAS[classification.STUDIES[task].hub]
     for name in ("instruction", "chat"):
-        profile = profiles.choose("smoke", task=task, template=name)
-        template = labelled.template(profile, models.tiny_tokenizer(), schema)
+        profile = choose_profile("smoke", task=task, template=name)
+        template = classification.label_template(profile, loading.tiny_tokenizer(), schema)
         assert "{words}" not in template.head and bool(template.middle) is (task == "mnli")
         named = ", ".join(schema.words[:-1]) + f" or {schema.words[-1]}"
         assert (named in template.head) is (task != "goemotions")
@@ -230,7 +233,7 @@ def test_a_row_of_several_labels_is_trained_on_once_for_each():
         {"id": "a", "document": "One.", "second": "", "labels": [1, 3]},
         {"id": "b", "document": "Two.", "second": "Three.", "labels": [0]},
     ])  # fmt: skip
-    made = labelled.as_text(rows, NEWS)
+    made = classification.labels_as_text(rows, NEWS)
     assert made.column_names == ["document", "second", "summary"]
     assert [tuple(row.values()) for row in made] == [
         ("One.", "", "sports"), ("One.", "", "technology"), ("Two.", "Three.", "world"),
@@ -240,45 +243,46 @@ def test_a_row_of_several_labels_is_trained_on_once_for_each():
 @pytest.mark.parametrize("task", STUDIES)
 def test_no_label_of_a_trial_needs_more_than_an_answers_room(task):
     """A longer one would take its room from the text in training: where a text is cut would tell its label."""
-    profile = profiles.choose("smoke", task=task)
-    schema, tokenizer = labelled.SCHEMAS[profile.dataset], models.tiny_tokenizer()
-    template = labelled.template(profile, tokenizer, schema)
-    assert max(map(len, classify.label_tokens(template, tokenizer, schema.words))) + 1 <= profile.max_new_tokens
-    splits = labelled.for_profile(profile)
-    for row in labelled.as_text(splits.train, schema):
+    profile = choose_profile("smoke", task=task)
+    schema, tokenizer = classification.SCHEMAS[profile.dataset], loading.tiny_tokenizer()
+    template = classification.label_template(profile, tokenizer, schema)
+    assert max(map(len, label_scores.label_tokens(template, tokenizer, schema.words))) + 1 <= profile.max_new_tokens
+    splits = classification.load_labels(profile)
+    for row in classification.labels_as_text(splits.train, schema):
         limits = (profile.max_length, profile.max_new_tokens, row["second"])
         trained, asked = (
-            features.encode(template, tokenizer, row["document"], answer, *limits) for answer in (row["summary"], None)
+            tokenisation.encode(template, tokenizer, row["document"], answer, *limits)
+            for answer in (row["summary"], None)
         )
         assert trained["input_ids"][: asked["length"]] == asked["input_ids"]
 
 
-@pytest.mark.parametrize("name", sorted(labelled.SCHEMAS))
+@pytest.mark.parametrize("name", sorted(classification.SCHEMAS))
 def test_no_word_of_a_schema_begins_another(name):
-    schema, tokenizer = labelled.SCHEMAS[name], models.tiny_tokenizer()
-    task = next(task for task in STUDIES if labelled.SCHEMAS[labelled.STUDIES[task].hub].words[:2] == schema.words[:2]
-                or name in str(profiles.TASKS[task]))  # fmt: skip
-    template = labelled.template(profiles.choose("smoke", task=task), tokenizer, schema)
-    assert len(classify.label_tokens(template, tokenizer, schema.words)) == len(schema.classes) == len(schema.words)
+    schema, tokenizer = classification.SCHEMAS[name], loading.tiny_tokenizer()
+    task = next(task for task in STUDIES if classification.SCHEMAS[classification.STUDIES[task].hub].words[:2] == schema.words[:2]
+                or name in str(TASKS[task]))  # fmt: skip
+    template = classification.label_template(choose_profile("smoke", task=task), tokenizer, schema)
+    assert len(label_scores.label_tokens(template, tokenizer, schema.words)) == len(schema.classes) == len(schema.words)
 
 
 @pytest.mark.parametrize(("name", "classes"), [("topics", 4), ("pairs", 3)])
 def test_the_small_samples_are_balanced_and_without_copies(name, classes):
     rows = packaged(name)
     assert Counter(row["label"] for row in rows) == dict.fromkeys(range(classes), 60 // classes)
-    splits = labelled.for_profile(profiles.choose("smoke", task={"topics": "agnews", "pairs": "mnli"}[name]))
+    splits = classification.load_labels(choose_profile("smoke", task={"topics": "agnews", "pairs": "mnli"}[name]))
     assert splits.source == "code" and splits.dropped == {}
 
 
 def test_the_emotions_are_many_and_together_with_four_planned_bad_texts():
-    rows, profile = packaged("emotions"), profiles.choose("cpu", task="goemotions")
+    rows, profile = packaged("emotions"), choose_profile("cpu", task="goemotions")
     assert len(rows) >= 200 and sum(len(row["labels"]) > 1 for row in rows) > len(rows) / 2
     counts = Counter(label for row in rows for label in row["labels"])
     assert set(counts) == set(range(28)) and min(counts.values()) >= 8
     assert len({row["id"] for row in rows}) == len(rows)
     texts = Counter(" ".join(row["text"].lower().split()) for row in rows)
     assert sorted(texts.values())[-5:] == [1, 2, 2, 2, 2], "two copies, and two texts with other labels"
-    splits = labelled.for_profile(profile)
+    splits = classification.load_labels(profile)
     assert {reason: len(taken) for reason, taken in splits.dropped.items()} == {
         "same text with other labels": 4, "duplicate document": 2,
     }  # fmt: skip
@@ -289,7 +293,7 @@ def test_the_emotions_are_many_and_together_with_four_planned_bad_texts():
 def fetched(tmp_path, monkeypatch):
     """A place for files that `assets.fetch` hands out by name."""
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
-    monkeypatch.setattr(labelled.assets, "fetch", lambda name: tmp_path / name)
+    monkeypatch.setattr(classification.assets, "fetch", lambda name: tmp_path / name)
     return tmp_path
 
 
@@ -309,8 +313,8 @@ def test_rte_and_commitment_bank_become_two_classes(fetched):
     write_arrow(
         fetched / "cb", [{"premise": f"P {n}.", "hypothesis": "H.", "idx": n, "label": n % 3} for n in range(6)]
     )
-    profile = profiles.choose("cpu", task="mnli", train_rows=8, validation_rows=2, test_rows=2)
-    splits = labelled.for_profile(profile)
+    profile = choose_profile("cpu", task="mnli", train_rows=8, validation_rows=2, test_rows=2)
+    splits = classification.load_labels(profile)
     assert splits.source == "embedded" and splits.schema.words == ("yes", "no")
     found = {row["id"]: (row["document"], row["second"], row["labels"]) for row in all_rows(splits)}
     assert {found[f"rte-{n}"][0] for n in range(6)} == {f"S {n}." for n in range(6)}
@@ -319,11 +323,11 @@ def test_rte_and_commitment_bank_become_two_classes(fetched):
 
 
 def test_bbc_topics_are_the_folders_of_the_archive(fetched):
-    schema = labelled.SCHEMAS["bbc-topics"]
+    schema = classification.SCHEMAS["bbc-topics"]
     rows = [{"name": f"{name}/{n:03}", "text": f"On {name}, {n}."} for name in schema.classes for n in range(3)]
     (fetched / "bbc-topics").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    profile = profiles.choose("cpu", task="agnews", train_rows=9, validation_rows=3, test_rows=3)
-    splits = labelled.for_profile(profile)
+    profile = choose_profile("cpu", task="agnews", train_rows=9, validation_rows=3, test_rows=3)
+    splits = classification.load_labels(profile)
     assert splits.source == "embedded" and splits.dropped == {} and len(all_rows(splits)) == 15
     for row in all_rows(splits):
         name = row["id"].split("/")[0]

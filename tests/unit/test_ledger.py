@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from summkit import ledger
+from summkit.distillation import ledger
 from summkit.errors import SummkitError
 
 LINES = [{"id": "1", "text": "ein Löwe"}, {"id": "2", "text": "a\u2028b\n"}]
@@ -60,7 +60,7 @@ def test_a_file_of_something_else_is_left_as_it_is(tmp_path, content):
 
 
 def test_one_process_at_a_time(path):
-    code = "import sys, pathlib; from summkit import ledger\n"
+    code = "import sys, pathlib; from summkit.distillation import ledger\n"
     code += "with ledger.one_process(pathlib.Path(sys.argv[1])): print('in')"
     with ledger.one_process(path):
         done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LongT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
 
-from summkit import assets, longt5
+from summkit.offline import assets, longt5
 
 RADIUS = 7
 

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from summkit import meters, records
 from summkit.errors import SummkitError
+from summkit.reporting import records
+from summkit.resources import metering
 
 
 @pytest.fixture(autouse=True)
@@ -25,25 +26,23 @@ def spin(seconds):
 
 
 def test_wall_time_passes_asleep_and_cpu_time_does_not():
-    with meters.Meter(energy=False) as asleep:
+    with metering.Meter(energy=False) as asleep:
         time.sleep(0.3)
-    with meters.Meter(energy=False) as awake:
+    with metering.Meter(energy=False) as awake:
         spin(0.3)
     assert asleep.wall_seconds >= 0.3 and asleep.cpu_seconds < 0.1
     assert awake.cpu_seconds >= 0.25 and awake.wall_seconds >= 0.25
 
 
 def test_cpu_time_counts_children():
-    with meters.Meter(energy=False) as meter:
+    with metering.Meter(energy=False) as meter:
         code = "import time\nwhile time.process_time() < 0.4: pass"
         subprocess.run([sys.executable, "-c", code], check=True)
     assert meter.cpu_seconds >= 0.3
 
 
 def test_peak_memory_remembers_what_was_freed():
-    code = (
-        "from summkit import meters\nwith meters.Meter(energy=False) as meter:\n    before = meters.peak_rss_bytes()\n"
-    )
+    code = "from summkit.resources import metering\nwith metering.Meter(energy=False) as meter:\n    before = metering.peak_rss_bytes()\n"
     code += "    block = bytearray(b'x') * (128 * 2**20)\n    del block\nprint(meter.peak_rss_bytes - before)"
     grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert 120 * 2**20 < grown < 160 * 2**20
@@ -51,13 +50,13 @@ def test_peak_memory_remembers_what_was_freed():
 
 def test_peak_memory_is_this_process_not_the_one_that_started_it():
     big = b"x" * (300 * 2**20)
-    code = "from summkit import meters; print(meters.peak_rss_bytes())"
+    code = "from summkit.resources import metering; print(metering.peak_rss_bytes())"
     child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert child < 100 * 2**20 < len(big)
 
 
 def test_laps_add_up():
-    with meters.Meter(energy=False) as meter:
+    with metering.Meter(energy=False) as meter:
         time.sleep(0.05)
         meter.lap("load")
         meter.lap("train")
@@ -68,16 +67,16 @@ def test_laps_add_up():
 
 
 def test_unknown_is_null_and_the_record_takes_it():
-    with meters.Meter(energy=False) as meter:
+    with metering.Meter(energy=False) as meter:
         pass
     resources = meter.resources()
     assert resources["energy_kwh"] is None and resources["cost_usd"] is None and resources["co2_kg"] is None
-    record = records.fill(records.new_record("task3", "smoke", 0), "resources", **resources)
+    record = records.fill_record(records.new_record("task3", "smoke", 0), "resources", **resources)
     assert tuple(record["resources"]) == records.SECTIONS["resources"] == tuple(resources)
 
 
 def test_it_is_read_also_after_an_exception():
-    meter = meters.Meter(energy=False)
+    meter = metering.Meter(energy=False)
     with pytest.raises(KeyError), meter:
         raise KeyError
     assert meter.wall_seconds is not None
@@ -85,7 +84,7 @@ def test_it_is_read_also_after_an_exception():
 
 def test_money_is_hours_times_price(monkeypatch):
     monkeypatch.setenv("SUMMKIT_PRICE_PER_HOUR", "3600")
-    with meters.Meter(energy=False) as meter:
+    with metering.Meter(energy=False) as meter:
         time.sleep(0.1)
     assert meter.cost_usd == pytest.approx(meter.wall_seconds)
 
@@ -93,7 +92,7 @@ def test_money_is_hours_times_price(monkeypatch):
 @pytest.mark.parametrize("price", ["cheap", "-1", "inf", "nan"])
 def test_a_price_that_is_none_stops_before_the_work(monkeypatch, price):
     monkeypatch.setenv("SUMMKIT_PRICE_PER_HOUR", price)
-    with pytest.raises(SummkitError, match="SUMMKIT_PRICE_PER_HOUR"), meters.Meter(energy=False):
+    with pytest.raises(SummkitError, match="SUMMKIT_PRICE_PER_HOUR"), metering.Meter(energy=False):
         pytest.fail("the work began")
 
 
@@ -101,23 +100,23 @@ def test_a_price_that_is_none_stops_before_the_work(monkeypatch, price):
 def test_a_country_that_is_none_stops_before_the_work(monkeypatch, country):
     pytest.importorskip("codecarbon")
     monkeypatch.setenv("SUMMKIT_COUNTRY", country)
-    with pytest.raises(SummkitError, match="SUMMKIT_COUNTRY"), meters.Meter():
+    with pytest.raises(SummkitError, match="SUMMKIT_COUNTRY"), metering.Meter():
         pytest.fail("the work began")
 
 
 def test_the_country_is_read_back(monkeypatch):
-    with meters.Meter(energy=False) as meter:
+    with metering.Meter(energy=False) as meter:
         pass
     assert meter.country is None
     monkeypatch.setenv("SUMMKIT_COUNTRY", "swe")
-    with meters.Meter(energy=False) as meter:
+    with metering.Meter(energy=False) as meter:
         pass
     assert meter.country == "SWE" and meter.co2_kg is None
 
 
 def test_without_codecarbon_energy_is_unknown(monkeypatch):
     monkeypatch.setitem(sys.modules, "codecarbon", None)
-    with meters.Meter() as meter:
+    with metering.Meter() as meter:
         pass
     assert meter.energy_kwh is None and meter.energy_is_estimate is None and meter.wall_seconds is not None
 
@@ -126,7 +125,7 @@ def test_a_tracker_that_breaks_costs_only_the_energy(monkeypatch):
     # codecarbon's constructor swallows exceptions: what is missing shows only when the tracker is used.
     codecarbon = pytest.importorskip("codecarbon")
     monkeypatch.setattr(codecarbon.OfflineEmissionsTracker, "_set_from_conf", lambda *_, **__: 1 / 0)
-    with meters.Meter() as meter:
+    with metering.Meter() as meter:
         pass
     assert meter.energy_kwh is None and meter.cpu_seconds is not None
 
@@ -140,7 +139,7 @@ def test_energy_is_measured_only_where_the_processor_has_a_counter(modes, estima
     for mode in modes:
         hardware.append(cpu())
         hardware[-1]._mode = mode
-    assert meters._is_estimate(SimpleNamespace(_hardware=hardware)) is estimate
+    assert metering._is_estimate(SimpleNamespace(_hardware=hardware)) is estimate
 
 
 ENERGY = """
@@ -150,9 +149,9 @@ def refuse(*arguments, **_):
     raise SystemExit(f"the network was called: {arguments}")
 
 socket.getaddrinfo = socket.create_connection = socket.socket.connect = refuse
-from summkit import meters
+from summkit.resources import metering
 assert "codecarbon" not in sys.modules and "torch" not in sys.modules
-with meters.Meter() as meter:
+with metering.Meter() as meter:
     time.sleep(1.2)
 assert "torch" not in sys.modules
 with open(sys.argv[1], "w") as file:
@@ -171,7 +170,7 @@ def test_energy_is_read_in_silence_offline_and_without_leaving_files(tmp_path):
     config = "[codecarbon]\nsave_to_file=true\nlog_level=debug\nemissions_endpoint=http://127.0.0.1:9/\n"
     config += "co2_signal_api_token=x\noutput_methods=csv\n"
     (home / ".codecarbon.config").write_text(config)
-    root = os.path.dirname(os.path.dirname(meters.__file__))
+    root = os.path.dirname(os.path.dirname(metering.__file__))
     env = os.environ | {"HOME": str(home), "USERPROFILE": str(home), "PYTHONPATH": root, "SUMMKIT_COUNTRY": "fra"}
     command = [sys.executable, "-c", ENERGY, out]
     done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
@@ -189,8 +188,8 @@ def test_what_a_block_adds_is_seen_from_where_it_began():
     del freed
     added = []
     for size in (2**24, 2**25):
-        meters.settle()
-        with meters.Meter(energy=False) as used:
+        metering.release_memory()
+        with metering.Meter(energy=False) as used:
             torch.ones(size)
         added.append(used.added_bytes / 2**20)
     assert held[0] == 1 and added == pytest.approx([64, 128], abs=10)

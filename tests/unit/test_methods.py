@@ -2,26 +2,28 @@
 
 import pytest
 
-from summkit import methods, models, planner, profiles
+from summkit.config import choose_profile
 from summkit.errors import SummkitError
+from summkit.models import loading, methods
+from summkit.resources import memory
 
 
 def tiny(**overrides):
-    profile = profiles.choose("smoke", **overrides)
-    return methods.apply(models.load_model("tiny-llama", profile.precision), profile)
+    profile = choose_profile("smoke", **overrides)
+    return methods.apply_method(loading.load_model("tiny-llama", profile.precision), profile)
 
 
 def test_phi2_with_the_courses_adapters():
-    model = methods.apply(planner.on_meta("microsoft/phi-2"), profiles.choose("t4"))
+    model = methods.apply_method(memory.on_meta("microsoft/phi-2"), choose_profile("t4"))
     assert model.get_nb_trainable_parameters() == (10_485_760, 2_790_169_600)
-    assert models.parameter_report(model) == {"parameters": 2_790_169_600, "trainable": 10_485_760}
+    assert loading.parameter_report(model) == {"parameters": 2_790_169_600, "trainable": 10_485_760}
     config = model.peft_config["default"]
     assert (config.r, config.lora_alpha, config.target_modules) == (16, 32, {"q_proj", "k_proj", "v_proj", "dense"})
 
 
 def test_gpt2_with_adapters_on_c_attn_and_c_proj():
-    profile = profiles.choose("smoke", rank=8, targets="c_attn,c_proj")
-    model = methods.apply(planner.on_meta("gpt2"), profile)
+    profile = choose_profile("smoke", rank=8, targets="c_attn,c_proj")
+    model = methods.apply_method(memory.on_meta("gpt2"), profile)
     assert model.get_nb_trainable_parameters()[0] == 811_008
 
 
@@ -30,7 +32,7 @@ def test_only_the_adapters_train(precision):
     model = tiny(precision=precision)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained and all("lora_" in name for name in trained)
-    assert len(trained) == 2 * sum(models.linear_layers(models.tiny_llama()).values())
+    assert len(trained) == 2 * sum(loading.linear_layers(loading.tiny_llama()).values())
 
 
 def test_adapters_are_fp32_over_a_half_base():
@@ -43,11 +45,11 @@ def test_adapters_are_fp32_over_a_half_base():
 def test_an_untrained_adapter_changes_nothing():
     import torch
 
-    base = models.load_model("tiny-llama").eval()
+    base = loading.load_model("tiny-llama").eval()
     ids = torch.arange(5, 25)[None]
     with torch.inference_mode():
         before = base(input_ids=ids).logits
-        after = methods.apply(base, profiles.choose("smoke"))(input_ids=ids).logits
+        after = methods.apply_method(base, choose_profile("smoke"))(input_ids=ids).logits
     assert torch.equal(before, after)
 
 
@@ -77,18 +79,18 @@ def test_checkpointing_gives_the_same_gradients_to_every_adapter(precision):
     ("v_proj,q_proj", ["q_proj", "v_proj"]),
 ])  # fmt: skip
 def test_target_layers_are_found(targets, names):
-    assert methods.target_layers(models.tiny_llama(), targets) == names
+    assert methods.target_layers(loading.tiny_llama(), targets) == names
 
 
 def test_attention_is_found_whatever_its_layers_are_called():
-    found = {name: methods.target_layers(planner.on_meta(name), "attention") for name in ("microsoft/phi-2", "gpt2")}
+    found = {name: methods.target_layers(memory.on_meta(name), "attention") for name in ("microsoft/phi-2", "gpt2")}
     assert found == {"microsoft/phi-2": ["dense", "k_proj", "q_proj", "v_proj"], "gpt2": ["c_attn", "c_proj"]}
 
 
 @pytest.mark.parametrize("targets", ["Wqkv", "q_proj,lm_head", "", "attn"])
 def test_unknown_layers_list_the_known_ones(targets):
     with pytest.raises(SummkitError, match="linear layers there are: down_proj, gate_proj, k_proj"):
-        methods.target_layers(models.tiny_llama(), targets)
+        methods.target_layers(loading.tiny_llama(), targets)
 
 
 def test_an_unknown_method_lists_the_known_ones():
@@ -111,13 +113,13 @@ GPT2_COUNTS = {
 @pytest.mark.parametrize("method", GPT2_COUNTS)
 def test_what_trains_in_gpt2(method):
     """The counts of the seed's table, on the meta device; its "traditional" method is the head alone."""
-    profile = profiles.choose("smoke", method=method, precision="fp32", rank=8, targets="c_attn,c_proj")
-    model = methods.apply(planner.on_meta("gpt2"), profile)
-    assert models.parameter_report(model)["trainable"] == GPT2_COUNTS[method]
+    profile = choose_profile("smoke", method=method, precision="fp32", rank=8, targets="c_attn,c_proj")
+    model = methods.apply_method(memory.on_meta("gpt2"), profile)
+    assert loading.parameter_report(model)["trainable"] == GPT2_COUNTS[method]
 
 
 def test_gpt2s_head_is_its_input_embedding():
-    model = methods.apply(planner.on_meta("gpt2"), profiles.choose("smoke", method="head", precision="fp32"))
+    model = methods.apply_method(memory.on_meta("gpt2"), choose_profile("smoke", method="head", precision="fp32"))
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
@@ -125,7 +127,7 @@ def test_gpt2s_head_is_its_input_embedding():
 def test_every_method_trains_on_the_tiny_model(method):
     own = methods.METHODS[method].own_weights
     model = tiny(method=method, precision="fp32" if own else "nf4")
-    assert 0 < models.parameter_report(model)["trainable"]
+    assert 0 < loading.parameter_report(model)["trainable"]
 
 
 @pytest.mark.parametrize(("method", "precision", "message"), [
@@ -141,7 +143,7 @@ def test_a_method_that_does_not_fit_says_why(method, precision, message):
 
 def test_a_prompt_begins_as_the_instructions_words():
     model = tiny(method="prompt", precision="fp32", virtual_tokens=20)
-    tokens = models.tiny_tokenizer()("Summarize the followi")["input_ids"][:20]
+    tokens = loading.tiny_tokenizer()("Summarize the followi")["input_ids"][:20]
     assert model.get_prompt(batch_size=1)[0].allclose(model.get_input_embeddings().weight[tokens])
 
 

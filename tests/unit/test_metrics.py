@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from summkit import metrics
+from summkit.data import sentences as sentences_of
 from summkit.errors import SummkitError
-from summkit.facts import facts
+from summkit.evaluation import metrics, support
+from summkit.evaluation.support import names_and_numbers
 
 ARTICLE = (
     "Sam Sodje, 37, denied fraud at the Old Bailey. Mr Sodje's brothers are Efe, 44, and Bright.\n"
@@ -22,11 +23,11 @@ ARTICLE = (
 
 
 def named(text):
-    return [text[start:end] for start, end, _ in facts(text)]
+    return [text[start:end] for start, end, _ in names_and_numbers(text)]
 
 
 def unsupported(text, document=ARTICLE):
-    return [text[start:end] for start, end in metrics.unsupported_spans(text, document)]
+    return [text[start:end] for start, end in support.unsupported_spans(text, document)]
 
 
 def test_rouge_by_hand():
@@ -92,7 +93,7 @@ def test_the_metrics_need_neither_hub_nor_a_home_that_can_be_written(tmp_path):
     # The home is a file, so not even a folder can be made in it; two at once, as two notebooks would.
     (tmp_path / "home").write_text("")
     code = (
-        "import json; from summkit import metrics; p, r = ['the cat sat', ''], ['the cat sat', 'a dog'];"
+        "import json; from summkit.evaluation import metrics; p, r = ['the cat sat', ''], ['the cat sat', 'a dog'];"
         "rouge = metrics.rouge(); rows = rouge.compute(predictions=p, references=r, per_row=True);"
         "rouge.add_batch(predictions=p, references=r); means = rouge.compute();"
         "print(json.dumps([rows, means, metrics.bleu3().compute(predictions=p, references=p), rouge.name]))"
@@ -100,7 +101,7 @@ def test_the_metrics_need_neither_hub_nor_a_home_that_can_be_written(tmp_path):
     home = str(tmp_path / "home")
     env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_"))}
     env |= {"HOME": home, "USERPROFILE": home, "HF_ENDPOINT": "http://127.0.0.1:9"}
-    env["PYTHONPATH"] = str(Path(metrics.__file__).parents[1])
+    env["PYTHONPATH"] = str(Path(metrics.__file__).parents[2])
     call = {"stdout": subprocess.PIPE, "env": env, "cwd": tmp_path}
     started = [subprocess.Popen([sys.executable, "-c", code], **call) for _ in range(2)]
     for child in started:
@@ -124,7 +125,7 @@ def test_bleu3_by_hand():
 
 def test_importing_metrics_imports_nothing_heavy():
     heavy = "('numpy', 'torch', 'datasets', 'evaluate', 'rouge_score', 'sacrebleu', 'pandas')"
-    code = f"import sys; from summkit import evaluation; sys.exit(any(m in sys.modules for m in {heavy}))"
+    code = f"import sys; from summkit.evaluation import summarisation; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -145,14 +146,14 @@ def test_importing_metrics_imports_nothing_heavy():
     ],
 )  # fmt: skip
 def test_sentences(text, sentences):
-    assert metrics.split_sentences(text) == sentences
+    assert sentences_of.split_sentences(text) == sentences
 
 
 def test_lead_ends_a_sentence_at_a_newline():
     article = "A headline without a stop\nThe first sentence. The second.\nThe third"
-    assert metrics.lead(article, 1) == "A headline without a stop"
-    assert metrics.lead(article, 3) == "A headline without a stop\nThe first sentence.\nThe second."
-    assert metrics.lead("One only.", 3) == "One only." and metrics.lead("", 3) == ""
+    assert sentences_of.lead(article, 1) == "A headline without a stop"
+    assert sentences_of.lead(article, 3) == "A headline without a stop\nThe first sentence.\nThe second."
+    assert sentences_of.lead("One only.", 3) == "One only." and sentences_of.lead("", 3) == ""
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_what_counts_as_a_fact(text, names):
     ],
 )
 def test_supported(text):
-    assert unsupported(text) == [] and metrics.supported_facts(text, ARTICLE)[0] == len(named(text)) > 0
+    assert unsupported(text) == [] and support.supported_facts(text, ARTICLE)[0] == len(named(text)) > 0
 
 
 @pytest.mark.parametrize(
@@ -198,13 +199,13 @@ def test_supported(text):
 )
 def test_unsupported(text, wrong):
     assert unsupported(text) == wrong
-    assert metrics.supported_facts(text, ARTICLE) == (len(named(text)) - len(wrong), len(named(text)))
+    assert support.supported_facts(text, ARTICLE) == (len(named(text)) - len(wrong), len(named(text)))
 
 
 def test_us_is_not_us():
     assert unsupported("the US team", "they told us so") == ["US"]
     assert unsupported("over 100 metres", "the 100m race") == []  # metres, or millions
-    assert metrics.supported_facts("", ARTICLE) == (0, 0) and metrics.supported_facts("Sam Xu", "") == (0, 2)
+    assert support.supported_facts("", ARTICLE) == (0, 0) and support.supported_facts("Sam Xu", "") == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -212,8 +213,8 @@ def test_us_is_not_us():
 )
 def test_rules_take_linear_time_on_100k_characters(piece):
     text, started = (piece * 100_000)[:100_000], time.process_time()
-    metrics.split_sentences(text)
-    metrics.supported_facts(text, text)
+    sentences_of.split_sentences(text)
+    support.supported_facts(text, text)
     metrics.novel_ngrams(text, text, 2)
     assert time.process_time() - started < 5
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from summkit import methods, models, profiles
+from summkit.config import choose_profile
 from summkit.errors import SummkitError
+from summkit.models import loading, methods
 
 LINEARS = {"q_proj": 2, "k_proj": 2, "v_proj": 2, "o_proj": 2, "gate_proj": 2, "up_proj": 2, "down_proj": 2}
 # Per block: Q and O are 64 × 64, K and V 64 × 32 (two of four heads), and three layers of the MLP 64 × 128.
@@ -29,8 +30,8 @@ def logits(model):
 
 @pytest.mark.parametrize("precision, size", [("fp32", 4), ("fp16", 2), ("bf16", 2)])
 def test_footprint_of_whole_numbers(precision, size):
-    model = models.load_model("tiny-llama", precision)
-    assert models.footprint(model) == {
+    model = loading.load_model("tiny-llama", precision)
+    assert loading.footprint(model) == {
         "quantised weights": 0, "quantisation constants": 0, "unquantised weights": PARAMETERS * size
     }  # fmt: skip
     assert str(model.dtype) == {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}[precision]
@@ -43,8 +44,8 @@ def test_footprint_of_whole_numbers(precision, size):
     ("nf4", sum(64 + n // 64 + 1024 + 4 for n in LINEAR_WEIGHTS)),
 ])  # fmt: skip
 def test_footprint_of_nf4_is_the_arithmetic(precision, constants):
-    model = models.load_model("tiny-llama", precision)
-    assert models.footprint(model) == {
+    model = loading.load_model("tiny-llama", precision)
+    assert loading.footprint(model) == {
         "quantised weights": sum(LINEAR_WEIGHTS) // 2,
         "quantisation constants": constants,
         "unquantised weights": 4 * (PARAMETERS - sum(LINEAR_WEIGHTS)),
@@ -52,23 +53,23 @@ def test_footprint_of_nf4_is_the_arithmetic(precision, constants):
 
 
 def test_footprint_of_int8_stays_the_same_after_a_forward():
-    model = models.load_model("tiny-llama", "int8")
-    before = models.footprint(model)
+    model = loading.load_model("tiny-llama", "int8")
+    before = loading.footprint(model)
     assert before["quantised weights"] == sum(LINEAR_WEIGHTS)
     assert before["quantisation constants"] == 4 * LINEAR_OUTPUTS
     logits(model)  # bitsandbytes moves the scales from the weight to the layer here
-    assert models.footprint(model) == before
+    assert loading.footprint(model) == before
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "nf4", "nf4-single"])
 def test_parameters_are_numbers_and_not_bytes(precision):
-    assert models.parameter_report(models.load_model("tiny-llama", precision))["parameters"] == PARAMETERS
+    assert loading.parameter_report(loading.load_model("tiny-llama", precision))["parameters"] == PARAMETERS
 
 
 def test_double_quantisation_changes_the_constants_and_little_else():
     import torch
 
-    whole, double, single = (logits(models.load_model("tiny-llama", p)) for p in ("fp32", "nf4", "nf4-single"))
+    whole, double, single = (logits(loading.load_model("tiny-llama", p)) for p in ("fp32", "nf4", "nf4-single"))
     assert not torch.equal(double, whole)
     assert (double - single).norm() < 0.1 * (double - whole).norm()
 
@@ -77,9 +78,9 @@ def test_double_quantisation_changes_the_constants_and_little_else():
 def test_unpacked_gives_equal_outputs_and_is_undone(precision):
     import torch
 
-    model = models.load_model("tiny-llama", precision)
+    model = loading.load_model("tiny-llama", precision)
     packed = logits(model)
-    with models.unpacked(model) as same:
+    with loading.unpacked(model) as same:
         assert same is model
         assert sum("forward" in vars(module) for module in model.modules()) == sum(LINEARS.values())
         assert torch.equal(logits(model), packed)
@@ -88,16 +89,16 @@ def test_unpacked_gives_equal_outputs_and_is_undone(precision):
 
 
 def test_unpacked_is_undone_after_an_exception():
-    model = models.load_model("tiny-llama", "nf4")
-    with pytest.raises(KeyboardInterrupt), models.unpacked(model):
+    model = loading.load_model("tiny-llama", "nf4")
+    with pytest.raises(KeyboardInterrupt), loading.unpacked(model):
         raise KeyboardInterrupt
     assert not any("forward" in vars(module) for module in model.modules())
 
 
 def test_unpacked_within_unpacked_is_undone_by_the_outer_one():
-    model = models.load_model("tiny-llama", "nf4")
-    with models.unpacked(model):
-        with models.unpacked(model):
+    model = loading.load_model("tiny-llama", "nf4")
+    with loading.unpacked(model):
+        with loading.unpacked(model):
             pass
         assert sum("forward" in vars(module) for module in model.modules()) == sum(LINEARS.values())
     assert not any("forward" in vars(module) for module in model.modules())
@@ -106,20 +107,20 @@ def test_unpacked_within_unpacked_is_undone_by_the_outer_one():
 def test_unpacked_keeps_the_adapter():
     import torch
 
-    model = methods.apply(models.load_model("tiny-llama", "nf4"), profiles.choose("smoke"))
+    model = methods.apply_method(loading.load_model("tiny-llama", "nf4"), choose_profile("smoke"))
     bare = logits(model)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     packed = logits(model)
     assert not torch.allclose(packed, bare)
-    with models.unpacked(model):
+    with loading.unpacked(model):
         assert torch.allclose(logits(model), packed, atol=1e-5)
 
 
 def test_unpacked_leaves_a_whole_model_alone():
-    model = models.load_model("tiny-llama")
-    with models.unpacked(model):
+    model = loading.load_model("tiny-llama")
+    with loading.unpacked(model):
         assert not any("forward" in vars(module) for module in model.modules())
 
 
@@ -131,24 +132,24 @@ def test_an_evaluation_does_not_rewrite_the_weights(monkeypatch):
     monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: True)
     repack = "_convert_weight_packed_for_cpu"
     monkeypatch.setattr(bitsandbytes.nn.modules, repack, lambda *_: pytest.fail("the weights were packed again"))
-    model = models.load_model("tiny-llama", "nf4")
+    model = loading.load_model("tiny-llama", "nf4")
     with torch.no_grad():
         model.eval()(input_ids=ids())
 
 
 def test_linear_layers_leave_out_the_head():
-    model = models.load_model("tiny-llama")
-    assert models.linear_layers(model) == LINEARS
+    model = loading.load_model("tiny-llama")
+    assert loading.linear_layers(model) == LINEARS
     attention = {"q_proj": 2, "k_proj": 2, "v_proj": 2, "o_proj": 2}
-    assert models.linear_layers(model, "attn") == attention
-    assert models.linear_layers(models.load_model("tiny-llama", "nf4"), "attn") == attention
+    assert loading.linear_layers(model, "attn") == attention
+    assert loading.linear_layers(loading.load_model("tiny-llama", "nf4"), "attn") == attention
 
 
 def test_linear_layers_know_gpt2s_own_class():
     from transformers import GPT2Config, GPT2LMHeadModel
 
     model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=32, n_positions=8))
-    assert models.linear_layers(model) == {"c_attn": 2, "c_proj": 4, "c_fc": 2}
+    assert loading.linear_layers(model) == {"c_attn": 2, "c_proj": 4, "c_fc": 2}
 
 
 def test_the_tiny_model_is_the_same_for_the_same_seed_and_leaves_the_generator_alone():
@@ -156,14 +157,14 @@ def test_the_tiny_model_is_the_same_for_the_same_seed_and_leaves_the_generator_a
 
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    first, second, other = models.tiny_llama(), models.tiny_llama(), models.tiny_llama(seed=1)
+    first, second, other = loading.tiny_llama(), loading.tiny_llama(), loading.tiny_llama(seed=1)
     assert torch.equal(torch.get_rng_state(), before)
     weights = [model.get_input_embeddings().weight for model in (first, second, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_the_tiny_tokenizer_keeps_every_text():
-    tokenizer = models.load_tokenizer("tiny-llama")
+    tokenizer = loading.load_tokenizer("tiny-llama")
     text = "Café £5 – “yes”\n\t日本\N{PILE OF POO}"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
@@ -171,19 +172,19 @@ def test_the_tiny_tokenizer_keeps_every_text():
 
 def test_an_unknown_precision_lists_the_known_ones():
     with pytest.raises(SummkitError, match="unknown precision 'fp8'.*bf16, fp16, fp32, int8, nf4, nf4-single"):
-        models.load_model("tiny-llama", "fp8")
+        loading.load_model("tiny-llama", "fp8")
 
 
 @pytest.mark.parametrize("asked", [("fp16",), ("fp32", "float16"), ("nf4", "float16")], ids=str)
 def test_a_t5_in_fp16_is_refused_with_the_way_out(asked, tmp_path):
-    models.tiny_t5().save_pretrained(tmp_path)
+    loading.tiny_t5().save_pretrained(tmp_path)
     for name in ("tiny-t5", str(tmp_path)):
         with pytest.raises(SummkitError, match="a T5's numbers are too large for fp16.*'bfloat16'.*or 'float32'"):
-            models.load_model(name, *asked)
-    assert not models.overflows_in_fp16("tiny-llama")
+            loading.load_model(name, *asked)
+    assert not loading.overflows_in_fp16("tiny-llama")
 
 
-@pytest.mark.parametrize("load", [models.load_model, models.load_tokenizer])
+@pytest.mark.parametrize("load", [loading.load_model, loading.load_tokenizer])
 @pytest.mark.parametrize("config", [None, {}, {"model_type": "unheard-of"}, {"model_type": "llama"}])
 def test_a_folder_without_a_model_is_a_clear_error(load, config, tmp_path):
     if config is not None:
@@ -194,25 +195,25 @@ def test_a_folder_without_a_model_is_a_clear_error(load, config, tmp_path):
 
 
 def test_a_weight_file_that_was_cut_off_is_a_clear_error(tmp_path):
-    models.tiny_llama().save_pretrained(tmp_path)
+    loading.tiny_llama().save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(SummkitError, match="could not be loaded"):
-        models.load_model(str(tmp_path))
+        loading.load_model(str(tmp_path))
 
 
 def test_a_pickle_is_not_loaded(tmp_path):
     import torch
 
-    model = models.tiny_llama()
+    model = loading.tiny_llama()
     model.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(SummkitError, match="safetensors"):
-        models.load_model(str(tmp_path))
+        loading.load_model(str(tmp_path))
 
 
-@pytest.mark.parametrize("load", [models.load_model, models.load_tokenizer])
+@pytest.mark.parametrize("load", [loading.load_model, loading.load_tokenizer])
 def test_no_code_from_a_model_folder_is_run(load, tmp_path, monkeypatch):
     """Left at its default, transformers asks whether to run it; here even a yes must not be asked for."""
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the folder's code"))

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from summkit import assets, onnx_t5
 from summkit.errors import SummkitError
+from summkit.offline import assets, onnx_t5
 
 SIZES = {"vocab_size": 40, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 3, "num_decoder_layers": 2}
 SIZES |= {"num_heads": 3, "relative_attention_num_buckets": 8, "feed_forward_proj": "gated-gelu"}

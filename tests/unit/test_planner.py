@@ -4,8 +4,10 @@ import contextlib
 
 import pytest
 
-from summkit import models, planner, profiles, shapes
+from summkit.config import PROFILES
 from summkit.errors import SummkitError
+from summkit.models import loading
+from summkit.resources import memory, shapes
 from tests.saved import kept_for_backward
 
 GB = 10**9
@@ -33,7 +35,7 @@ def load(kind, precision, compute_dtype, folder):
     if precision == "fp32":
         return AutoModelForCausalLM.from_config(config(kind))
     AutoModelForCausalLM.from_config(config(kind)).save_pretrained(folder)
-    settings = models._quantization(precision, compute_dtype)
+    settings = loading._quantization(precision, compute_dtype)
     dtype = getattr(torch, compute_dtype)
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, quantization_config=settings)
 
@@ -73,7 +75,7 @@ CASES = [
 def test_activations_are_what_autograd_keeps(kind, precision, compute, dropout, targets, tmp_path):
     model = adapted(load(kind, precision, compute, tmp_path), targets, dropout)
     measured = kept_for_backward(model, lambda: body(model, compute))
-    planned = planner.plan(
+    planned = memory.plan_training(
         config(kind), precision=precision, compute_dtype=compute, targets=targets, dropout=dropout,
         batch_size=ROWS, sequence_length=LENGTH,
     )["activations"]  # fmt: skip
@@ -82,8 +84,8 @@ def test_activations_are_what_autograd_keeps(kind, precision, compute, dropout, 
 
 @pytest.mark.parametrize("precision", ["nf4", "nf4-single"])
 def test_weights_are_what_bitsandbytes_holds(precision, tmp_path):
-    measured = models.footprint(load("phi", precision, "float32", tmp_path))
-    planned = planner.plan(config("phi"), precision=precision)
+    measured = loading.footprint(load("phi", precision, "float32", tmp_path))
+    planned = memory.plan_training(config("phi"), precision=precision)
     assert planned["quantised weights"] == measured["quantised weights"]
     assert planned["unquantised weights"] == measured["unquantised weights"]
     assert planned["quantisation constants"] == pytest.approx(measured["quantisation constants"], rel=0.02)
@@ -108,7 +110,7 @@ def test_optimizer_state_and_gradients_are_what_a_step_makes(optimizer, name):
     step.step()
     moments = ("state1", "state2", "absmax1", "absmax2", "exp_avg", "exp_avg_sq")
     state = sum(s[key].nbytes for s in step.state.values() for key in moments if key in s)
-    planned = planner.plan(
+    planned = memory.plan_training(
         config("llama"), precision="fp32", targets=["q_proj", "v_proj", "down_proj"], optimizer=optimizer
     )
     assert planned["optimizer state"] == state
@@ -117,7 +119,7 @@ def test_optimizer_state_and_gradients_are_what_a_step_makes(optimizer, name):
 
 
 def test_known_models_have_their_published_numbers_of_parameters():
-    counts = {name: sum(planner.shape_of(planner.on_meta(name)).parameters) for name in shapes.KNOWN}
+    counts = {name: sum(memory.shape_of(memory.on_meta(name)).parameters) for name in shapes.KNOWN_CONFIGS}
     assert counts == {
         "microsoft/phi-2": 2_779_683_840, "gpt2": 124_439_808, "smollm2-135m-instruct": 134_515_008,
         "meta-llama/Meta-Llama-3-8B-Instruct": 8_030_261_248, "meta-llama/Meta-Llama-3-70B-Instruct": 70_553_706_496,
@@ -130,31 +132,33 @@ def test_phi2_with_the_course_adapters_trains_exactly_ten_million():
     from peft import LoraConfig, get_peft_model
 
     targets = ["q_proj", "k_proj", "v_proj", "dense"]
-    model = get_peft_model(planner.on_meta("microsoft/phi-2"), LoraConfig(r=16, target_modules=targets))
+    model = get_peft_model(memory.on_meta("microsoft/phi-2"), LoraConfig(r=16, target_modules=targets))
     assert model.get_nb_trainable_parameters() == (10_485_760, 2_790_169_600)
-    planned = planner.plan("microsoft/phi-2", targets=targets)
+    planned = memory.plan_training("microsoft/phi-2", targets=targets)
     assert planned["gradients"] == 4 * 10_485_760
 
 
 def test_567_gb_are_enough_for_phi2_at_512_tokens_if_it_checkpoints():
-    totals = {rows: planner.plan("microsoft/phi-2", batch_size=rows, **PHI2).total / GB for rows in (1, 2, 3, 4)}
+    totals = {
+        rows: memory.plan_training("microsoft/phi-2", batch_size=rows, **PHI2).total / GB for rows in (1, 2, 3, 4)
+    }
     assert totals == pytest.approx({1: 3.11, 2: 3.59, 3: 4.07, 4: 4.55}, abs=0.02)
     assert max(totals.values()) < 5.67
-    assert planner.largest_batch("microsoft/phi-2", int(5.67 * GB), **PHI2) == 6
+    assert memory.largest_batch("microsoft/phi-2", int(5.67 * GB), **PHI2) == 6
     keeps_all = PHI2 | {"gradient_checkpointing": False}
-    assert planner.largest_batch("microsoft/phi-2", int(5.67 * GB), **keeps_all) == 0
-    assert not planner.plan("microsoft/phi-2", precision="fp16", **PHI2).fits(int(5.67 * GB))
+    assert memory.largest_batch("microsoft/phi-2", int(5.67 * GB), **keeps_all) == 0
+    assert not memory.plan_training("microsoft/phi-2", precision="fp16", **PHI2).fits(int(5.67 * GB))
 
 
 def test_phi2_in_nf4_is_a_third_of_half_precision():
-    parts = planner.plan("microsoft/phi-2", compute_dtype="float16")
+    parts = memory.plan_training("microsoft/phi-2", compute_dtype="float16")
     footprint = sum(parts[name] for name in ("quantised weights", "unquantised weights", "quantisation constants"))
     assert footprint / GB == pytest.approx(1.825, abs=0.005)
-    assert planner.plan("microsoft/phi-2", precision="fp16")["unquantised weights"] == 2 * 2_779_683_840
+    assert memory.plan_training("microsoft/phi-2", precision="fp16")["unquantised weights"] == 2 * 2_779_683_840
 
 
 def test_a_plan_adds_up_and_answers():
-    planned = planner.plan("gpt2", targets="c_attn", precision="fp32")
+    planned = memory.plan_training("gpt2", targets="c_attn", precision="fp32")
     *parts, (name, total, _) = planned.rows()
     assert name == "total" and total == planned.total == sum(size for _, size, _ in parts)
     assert planned.fits(total) and not planned.fits(total - 1)
@@ -162,29 +166,30 @@ def test_a_plan_adds_up_and_answers():
 
 
 def test_what_saves_memory_saves_it_in_its_own_part():
-    base = planner.plan("smollm2-135m-instruct", batch_size=8)
-    fewer = planner.plan("smollm2-135m-instruct", batch_size=8, logits_tokens=48)
+    base = memory.plan_training("smollm2-135m-instruct", batch_size=8)
+    fewer = memory.plan_training("smollm2-135m-instruct", batch_size=8, logits_tokens=48)
     assert fewer["logits"] * 512 == base["logits"] * 48
-    lighter = planner.plan("smollm2-135m-instruct", batch_size=8, gradient_checkpointing=True)
+    lighter = memory.plan_training("smollm2-135m-instruct", batch_size=8, gradient_checkpointing=True)
     assert lighter["activations"] < base["activations"] / 8
     assert (
-        planner.plan("gpt2", optimizer="adamw_torch")["optimizer state"] > 3.9 * planner.plan("gpt2")["optimizer state"]
+        memory.plan_training("gpt2", optimizer="adamw_torch")["optimizer state"]
+        > 3.9 * memory.plan_training("gpt2")["optimizer state"]
     )
-    everything = planner.plan("gpt2", method="full", precision="fp32")
+    everything = memory.plan_training("gpt2", method="full", precision="fp32")
     assert everything["adapters"] == 0 and everything["gradients"] == 4 * 124_439_808
 
 
 def test_largest_batch_is_the_last_that_fits():
     memory = 8 * GB
-    rows = planner.largest_batch("smollm2-135m-instruct", memory, targets="all-linear")
-    assert planner.plan("smollm2-135m-instruct", batch_size=rows, targets="all-linear").fits(memory)
-    assert not planner.plan("smollm2-135m-instruct", batch_size=rows + 1, targets="all-linear").fits(memory)
+    rows = memory.largest_batch("smollm2-135m-instruct", memory, targets="all-linear")
+    assert memory.plan_training("smollm2-135m-instruct", batch_size=rows, targets="all-linear").fits(memory)
+    assert not memory.plan_training("smollm2-135m-instruct", batch_size=rows + 1, targets="all-linear").fits(memory)
 
 
 def test_every_profile_of_a_known_model_can_be_planned():
-    for profile in profiles.PROFILES.values():
-        if profile.model in shapes.KNOWN:
-            assert planner.plan(profile.model, **planner.for_profile(profile)).total > 0
+    for profile in PROFILES.values():
+        if profile.model in shapes.KNOWN_CONFIGS:
+            assert memory.plan_training(profile.model, **memory.plan_settings(profile)).total > 0
 
 
 @pytest.mark.parametrize(
@@ -201,17 +206,17 @@ def test_every_profile_of_a_known_model_can_be_planned():
 )
 def test_unknown_settings_are_refused(settings, message):
     with pytest.raises(SummkitError, match=message):
-        planner.plan("microsoft/phi-2", **settings)
+        memory.plan_training("microsoft/phi-2", **settings)
 
 
 def test_unknown_models_are_refused_with_the_known_ones():
     with pytest.raises(SummkitError, match="known: .*flan-t5-small, .*gpt2, .*microsoft/phi-2.*tiny-t5"):
-        planner.plan("llama-900b")
+        memory.plan_training("llama-900b")
 
 
 def test_a_profiles_settings_ask_for_its_largest_batch():
-    profile = profiles.PROFILES["t4"]
-    assert planner.largest_batch(profile.model, int(14.5 * GB), **planner.for_profile(profile)) >= profile.batch_size
+    profile = PROFILES["t4"]
+    assert memory.largest_batch(profile.model, int(14.5 * GB), **memory.plan_settings(profile)) >= profile.batch_size
 
 
 def test_a_70b_teacher_in_nf4_takes_what_was_measured_on_one_gpu():
@@ -219,12 +224,12 @@ def test_a_70b_teacher_in_nf4_takes_what_was_measured_on_one_gpu():
     teacher = "meta-llama/Meta-Llama-3-70B-Instruct"
     ask = {"compute_dtype": "bfloat16", "device": "cuda", "sequence_length": 560}
     for batch, precision in ((1, "nf4"), (8, "nf4"), (1, "nf4-single")):
-        total = planner.inference(teacher, precision=precision, batch_size=batch, **ask).total / GB
+        total = memory.plan_inference(teacher, precision=precision, batch_size=batch, **ask).total / GB
         assert total == pytest.approx(42.8, rel=0.1)
     # The student's 32.7 GB are what 8 billion weights in fp32 take: loaded so by accident, a third of it was needed.
     student = "meta-llama/Meta-Llama-3-8B-Instruct"
-    assert planner.inference(student, precision="fp32", **ask).total / GB == pytest.approx(32.7, rel=0.05)
-    assert planner.inference(student, precision="nf4", **ask).total / GB < 8
+    assert memory.plan_inference(student, precision="fp32", **ask).total / GB == pytest.approx(32.7, rel=0.05)
+    assert memory.plan_inference(student, precision="nf4", **ask).total / GB < 8
 
 
 @pytest.mark.parametrize("precision", ["fp32", "nf4", "nf4-single"])
@@ -232,13 +237,13 @@ def test_the_plan_of_answering_holds_the_weights_and_the_cache_that_are_there(pr
     import torch
 
     model = load("llama", precision, "float32", tmp_path).eval()
-    parts = planner.inference(config("llama"), precision=precision, batch_size=ROWS, sequence_length=LENGTH)
-    with torch.inference_mode(), models.unpacked(model):
+    parts = memory.plan_inference(config("llama"), precision=precision, batch_size=ROWS, sequence_length=LENGTH)
+    with torch.inference_mode(), loading.unpacked(model):
         cache = model(torch.randint(0, 512, (ROWS, LENGTH)), use_cache=True).past_key_values
         copies = [layer.forward.__closure__ for layer in model.modules() if "forward" in vars(layer)]
     kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     assert parts["KV cache"] == kept
-    weights = models.footprint(model)
+    weights = loading.footprint(model)
     for part in ("quantised weights", "unquantised weights"):
         assert parts[part] == weights[part]
     assert parts["quantisation constants"] == pytest.approx(weights["quantisation constants"], rel=0.02)
@@ -248,10 +253,10 @@ def test_the_plan_of_answering_holds_the_weights_and_the_cache_that_are_there(pr
 
 
 def test_answering_takes_more_with_longer_and_more_rows_and_unknown_settings_are_refused():
-    one, two = (planner.inference("gpt2", precision="fp32", batch_size=batch) for batch in (1, 2))
+    one, two = (memory.plan_inference("gpt2", precision="fp32", batch_size=batch) for batch in (1, 2))
     assert two["KV cache"] == 2 * one["KV cache"] == 2 * 2 * 12 * 768 * 512 * 4 and two["logits"] == 2 * one["logits"]
     *parts, (name, total, _) = two.rows()
     assert name == "total" and total == sum(size for _, size, _ in parts)
     for settings in ({"precision": "nf5"}, {"compute_dtype": "int8"}, {"device": "tpu"}):
         with pytest.raises(SummkitError, match="unknown"):
-            planner.inference("gpt2", **settings)
+            memory.plan_inference("gpt2", **settings)

@@ -2,8 +2,11 @@
 
 import pytest
 
-from summkit import features, methods, models, planner, profiles, shapes
+from summkit.config import choose_profile
+from summkit.data import tokenisation
 from summkit.errors import SummkitError
+from summkit.models import loading, methods
+from summkit.resources import memory, shapes
 from tests.saved import kept_for_backward
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,20 +42,20 @@ def config(kind, **changes):
 
 
 def profile(**changes):
-    return profiles.choose("smoke", model="tiny-t5", precision="fp32", **changes)
+    return choose_profile("smoke", model="tiny-t5", precision="fp32", **changes)
 
 
 def prepared(kind, changes, **settings):
     """A model of random weights, ready to train by a method of `methods`."""
-    model = models.auto_class(config(kind)).from_config(config(kind, **changes))
-    return methods.apply(model, profile(**settings)).train()
+    model = loading.auto_class(config(kind)).from_config(config(kind, **changes))
+    return methods.apply_method(model, profile(**settings)).train()
 
 
 def forward(model, length=LENGTH):
     """The forward pass over rows of which one is padded, as `features.Collator` makes them; its logits."""
     import torch
 
-    collate = features.Collator(models.tiny_tokenizer(ends_inputs=True), **models.padding(model))
+    collate = tokenisation.Collator(loading.tiny_tokenizer(ends_inputs=True), **loading.padding(model))
     rows = [{"input_ids": [9] * size, "labels": [9] * ANSWER} for size in (length, length - 10)]
     batch = collate(rows)
     labels = batch.pop("labels")
@@ -82,7 +85,7 @@ def planned(kind, changes, settings, **more):
     """The plan of what `prepared` makes."""
     asked = {"dropout": 0.05, "targets": "all-linear", "rank": 16, "precision": "fp32", **settings}
     sizes = {"batch_size": ROWS, "sequence_length": LENGTH, "logits_tokens": ANSWER}
-    return planner.plan(config(kind, **changes), **asked, **sizes | more)
+    return memory.plan_training(config(kind, **changes), **asked, **sizes | more)
 
 
 @pytest.mark.parametrize(("kind", "changes", "settings", "near"), CASES)
@@ -124,7 +127,7 @@ def test_weights_gradients_and_optimizer_state_are_counted_exactly(kind, setting
     """Against the model itself on the meta device, prepared by peft or frozen by the method."""
     meta = shapes.on_meta(config(kind))
     weights = sum(p.nbytes for p in meta.parameters())
-    trained = [p for p in methods.apply(meta, profile(**settings)).parameters() if p.requires_grad]
+    trained = [p for p in methods.apply_method(meta, profile(**settings)).parameters() if p.requires_grad]
     size = sum(p.nbytes for p in trained)
     plan = planned(kind, {}, settings, optimizer="adamw_torch")
     assert plan["unquantised weights"] == weights
@@ -135,9 +138,9 @@ def test_weights_gradients_and_optimizer_state_are_counted_exactly(kind, setting
 @pytest.mark.parametrize("kind", ["t5", "longt5", "bart", "led", "bigbird"])
 def test_weights_are_what_bitsandbytes_holds(kind, tmp_path):
     """T5's last layer of the MLP is left as it is; LongT5's is not."""
-    models.auto_class(config(kind)).from_config(config(kind)).save_pretrained(tmp_path)
-    measured = models.footprint(models.load_model(str(tmp_path), "nf4"))
-    plan = planner.plan(config(kind), precision="nf4")
+    loading.auto_class(config(kind)).from_config(config(kind)).save_pretrained(tmp_path)
+    measured = loading.footprint(loading.load_model(str(tmp_path), "nf4"))
+    plan = memory.plan_training(config(kind), precision="nf4")
     assert plan["quantised weights"] == measured["quantised weights"] > 0
     assert plan["unquantised weights"] == measured["unquantised weights"]
     assert plan["quantisation constants"] == pytest.approx(measured["quantisation constants"], rel=0.02)
@@ -148,12 +151,12 @@ def test_a_t5_with_a_head_of_its_own_has_one_on_the_meta_device_too(kind, tmp_pa
     """From the configuration of the file, and from the model that was loaded; nothing else is doubled."""
     import torch
 
-    made = models.auto_class(config(kind)).from_config(config(kind))
+    made = loading.auto_class(config(kind)).from_config(config(kind))
     tied = sum(p.numel() for p in made.parameters())
     made.lm_head.weight = torch.nn.Parameter(torch.randn_like(made.lm_head.weight))
     made.config.tie_word_embeddings = False
     made.save_pretrained(tmp_path)
-    loaded = models.load_model(str(tmp_path))
+    loaded = loading.load_model(str(tmp_path))
     expected = tied + 512 * 128
     assert sum(p.numel() for p in loaded.parameters()) == expected
     for model in (loaded, loaded.config, shapes.on_meta(loaded), config(kind, tie_word_embeddings=False)):
@@ -164,7 +167,9 @@ def test_a_t5_with_a_head_of_its_own_has_one_on_the_meta_device_too(kind, tmp_pa
 def test_memory_grows_with_the_text_where_attention_is_sparse_and_with_its_square_where_it_is_dense():
     def growth(name, length):
         sizes = {"precision": "fp32", "logits_tokens": 128}
-        short, long = (planner.plan(name, sequence_length=n, **sizes)["activations"] for n in (length, 2 * length))
+        short, long = (
+            memory.plan_training(name, sequence_length=n, **sizes)["activations"] for n in (length, 2 * length)
+        )
         return long / short
 
     for name in ("flan-t5-small-local", "allenai/led-base-16384", "google/bigbird-pegasus-large-arxiv"):
@@ -175,7 +180,7 @@ def test_memory_grows_with_the_text_where_attention_is_sparse_and_with_its_squar
 
 def test_a_local_window_keeps_less_than_full_attention_from_some_length_on():
     def kept(name, length):
-        return planner.plan(name, precision="fp32", sequence_length=length, logits_tokens=128)["activations"]
+        return memory.plan_training(name, precision="fp32", sequence_length=length, logits_tokens=128)["activations"]
 
     assert kept("flan-t5-small", 128) < kept("flan-t5-small-local", 128)
     assert kept("flan-t5-small", 4096) > 3 * kept("flan-t5-small-local", 4096)
@@ -183,8 +188,8 @@ def test_a_local_window_keeps_less_than_full_attention_from_some_length_on():
 
 def test_checkpointing_keeps_an_input_of_every_block_and_one_block():
     settings = {"precision": "fp32", "sequence_length": 1024, "logits_tokens": 128}
-    plan = planner.plan("flan-t5-small", **settings)
-    lighter = planner.plan("flan-t5-small", gradient_checkpointing=True, **settings)
+    plan = memory.plan_training("flan-t5-small", **settings)
+    lighter = memory.plan_training("flan-t5-small", gradient_checkpointing=True, **settings)
     assert plan["activations"] / 9 < lighter["activations"] < plan["activations"] / 6
     assert "1 × 1024 tokens and 128 of the answer" in dict((part, how) for part, _, how in plan.rows())["activations"]
 
@@ -193,8 +198,8 @@ def test_checkpointing_keeps_an_input_of_every_block_and_one_block():
 def test_the_plan_of_answering_holds_the_weights_and_the_cache_that_are_there(kind):
     import torch
 
-    model = models.auto_class(config(kind)).from_config(config(kind)).eval()
-    plan = planner.inference(
+    model = loading.auto_class(config(kind)).from_config(config(kind)).eval()
+    plan = memory.plan_inference(
         config(kind), precision="fp32", batch_size=ROWS, sequence_length=LENGTH, answer_tokens=ANSWER
     )
     with torch.inference_mode():
@@ -202,43 +207,43 @@ def test_the_plan_of_answering_holds_the_weights_and_the_cache_that_are_there(ki
         cache = model(**given, use_cache=True).past_key_values
     both = (cache.self_attention_cache, cache.cross_attention_cache)
     assert plan["KV cache"] == sum(layer.keys.nbytes + layer.values.nbytes for part in both for layer in part.layers)
-    assert plan["unquantised weights"] == models.footprint(model)["unquantised weights"]
-    longer = planner.inference(config(kind), precision="fp32", batch_size=ROWS, sequence_length=2 * LENGTH)
+    assert plan["unquantised weights"] == loading.footprint(model)["unquantised weights"]
+    longer = memory.plan_inference(config(kind), precision="fp32", batch_size=ROWS, sequence_length=2 * LENGTH)
     assert longer["working copy"] > plan["working copy"]
 
 
 @pytest.mark.parametrize("name", ["smoke", "cpu", "t4", "gpu"])
 def test_long_documents_can_be_planned_in_every_profile(name):
-    chosen = profiles.choose(name, task="long")
-    settings = planner.for_profile(chosen)
+    chosen = choose_profile(name, task="long")
+    settings = memory.plan_settings(chosen)
     assert settings["sequence_length"] == chosen.max_length and settings["logits_tokens"] == chosen.max_new_tokens
-    memory = {"smoke": 1, "cpu": 8, "t4": 14.5, "gpu": 40}[name] * GB
-    rows = planner.largest_batch(chosen.model, int(memory), **settings)
+    gigabytes = {"smoke": 1, "cpu": 8, "t4": 14.5, "gpu": 40}[name] * GB
+    rows = memory.largest_batch(chosen.model, int(gigabytes), **settings)
     assert rows >= chosen.batch_size
-    assert planner.plan(chosen.model, **settings | {"batch_size": rows}).fits(int(memory))
-    assert not planner.plan(chosen.model, **settings | {"batch_size": rows + 1}).fits(int(memory))
+    assert memory.plan_training(chosen.model, **settings | {"batch_size": rows}).fits(int(gigabytes))
+    assert not memory.plan_training(chosen.model, **settings | {"batch_size": rows + 1}).fits(int(gigabytes))
 
 
 def test_half_precision_on_a_gpu_keeps_no_more_than_fp32_on_a_cpu():
     sizes = {"sequence_length": 1024, "logits_tokens": 128}
     for name in ("flan-t5-small", "flan-t5-small-local", "allenai/led-base-16384"):
-        half = planner.plan(name, compute_dtype="bfloat16", device="cuda", **sizes)["activations"]
-        assert half < planner.plan(name, **sizes)["activations"]
+        half = memory.plan_training(name, compute_dtype="bfloat16", device="cuda", **sizes)["activations"]
+        assert half < memory.plan_training(name, **sizes)["activations"]
 
 
 def test_what_cannot_be_planned_is_refused():
     import transformers
 
     marian = transformers.MarianConfig(**BART, max_position_embeddings=64)
-    for plan in (planner.plan, planner.inference):
+    for plan in (memory.plan_training, memory.plan_inference):
         with pytest.raises(SummkitError, match="unknown encoder-decoder 'marian'; known: bart, .*longt5, t5"):
             plan(marian)
     with pytest.raises(SummkitError, match="'frozen-encoder' needs an encoder-decoder"):
-        planner.plan("gpt2", method="frozen-encoder", precision="fp32")
+        memory.plan_training("gpt2", method="frozen-encoder", precision="fp32")
     with pytest.raises(SummkitError, match="method 'frozen-embeddings' cannot train nf4 weights"):
-        planner.plan("flan-t5-small", method="frozen-embeddings")
+        memory.plan_training("flan-t5-small", method="frozen-embeddings")
 
 
 def test_a_decoder_whose_embeddings_are_frozen_trains_the_rest():
-    plan = planner.plan("gpt2", method="frozen-embeddings", precision="fp32")
+    plan = memory.plan_training("gpt2", method="frozen-embeddings", precision="fp32")
     assert plan["gradients"] == 4 * (124_439_808 - 50_257 * 768)

@@ -5,54 +5,58 @@ import dataclasses
 import datasets
 import pytest
 
-from summkit import features, generation, methods, models, positions, profiles, templates, training
+from summkit.config import choose_profile
+from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
+from summkit.inference import generation
+from summkit.models import loading, methods, positions
+from summkit.training.trainer import fit
 from tests import tiny_models
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PROFILE = profiles.choose(
+PROFILE = choose_profile(
     "smoke", model="tiny-led", template="prefix", precision="fp32", max_length=100, max_new_tokens=16, batch_size=2,
 )  # fmt: skip
 ROWS = [{"document": f"Bridge {n} fell.", "summary": "It fell. " * size} for n, size in enumerate((1, 40, 2, 1, 50))]
 
 
 def encoded(tokenizer, rows=ROWS):
-    template = templates.build("prefix", tokenizer, "Sum up:")
-    return features.encode_rows(datasets.Dataset.from_list(rows), template, tokenizer, 100, 16, seq2seq=True)
+    template = templates.build_template("prefix", tokenizer, "Sum up:")
+    return tokenisation.encode_rows(datasets.Dataset.from_list(rows), template, tokenizer, 100, 16, seq2seq=True)
 
 
 @pytest.mark.parametrize(("kind", "expected"), [
     ("led", (512, 256)), ("bigbird", (512, 512)), ("longt5", (None, None)), ("gpt2", (None, None)),
 ])  # fmt: skip
 def test_encoder_and_decoder_have_their_own(kind, expected):
-    assert positions.of(tiny_models.published(kind)[0]) == expected
+    assert positions.position_limits(tiny_models.published(kind)[0]) == expected
 
 
 def test_more_tokens_than_positions_are_refused_by_the_options_name():
     model, tokenizer = tiny_models.published("led")
-    template = templates.build("prefix", tokenizer, "Sum up:")
+    template = templates.build_template("prefix", tokenizer, "Sum up:")
     for limits, said in (((513, 16), "max_length=513: this model .led. has positions for 512"),
                          ((512, 257), "max_new_tokens=257: this model .led. has positions for 256")):  # fmt: skip
         asked = dict(zip(("max_length", "max_new_tokens"), limits, strict=True))
         with pytest.raises(SummkitError, match=said):
             generation.summarize(model, tokenizer, template, ["Rain."], **asked)
         with pytest.raises(SummkitError, match=said):
-            training.fit(model, tokenizer, None, None, dataclasses.replace(PROFILE, **asked), seed=0, out_dir="nowhere")
+            fit(model, tokenizer, None, None, dataclasses.replace(PROFILE, **asked), seed=0, out_dir="nowhere")
     text = "The bridge fell. " * 60
     full = generation.summarize(model, tokenizer, template, [text], max_length=512, max_new_tokens=256)
     assert full[0].prompt_tokens == 512
-    positions.check(models.tiny_t5(), 10**6, 10**6)
+    positions.check_positions(loading.tiny_t5(), 10**6, 10**6)
 
 
 def test_a_summary_that_the_decoder_cannot_write_is_left_out_and_said_to_be(tmp_path, capsys):
     model, tokenizer = tiny_models.published("led")
     rows = encoded(tokenizer)
     assert [len(labels) > 256 for labels in rows["labels"]] == [False, True, False, False, True]
-    model = methods.apply(model, PROFILE)
-    fit = training.fit(model, tokenizer, rows, rows.select([0, 2]), PROFILE, seed=0, out_dir=tmp_path)
-    assert (fit.steps, fit.tokens) == (2, sum(rows["length"][number] for number in (0, 2, 3)))
+    model = methods.apply_method(model, PROFILE)
+    result = fit(model, tokenizer, rows, rows.select([0, 2]), PROFILE, seed=0, out_dir=tmp_path)
+    assert (result.steps, result.tokens) == (2, sum(rows["length"][number] for number in (0, 2, 3)))
     said = "2 of 5 summaries are longer than the 256 tokens that the model can write: these rows are left out"
     assert capsys.readouterr().out.count(said) == 1
     with pytest.raises(SummkitError, match="1 of 1 summaries .* no row is left"):
-        training.fit(model, tokenizer, rows.select([1]), rows, PROFILE, seed=0, out_dir=tmp_path)
-    assert positions.writable(rows, models.tiny_t5()) is rows
+        fit(model, tokenizer, rows.select([1]), rows, PROFILE, seed=0, out_dir=tmp_path)
+    assert positions.writable(rows, loading.tiny_t5()) is rows

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from summkit import features, generation, models, prefill, templates
+from summkit.data import templates, tokenisation
+from summkit.inference import generation, prefill
+from summkit.models import loading
 
 LIMITS = {"max_length": 300, "max_new_tokens": 6}
 ENDS = ("fog", "12 tugs", "A", "", "snow")
@@ -34,12 +36,12 @@ def mistral():
     return MistralForCausalLM(config)
 
 
-MODELS = {"tiny-llama": models.tiny_llama, "gpt2": gpt2, "mistral": mistral}
+MODELS = {"tiny-llama": loading.tiny_llama, "gpt2": gpt2, "mistral": mistral}
 
 
 def asked(kind):
     """Weights are larger than usual, and the document is the prompt's end, so that the answers depend on it."""
-    model, tokenizer = MODELS[kind](), models.tiny_tokenizer()
+    model, tokenizer = MODELS[kind](), loading.tiny_tokenizer()
     for parameter in model.parameters():
         parameter.data.mul_(4 if kind == "tiny-llama" and parameter.dim() > 1 else 1)
     return model, tokenizer, templates.Template("bare", "Summarise: ", "")
@@ -91,7 +93,7 @@ def test_a_model_that_forgets_reads_the_batch_as_one(monkeypatch):
 def test_the_joined_cache_is_that_of_one_padded_batch():
     model, tokenizer, template = asked("tiny-llama")
     rows = sorted(generation.prompts(template, tokenizer, TEXTS, *LIMITS.values()), key=lambda row: -row["length"])
-    collate = features.Collator(tokenizer, side="left")
+    collate = tokenisation.Collator(tokenizer, side="left")
     found = prefill.Prefill(model.eval(), tokenizer, collate, {})(rows)["past_key_values"]
     batch = collate(rows)
     mask = batch["attention_mask"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from summkit import prices
 from summkit.errors import SummkitError
+from summkit.resources import prices
 
 HEAD = "machine,device,usd,per,as_of,source\n"
 MINE = HEAD + 'desk,"a GPU, old",0.25,hour,2026-10,"my bill"\ngrid,all,0.3,kWh,2026-09,a contract\n'
@@ -30,7 +30,7 @@ def table(tmp_path):
 
 
 def test_our_own_rows_say_when_and_who():
-    rows = prices.read()
+    rows = prices.read_prices()
     assert len({row.machine for row in rows}) == len(rows) >= 10
     for row in rows:
         assert 0 < row.usd < 200 and row.as_of >= "2025-12" and len(row.source) > 20, row
@@ -46,28 +46,28 @@ def test_it_goes_into_the_package():
 
 def test_money_is_hours_times_the_machines_price_or_kwh_times_the_grids(table):
     path = table(MINE)
-    assert prices.money(1800, "desk", path=path) == pytest.approx(0.125)
-    assert prices.money(1800, "desk", 5.0, path) == pytest.approx(0.125), "the hour includes its electricity"
-    assert prices.money(1800, "grid", 0.5, path) == pytest.approx(0.15)
-    assert prices.money(7200, "hf-t4") == pytest.approx(2 * prices.find("hf-t4").usd)
+    assert prices.cost_usd(1800, "desk", path=path) == pytest.approx(0.125)
+    assert prices.cost_usd(1800, "desk", 5.0, path) == pytest.approx(0.125), "the hour includes its electricity"
+    assert prices.cost_usd(1800, "grid", 0.5, path) == pytest.approx(0.15)
+    assert prices.cost_usd(7200, "hf-t4") == pytest.approx(2 * prices.find_price("hf-t4").usd)
     with pytest.raises(SummkitError, match="grid is paid by the kWh, and the energy is not known"):
-        prices.money(1800, "grid", path=path)
+        prices.cost_usd(1800, "grid", path=path)
 
 
 def test_a_readers_table_stands_in_for_ours(table, monkeypatch):
     path = table(MINE)
     monkeypatch.setenv("SUMMKIT_PRICES", str(path))
-    assert [row.machine for row in prices.read()] == ["desk", "grid"]
-    assert prices.find("desk") == prices.Price("desk", "a GPU, old", 0.25, "hour", "2026-10", "my bill")
+    assert [row.machine for row in prices.read_prices()] == ["desk", "grid"]
+    assert prices.find_price("desk") == prices.Price("desk", "a GPU, old", 0.25, "hour", "2026-10", "my bill")
     other = table(HEAD + "lent,none,0,hour,2026-11,a friend\n", "other.csv")
-    assert prices.money(3600, "lent", path=other) == 0, "an argument comes before the environment"
+    assert prices.cost_usd(3600, "lent", path=other) == 0, "an argument comes before the environment"
     with pytest.raises(SummkitError, match="unknown machine with a price 'hf-t4'; known: desk, grid"):
-        prices.money(1, "hf-t4")
+        prices.cost_usd(1, "hf-t4")
 
 
 def test_what_a_spreadsheet_writes_is_read(table):
     saved = "\ufeff" + MINE.replace("source", "source,note").replace('my bill"', 'my bill",mine').replace("\n", "\r\n")
-    assert len(prices.read(table(saved + "\r\n"))) == 2
+    assert len(prices.read_prices(table(saved + "\r\n"))) == 2
 
 
 ROW = "desk,GPU,0.25,hour,2026-10,my bill"
@@ -94,11 +94,11 @@ ROW = "desk,GPU,0.25,hour,2026-10,my bill"
 )
 def test_what_is_wrong_is_named_by_line_and_column(table, text, about):
     with pytest.raises(SummkitError, match=rf"mine\.csv[,:] {about}"):
-        prices.read(table(text))
+        prices.read_prices(table(text))
 
 
 def test_what_is_no_table_is_named(table, tmp_path):
     broken = table(HEAD + 'desk,"GPU" old,1,hour,2026-10,x', "broken.csv")
     for path in (tmp_path / "gone.csv", tmp_path, table(b"\xff\xfe\x00", "utf16.csv"), broken):
         with pytest.raises(SummkitError, match=rf"prices .*{path.name} cannot be read as CSV"):
-            prices.read(path)
+            prices.read_prices(path)

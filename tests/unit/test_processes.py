@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from summkit import records
-from summkit.train import run as train_here
+from summkit.recipes.finetune import train as train_here
+from summkit.reporting import records
 from tests import tiny_models
 
 ROOT = Path(__file__).parents[2]

@@ -2,21 +2,25 @@
 
 import pytest
 
-from summkit import features, generation, methods, models, profiles, templates, training
+from summkit.config import choose_profile
+from summkit.data import templates, tokenisation
+from summkit.inference import generation
+from summkit.models import loading, methods
+from summkit.training.trainer import summary_loss
 
 DOCUMENTS = ["A bridge fell.", "A much longer report of what the council said about the bridge and the river below it."]
 
 
 @pytest.fixture(scope="module")
 def asked():
-    profile = profiles.choose("smoke", method="prompt", precision="fp32", virtual_tokens=12)
-    model = methods.apply(models.load_model("tiny-llama"), profile)
-    return model, models.tiny_tokenizer(), templates.build("instruction", models.tiny_tokenizer())
+    profile = choose_profile("smoke", method="prompt", precision="fp32", virtual_tokens=12)
+    model = methods.apply_method(loading.load_model("tiny-llama"), profile)
+    return model, loading.tiny_tokenizer(), templates.build_template("instruction", loading.tiny_tokenizer())
 
 
 def encoded(asked, document, summary):
     _, tokenizer, template = asked
-    return features.encode(template, tokenizer, document, summary, 320, 24)
+    return tokenisation.encode(template, tokenizer, document, summary, 320, 24)
 
 
 def test_a_batch_answers_as_each_row_alone(asked):
@@ -37,16 +41,16 @@ def test_an_answer_is_what_pefts_own_generate_gives_for_one_row(asked):
 
 
 def test_without_the_adapter_the_base_answers_without_the_prompt(asked):
-    base = models.load_model("tiny-llama")
+    base = loading.load_model("tiny-llama")
     for parameter in base.parameters():  # louder, so that the answers depend on the prompt
         parameter.data.mul_(4 if parameter.dim() > 1 else 1)
     _, *rest = asked
     limits = {"max_length": 320, "max_new_tokens": 12}
     plain = generation.summarize(base, *rest, DOCUMENTS, **limits)
-    tuned = methods.apply(base, profiles.choose("smoke", method="prompt", precision="fp32", virtual_tokens=12))
+    tuned = methods.apply_method(base, choose_profile("smoke", method="prompt", precision="fp32", virtual_tokens=12))
     summarizer = generation.Summarizer(tuned, *rest, **limits)
     assert summarizer.summarize(DOCUMENTS, base=True) == plain != summarizer.summarize(DOCUMENTS)
-    assert (models.virtual_tokens(tuned), models.virtual_tokens(base)) == (12, 0)
+    assert (loading.virtual_tokens(tuned), loading.virtual_tokens(base)) == (12, 0)
 
 
 def test_the_loss_is_that_of_all_positions_with_the_prompt_masked(asked):
@@ -54,10 +58,10 @@ def test_the_loss_is_that_of_all_positions_with_the_prompt_masked(asked):
 
     model, tokenizer, _ = asked
     rows = [encoded(asked, text, "It fell.") for text in DOCUMENTS]
-    batch = features.Collator(tokenizer)(rows)
+    batch = tokenisation.Collator(tokenizer)(rows)
     with torch.no_grad():
-        ours, theirs = training.summary_loss(model, batch), model(**batch, use_cache=False).loss
-        alone = [training.summary_loss(model, features.Collator(tokenizer)([row])) for row in rows]
+        ours, theirs = summary_loss(model, batch), model(**batch, use_cache=False).loss
+        alone = [summary_loss(model, tokenisation.Collator(tokenizer)([row])) for row in rows]
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     assert ours.item() == pytest.approx(torch.stack(alone).mean().item(), rel=1e-5)
 
@@ -68,8 +72,8 @@ def test_padding_on_the_left_would_change_pefts_answer(asked):
 
     model, tokenizer, _ = asked
     rows = [encoded(asked, text, None) for text in DOCUMENTS]
-    left = features.Collator(tokenizer, side="left")(rows)
+    left = tokenisation.Collator(tokenizer, side="left")(rows)
     with torch.no_grad():
         padded = model(**left, use_cache=False).logits[0, -1]
-        alone = model(**features.Collator(tokenizer)(rows[:1]), use_cache=False).logits[0, -1]
+        alone = model(**tokenisation.Collator(tokenizer)(rows[:1]), use_cache=False).logits[0, -1]
     assert (padded - alone).abs().max() > 1e-4  # rounding alone is a hundred times less

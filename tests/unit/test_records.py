@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from summkit import records
 from summkit.errors import SummkitError
+from summkit.reporting import records
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_a_run_that_goes_on_took_what_the_earlier_ones_took(record):
     record["resources"] |= {"energy_kwh": 1.0, "cost_usd": 2.0, "peak_rss_bytes": 7}
     before = run("2026-11-22T09:00:00+00:00", energy_kwh=3.0, cost_usd=None, peak_rss_bytes=9)
     during = run("2026-11-22T10:01:00+00:00", energy_kwh=50.0)
-    found = records.add_earlier(record, [before, during])
+    found = records.add_earlier_runs(record, [before, during])
     assert found["wall_seconds"] == 15.0
     took = {key: found["resources"][key] for key in ("energy_kwh", "cost_usd", "peak_rss_bytes", "peak_device_bytes")}
     assert took == {"energy_kwh": 4.0, "cost_usd": None, "peak_rss_bytes": 9, "peak_device_bytes": None}
@@ -49,15 +49,15 @@ def test_a_new_record_has_every_key_and_guesses_nothing(record):
 
 
 def test_environment_imports_none_of_what_it_reports():
-    code = "import sys; from summkit import records; records.environment(); "
+    code = "import sys; from summkit.reporting import records; records.environment(); "
     code += "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'peft', 'datasets')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_write_and_read_give_the_same_record_back(record, tmp_path):
-    records.fill(record, "run", wall_seconds=1.5)
-    records.fill(record, "data", id="examples", dropped={"empty": 2})
-    records.fill(record, "scores", lead1={"rouge1": {"mean": 16.8, "low": 14.0, "high": 19.5}, "n": 64})
+    records.fill_record(record, "run", wall_seconds=1.5)
+    records.fill_record(record, "data", id="examples", dropped={"empty": 2})
+    records.fill_record(record, "scores", lead1={"rouge1": {"mean": 16.8, "low": 14.0, "high": 19.5}, "n": 64})
     path = records.write_record(record, tmp_path / "run" / "run.json")
     assert records.read_record(path) == record
     assert tuple(json.loads(path.read_text())) == records.ORDER
@@ -69,21 +69,23 @@ def test_write_and_read_give_the_same_record_back(record, tmp_path):
 @pytest.mark.parametrize("section", ["model", "data", "training", "generation", "resources", "environment", "run"])
 def test_an_unknown_key_is_refused_with_the_known_ones(record, section):
     with pytest.raises(SummkitError, match="known:"):
-        records.fill(record, section, train_los=1.0)
+        records.fill_record(record, section, train_los=1.0)
 
 
 def test_unknown_sections_and_misspelt_rouge_are_refused(record):
     with pytest.raises(SummkitError, match="known: data, details"):
-        records.fill(record, "score", lead1={})
+        records.fill_record(record, "score", lead1={})
     with pytest.raises(SummkitError, match="rougeLsum"):
-        records.fill(record, "scores", lead1={"rougel": 1.0})
+        records.fill_record(record, "scores", lead1={"rougel": 1.0})
 
 
 def test_nan_becomes_null_and_numpy_becomes_numbers(record, tmp_path):
     numpy = pytest.importorskip("numpy")
-    records.fill(record, "training", train_loss=float("nan"), steps=numpy.int64(3), eval_loss=numpy.float32("inf"))
+    records.fill_record(
+        record, "training", train_loss=float("nan"), steps=numpy.int64(3), eval_loss=numpy.float32("inf")
+    )
     record["details"]["late"] = [float("nan"), (1, 2)]  # put in past fill(): the writer checks again
-    records.fill(record, "details", lengths=numpy.array([1.5, 2.5]), note="text \ud800")
+    records.fill_record(record, "details", lengths=numpy.array([1.5, 2.5]), note="text \ud800")
     read = records.read_record(records.write_record(record, tmp_path / "run.json"))
     assert read["training"]["train_loss"] is None and read["training"]["eval_loss"] is None
     assert read["training"]["steps"] == 3
@@ -93,7 +95,7 @@ def test_nan_becomes_null_and_numpy_becomes_numbers(record, tmp_path):
 @pytest.mark.parametrize("text", ["/data/model", "~/model", "C:\\models\\x", "\\\\host\\share", "file:///data/x"])
 def test_no_path_of_a_machine_gets_in(record, text, tmp_path):
     with pytest.raises(SummkitError, match=r"model\.id"):
-        records.fill(record, "model", id=text)
+        records.fill_record(record, "model", id=text)
     assert record["model"]["id"] is None
     record["details"]["nested"] = [{"deep": text}]
     with pytest.raises(SummkitError, match=r"details\.nested\[0\]\.deep"):
@@ -105,21 +107,21 @@ def test_the_home_folder_is_refused_inside_a_text_too(record, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setenv("USERPROFILE", "/home/somebody")
     with pytest.raises(SummkitError, match="path of this machine"):
-        records.fill(record, "details", note="saved to /home/somebody/out")
-    records.fill(record, "model", id="microsoft/phi-2")
-    records.fill(record, "details", note="a 50/50 chance, and/or ~5 km, bed/home/somebody else")
+        records.fill_record(record, "details", note="saved to /home/somebody/out")
+    records.fill_record(record, "model", id="microsoft/phi-2")
+    records.fill_record(record, "details", note="a 50/50 chance, and/or ~5 km, bed/home/somebody else")
 
 
 def test_portable_is_relative_inside_and_a_bare_name_outside(tmp_path):
-    assert records.portable(tmp_path / "figures" / "loss.png", tmp_path) == "figures/loss.png"
-    assert records.portable(tmp_path / "loss.png", tmp_path / "run") == "loss.png"
+    assert records.portable_path(tmp_path / "figures" / "loss.png", tmp_path) == "figures/loss.png"
+    assert records.portable_path(tmp_path / "loss.png", tmp_path / "run") == "loss.png"
 
 
 def test_other_kinds_of_value_are_refused(record):
     with pytest.raises(SummkitError, match="cannot hold a set"):
-        records.fill(record, "details", seen={1, 2})
+        records.fill_record(record, "details", seen={1, 2})
     with pytest.raises(SummkitError, match="keys are text"):
-        records.fill(record, "details", seen={1: 2})
+        records.fill_record(record, "details", seen={1: 2})
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_an_interrupted_write_leaves_the_old_record(record, tmp_path, monkeypatc
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(SummkitError, match="No space left"):
-        records.write_record(records.fill(record, "run", seed=7), path)
+        records.write_record(records.fill_record(record, "run", seed=7), path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
@@ -160,12 +162,12 @@ def test_a_record_with_a_stray_key_is_not_written(record, tmp_path):
 
 def test_differences_skip_time_and_machine(record):
     other = records.new_record("task3", "smoke", 0)
-    records.fill(other, "run", wall_seconds=9.0, started="2000-01-01T00:00:00+00:00")
-    records.fill(other, "training", seconds=3.0)
-    assert records.differences(record, other) == {}
-    records.fill(other, "training", train_loss=2.5)
-    assert records.differences(record, other) == {"training.train_loss": (None, 2.5)}
-    assert "wall_seconds" in records.differences(record, other, ignore=())
+    records.fill_record(other, "run", wall_seconds=9.0, started="2000-01-01T00:00:00+00:00")
+    records.fill_record(other, "training", seconds=3.0)
+    assert records.record_differences(record, other) == {}
+    records.fill_record(other, "training", train_loss=2.5)
+    assert records.record_differences(record, other) == {"training.train_loss": (None, 2.5)}
+    assert "wall_seconds" in records.record_differences(record, other, ignore=())
 
 
 def test_git_commit_says_dirty_and_is_null_outside(tmp_path):

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from summkit import classification, markup, progress, records, reports
+from summkit import progress
 from summkit.errors import SummkitError
+from summkit.evaluation import classification
+from summkit.reporting import markup, records, reports
 
 EVIL = "<script>x</script> *bold* [a](b) | `c`\nd"
 
@@ -25,10 +27,10 @@ def entry(rouge1: float, n: int = 64, **more) -> dict:
 def make_run(folder: Path, stage: str, details=None, scores=None, figures=(), **sections) -> Path:
     record = records.new_record(stage, "cpu", 0)
     for section, values in sections.items():
-        records.fill(record, section, **values)
-    records.fill(record, "run", wall_seconds=500.0)
-    records.fill(record, "scores", **(scores or {}))
-    records.fill(record, "details", **(details or {}))
+        records.fill_record(record, section, **values)
+    records.fill_record(record, "run", wall_seconds=500.0)
+    records.fill_record(record, "scores", **(scores or {}))
+    records.fill_record(record, "details", **(details or {}))
     for name in figures:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"png")
@@ -112,11 +114,11 @@ def labels_run(tmp_path, monkeypatch):
     said = {"majority": np.tile([True, False, False], (40, 1)), "fine_tuned": actual.copy()}
     said["fine_tuned"][:3] = np.roll(actual[:3], 1, axis=1)
     sure = np.where(said["fine_tuned"], 0.8, 0.1)
-    scores = {"majority": classification.score(said["majority"], actual)}
-    scores["fine_tuned"] = classification.score(said["fine_tuned"], actual, probabilities=sure)
-    same = classification.compare(said["majority"], said["majority"], actual)
+    scores = {"majority": classification.score_labels(said["majority"], actual)}
+    scores["fine_tuned"] = classification.score_labels(said["fine_tuned"], actual, probabilities=sure)
+    same = classification.compare_labels(said["majority"], said["majority"], actual)
     differences = {
-        "fine_tuned_minus_majority": classification.compare(said["fine_tuned"], said["majority"], actual),
+        "fine_tuned_minus_majority": classification.compare_labels(said["fine_tuned"], said["majority"], actual),
         "majority_minus_first": same,
     }
     examples = [{"id": "b/1", "text": EVIL, "reference": "sports", "fine_tuned": "world"}]
@@ -161,24 +163,26 @@ def test_differences_of_labels_are_said_in_words(labels_run):
 
 def test_several_labels_have_columns_of_their_own(tmp_path):
     actual = np.array([[1, 1, 0], [0, 0, 1]] * 9, dtype=bool)
-    entry = classification.score(classification.top(actual), actual, several=True, probabilities=actual / 2)
+    entry = classification.score_labels(
+        classification.top_label(actual), actual, several=True, probabilities=actual / 2
+    )
     made = make_run(tmp_path, "task1/goemotions", scores={"tfidf": entry})
     page = reports.markdown(records.read_record(made / "run.json"))
     assert "| system | micro F1, % | macro F1, % | all labels right, % | calibration error, points | n |" in page
 
 
 def test_labels_and_summaries_share_a_table_of_several_runs(run, labels_run):
-    table = reports.comparison([Path("out/task3"), Path("out/task1/agnews")]).partition("\n\n")[0].splitlines()
+    table = reports.comparison_table([Path("out/task3"), Path("out/task1/agnews")]).partition("\n\n")[0].splitlines()
     assert table[0].startswith("| system | n | ROUGE-1 |") and "| accuracy, % |" in table[0] and len(table) == 8
     assert table[-1].startswith("| out/task1/agnews: task1/agnews, cpu, seed 0, fine-tuned | 40 | – |")
-    text = reports.closing(Path("out").absolute(), ["task1/agnews"])
+    text = reports.closing_lines(Path("out").absolute(), ["task1/agnews"])
     assert "accuracy, %" in text and "ROUGE" not in text and "reference  " in text
 
 
 def test_closing_shows_table_summaries_and_cost(run, monkeypatch):
     make_run(Path("out/task2"), "task2", resources={"peak_rss_bytes": 4e9})
     monkeypatch.setenv("COLUMNS", "79")
-    text = reports.closing(Path("out").absolute(), ["task2", "task3"])
+    text = reports.closing_lines(Path("out").absolute(), ["task2", "task3"])
     for said in ("ROUGE-Lsum", "fine-tuned  26.1 [24.1, 28.1]", "n = 64 test rows", "Time 16.7 min, peak memory 4.0 GB",
                  "energy 12 Wh (an estimate", "run folder: out\n", "report: out/README.md"):  # fmt: skip
         assert said in text, said
@@ -213,12 +217,12 @@ def test_write_report_and_publish(run, tmp_path):
 
 def test_several_runs_in_one_table(run):
     make_run(Path("other"), "task3", scores={"fine_tuned": entry(20, 32)})
-    table, _, trained = reports.comparison([run, Path("other")]).partition("\n\n")
+    table, _, trained = reports.comparison_table([run, Path("other")]).partition("\n\n")
     assert trained.startswith("|  | seconds | useful tokens/s |") and trained.count("\n") == 2
     table = table.splitlines()
     assert table[0].startswith("| system | n | ROUGE-1") and len(table) == 7
     assert table[-1].startswith("| other: task3, cpu, seed 0, fine-tuned | 32 | 20.0")
-    assert reports.comparison([make_run(Path("none"), "task2")]) == "none of these runs has scores to compare"
+    assert reports.comparison_table([make_run(Path("none"), "task2")]) == "none of these runs has scores to compare"
 
 
 @pytest.mark.parametrize("broken", ["missing", "half", "wrong", "figure", "outside"])
@@ -239,7 +243,7 @@ def test_a_broken_record_is_named_and_nothing_is_lost(run, broken):
 
 def test_numbers_have_the_digits_that_say_something():
     values = {3: "3", 12345.678: "12,346", 0.123456: "0.123", 1.23456: "1.235", 2e-5: "2e-05", -0.5: "-0.5"}
-    assert {value: markup.number(value) for value in values} == values
+    assert {value: markup.number_text(value) for value in values} == values
 
 
 class Screen:

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from summkit import checkpoints, models, profiles, sharding, train
+from summkit.config import choose_profile
 from summkit.errors import SummkitError
+from summkit.models import loading
+from summkit.recipes import finetune
+from summkit.training import checkpoints, sharding
 
 ZERO3 = str(Path(__file__).parents[2] / "jobs" / "deepspeed" / "zero3.json")
-PLAIN = profiles.choose("smoke", precision="fp32", optimizer="adamw_torch")
+PLAIN = choose_profile("smoke", precision="fp32", optimizer="adamw_torch")
 
 
 @pytest.fixture
@@ -25,25 +28,27 @@ def alone(monkeypatch):
 
 def refused(**changes):
     with pytest.raises(SummkitError) as raised:
-        sharding.check(dataclasses.replace(PLAIN, **changes))
+        sharding.check_sharding(dataclasses.replace(PLAIN, **changes))
     return str(raised.value)
 
 
 def test_a_plain_training_is_not_looked_at(alone):
     alone.setattr(sharding.importlib.util, "find_spec", lambda name: pytest.fail("looked for DeepSpeed"))
-    sharding.check(profiles.choose("smoke"))
+    sharding.check_sharding(choose_profile("smoke"))
     assert not sharding.is_spread(PLAIN) and sharding.zero_stage(PLAIN) == 0
 
 
 def test_what_deepspeed_needs(alone):
     assert "needs torchrun" in refused(deepspeed=ZERO3)
     alone.setenv("LOCAL_RANK", "0")
-    sharding.check(dataclasses.replace(PLAIN, deepspeed=ZERO3))
+    sharding.check_sharding(dataclasses.replace(PLAIN, deepspeed=ZERO3))
     assert "use 'adamw_torch'" in refused(deepspeed=ZERO3, optimizer="paged_adamw_8bit")
     assert "'nf4': quantised weights cannot be spread" in refused(deepspeed=ZERO3, precision="nf4")
     assert "use torchrun alone" in refused(deepspeed=ZERO3, method="prompt")
     zero2 = ZERO3.replace("zero3", "zero2")
-    sharding.check(dataclasses.replace(PLAIN, deepspeed=zero2, precision="nf4"))  # the optimizer alone is spread
+    sharding.check_sharding(
+        dataclasses.replace(PLAIN, deepspeed=zero2, precision="nf4")
+    )  # the optimizer alone is spread
     alone.setattr(sharding.importlib.util, "find_spec", lambda name: type("Folder", (), {"origin": None}))
     assert "pip install" in refused(deepspeed=ZERO3)
 
@@ -52,7 +57,7 @@ def test_what_fsdp_needs(alone):
     alone.setenv("ACCELERATE_USE_FSDP", "true")
     alone.setenv("LOCAL_RANK", "0")
     assert sharding.is_spread(PLAIN)
-    sharding.check(PLAIN)
+    sharding.check_sharding(PLAIN)
     assert "use 'adamw_torch'" in refused(optimizer="paged_adamw_8bit")
     assert "'int8': quantised" in refused(precision="int8") and "use one of them" in refused(deepspeed=ZERO3)
 
@@ -70,9 +75,9 @@ def test_a_broken_file_is_named(alone, tmp_path):
 def test_train_refuses_before_it_loads_a_model(alone, tmp_path):
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"profile": "smoke", "out": str(tmp_path / "mine"), "deepspeed": ZERO3}))
-    alone.setattr(models, "load_tokenizer", lambda name: pytest.fail("went on"))
+    alone.setattr(loading, "load_tokenizer", lambda name: pytest.fail("went on"))
     with pytest.raises(SummkitError, match="needs torchrun"):
-        train.run(path)
+        finetune.train(path)
 
 
 def test_a_run_is_not_resumed_in_another_way(alone):
@@ -85,7 +90,7 @@ def test_a_run_is_not_resumed_in_another_way(alone):
 
 
 def test_what_trains_is_taken_whole():
-    model = models.load_model("tiny-llama")
+    model = loading.load_model("tiny-llama")
     model.requires_grad_(False)
     norm = model.model.norm.weight.requires_grad_(True)
     found = sharding.trained_weights(model)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit import records
+from summkit.reporting import records
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "jobs" / "slurm" / "train.sbatch"

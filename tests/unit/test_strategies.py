@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from summkit import data, embeddings, facts, features, generation, models, strategies, templates
+from summkit.data import checks, templates, tokenisation
+from summkit.data import sentences as sentences_of
 from summkit.errors import SummkitError
-from summkit.generation import Summary
+from summkit.inference import generation, long_documents
+from summkit.inference.generation import Summary
+from summkit.models import embeddings, loading
 
 WORDS = (
     "the bridge over river was closed on a day after crack cable found drivers go through town and council said".split()
@@ -23,17 +26,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def tiny():
     """A Summarizer of random weights, larger than usual, so that the answers depend on the text."""
-    model, tokenizer = models.tiny_llama(), models.tiny_tokenizer()
+    model, tokenizer = loading.tiny_llama(), loading.tiny_tokenizer()
     for parameter in model.parameters():
         parameter.data.mul_(4 if parameter.dim() > 1 else 1)
-    return generation.Summarizer(model.eval(), tokenizer, templates.build("instruction", tokenizer), **LIMITS)
+    return generation.Summarizer(model.eval(), tokenizer, templates.build_template("instruction", tokenizer), **LIMITS)
 
 
 class Told:
     """Answers with the first `most` characters (bytes, and so tokens) of what it is given, and keeps what that was."""
 
     def __init__(self, window: int = 200, most: int = 20, words=None):
-        self.tokenizer, self.window, self.limits = models.tiny_tokenizer(), window, {"max_new_tokens": most}
+        self.tokenizer, self.window, self.limits = loading.tiny_tokenizer(), window, {"max_new_tokens": most}
         self.rounds, self.words, self.asked = [], words, []
 
     def summarize(self, documents, **asking):
@@ -52,12 +55,12 @@ def book(characters: int, seed: int = 0) -> str:
     return " ".join(found)
 
 
-def one(summarizer, text, strategy, **settings) -> strategies.LongSummary:
-    [answer] = strategies.summarize(summarizer, [text], strategy, **settings)
+def one(summarizer, text, strategy, **settings) -> long_documents.LongSummary:
+    [answer] = long_documents.summarize_long(summarizer, [text], strategy, **settings)
     return answer
 
 
-@pytest.mark.parametrize("strategy", strategies.STRATEGIES)
+@pytest.mark.parametrize("strategy", long_documents.STRATEGIES)
 def test_a_text_that_fits_is_read_whole(tiny, strategy):
     text = "The bridge was closed on Monday."
     answer = one(tiny, f"  {text}\n", strategy)
@@ -84,12 +87,12 @@ def test_first_answers_as_the_summarizer_alone(tiny):
 @pytest.mark.parametrize("strategy", ["first", "lead-and-end", "extract"])
 def test_what_is_read_at_once_fits_and_is_the_texts_own(strategy):
     told, text = Told(window=400), book(6000)
-    answer = one(told, text, strategy, encoder=embeddings.load("tiny"))
+    answer = one(told, text, strategy, encoder=embeddings.load_encoder("tiny"))
     [[read]] = told.rounds
     if strategy != "first":  # the encoding cuts there, as in training
         assert len(read) <= 400 and len(read) > 200 and len(read) == answer.read
-        sentences = facts.split_sentences(text)
-        found = [sentences.index(sentence) for sentence in facts.split_sentences(read)]
+        sentences = sentences_of.split_sentences(text)
+        found = [sentences.index(sentence) for sentence in sentences_of.split_sentences(read)]
         assert found == sorted(set(found)) and len(found) > 2
     assert answer.text == read[:20].strip()
 
@@ -137,7 +140,7 @@ def test_a_sentence_longer_than_its_part_is_read_in_part():
 def test_chunks_read_all_in_rounds_until_one_summary_is_left():
     told, text = Told(), book(9000)
     answer = one(told, text, "chunks", overlap=0)
-    pieces = features.chunks(text, told.tokenizer, 200)
+    pieces = tokenisation.chunks(text, told.tokenizer, 200)
     assert told.rounds[0] == pieces and " ".join(pieces) == text
     assert all(len(piece) <= 200 for pieces in told.rounds for piece in pieces)
     assert [len(pieces) for pieces in told.rounds] == [55, 7, 1]
@@ -149,8 +152,8 @@ def test_chunks_read_all_in_rounds_until_one_summary_is_left():
 def test_chunks_overlap_by_whole_sentences():
     told, text = Told(), book(3000)
     answer = one(told, text, "chunks", overlap=0.5)
-    seen = [sentence for piece in told.rounds[0] for sentence in facts.split_sentences(piece)]
-    assert list(dict.fromkeys(seen)) == facts.split_sentences(text) and len(seen) > len(set(seen))
+    seen = [sentence for piece in told.rounds[0] for sentence in sentences_of.split_sentences(piece)]
+    assert list(dict.fromkeys(seen)) == sentences_of.split_sentences(text) and len(seen) > len(set(seen))
     assert answer.read > len(text)
 
 
@@ -179,7 +182,7 @@ def test_a_model_that_says_nothing(words):
 
 def test_texts_keep_their_order_and_share_rounds_and_time():
     told, texts = Told(), [book(3000, 1), "Rain.", book(900, 2)]
-    answers = strategies.summarize(told, texts, "chunks", seed=7)
+    answers = long_documents.summarize_long(told, texts, "chunks", seed=7)
     assert [answer.text for answer in answers] == [one(Told(), text, "chunks").text for text in texts]
     assert len(told.rounds) < 4 and told.asked[0] == {"seed": 7}
     assert answers[0].seconds > answers[2].seconds > answers[1].seconds > 0
@@ -205,7 +208,7 @@ def test_extract_takes_what_is_central_and_does_not_repeat():
 
 def test_whole_refuses_what_does_not_fit(tiny):
     with pytest.raises(SummkitError, match="text 2: about 3,0.. tokens, and the model's window has room for 205"):
-        strategies.summarize(tiny, ["Rain.", book(3000)], "whole")
+        long_documents.summarize_long(tiny, ["Rain.", book(3000)], "whole")
 
 
 @pytest.mark.parametrize(
@@ -219,20 +222,20 @@ def test_whole_refuses_what_does_not_fit(tiny):
 )
 def test_wrong_settings_are_refused(settings, said):
     with pytest.raises(SummkitError, match=said):
-        strategies.summarize(Told(), ["Rain."], **settings)
+        long_documents.summarize_long(Told(), ["Rain."], **settings)
 
 
 def test_windows_that_are_too_small():
     with pytest.raises(SummkitError, match="chunks of 40 tokens hold no two summaries of 20"):
-        strategies.summarize(Told(window=40), ["Rain."])
+        long_documents.summarize_long(Told(window=40), ["Rain."])
     with pytest.raises(SummkitError, match="leave -3 tokens for the text: raise max_length"):
-        strategies.summarize(Told(window=-3), ["Rain."], "first")
+        long_documents.summarize_long(Told(window=-3), ["Rain."], "first")
 
 
-@pytest.mark.parametrize("bad", ["", " \n", None, 7, "a\0b", "\ud800", "x" * (data.MAX_BOOK + 1)])
+@pytest.mark.parametrize("bad", ["", " \n", None, 7, "a\0b", "\ud800", "x" * (checks.MAX_BOOK + 1)])
 def test_a_text_that_cannot_be_used_is_named_by_its_number(bad):
     with pytest.raises(SummkitError, match="text 2: "):
-        strategies.summarize(Told(), ["fine", bad])
+        long_documents.summarize_long(Told(), ["fine", bad])
 
 
 @pytest.fixture(scope="module")
@@ -273,4 +276,4 @@ def test_a_book_without_an_end_mark_is_one_sentence_and_read_all_the_same():
 
 def test_a_summary_is_a_plain_value():
     answer = one(Told(), "Rain.", "first")
-    assert replace(answer, seconds=0) == strategies.LongSummary("Rain.", True, True, "whole", 5, 0)
+    assert replace(answer, seconds=0) == long_documents.LongSummary("Rain.", True, True, "whole", 5, 0)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from summkit import streams
+from summkit.data import streaming
 from summkit.errors import SummkitError
 
 
@@ -23,33 +23,33 @@ def python(code: str, **variables) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("count", [0, 1, 1999, 2000, 2001, 5000])
 def test_what_is_written_is_read_in_order(count):
-    made = streams.write(rows(count))
+    made = streaming.write_rows(rows(count))
     assert len(made) == count and made.to_list() == list(rows(count))
-    assert all(file["filename"].startswith(streams.folder()) for file in made.cache_files)
+    assert all(file["filename"].startswith(streaming.rows_folder()) for file in made.cache_files)
 
 
 def test_long_texts_are_written_few_at_a_time():
-    made = streams.write(rows(40, 40_000))
+    made = streaming.write_rows(rows(40, 40_000))
     assert len(made.data.column("id").chunks) > 3 and made[39]["document"] == "39 é雪 " * 40_000
 
 
 def test_nobody_waits_for_all_rows_before_the_first_are_written():
-    before, seen = set(os.listdir(streams.folder())), []
+    before, seen = set(os.listdir(streaming.rows_folder())), []
 
     def watched():
         for row in rows(9000):
-            seen.append(len(set(os.listdir(streams.folder())) - before))
+            seen.append(len(set(os.listdir(streaming.rows_folder())) - before))
             yield row
 
-    streams.write(watched())
+    streaming.write_rows(watched())
     assert seen[0] == 0 and seen[-1] == 1
 
 
 def test_values_of_columns_come_row_by_row_also_of_some_rows_in_another_order():
-    made = streams.write(rows(3000))
-    assert list(streams.values(made, "id", "labels")) == [(str(n), [n, n + 1]) for n in range(3000)]
+    made = streaming.write_rows(rows(3000))
+    assert list(streaming.column_values(made, "id", "labels")) == [(str(n), [n, n + 1]) for n in range(3000)]
     order = [*range(2999, 1000, -1), 5]
-    assert list(streams.values(made.select(order), "id")) == [(str(n),) for n in order]
+    assert list(streaming.column_values(made.select(order), "id")) == [(str(n),) for n in order]
 
 
 def test_an_error_on_the_way_leaves_no_file():
@@ -57,18 +57,18 @@ def test_an_error_on_the_way_leaves_no_file():
         yield from rows(7000)
         raise SummkitError("a row goes wrong")
 
-    before = os.listdir(streams.folder())
+    before = os.listdir(streaming.rows_folder())
     with pytest.raises(SummkitError, match="a row goes wrong"):
-        streams.write(broken())
-    assert os.listdir(streams.folder()) == before
+        streaming.write_rows(broken())
+    assert os.listdir(streaming.rows_folder()) == before
 
 
 def test_the_folder_lies_in_tmpdir_and_goes_with_the_process(tmp_path):
     code = """
-from summkit import streams
-made = streams.write({"document": str(n)} for n in range(9))
+from summkit.data import streaming
+made = streaming.write_rows({"document": str(n)} for n in range(9))
 made = made.map(lambda row: {"longer": row["document"] * 2})
-print(streams.folder(), *[file["filename"] for file in made.cache_files])
+print(streaming.rows_folder(), *[file["filename"] for file in made.cache_files])
 """
     done = python(code + "raise KeyError('at the end')", TMPDIR=str(tmp_path), PYTHONWARNINGS="error::ResourceWarning")
     folder, file = done.stdout.split()
@@ -80,11 +80,12 @@ print(streams.folder(), *[file["filename"] for file in made.cache_files])
 def test_no_room_is_an_error_that_names_the_way_out(tmp_path):
     code = """
 import resource
-from summkit import errors, streams
+from summkit.data import streaming
+from summkit.errors import SummkitError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    streams.write({"document": "long " * 20 + str(n)} for n in range(9000))
-except errors.SummkitError as error:
+    streaming.write_rows({"document": "long " * 20 + str(n)} for n in range(9000))
+except SummkitError as error:
     print(error)
 """
     said = python(code, TMPDIR=str(tmp_path)).stdout
@@ -94,7 +95,7 @@ except errors.SummkitError as error:
 def test_rows_of_a_file_are_read_anew_each_time(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n\n".join(json.dumps(row) for row in [{"a": 1}, {"b": 2, "a": 3}, {}]), encoding="utf-8")
-    lines = streams.JsonLines(path)
+    lines = streaming.JsonLines(path)
     assert len(lines) == 3 and lines.column_names == ["a", "b"]
     assert list(lines) == list(lines) == [{"a": 1}, {"b": 2, "a": 3}, {}]
 
@@ -103,4 +104,4 @@ def test_a_file_is_checked_before_its_first_row_is_used(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n{"a"', encoding="utf-8")
     with pytest.raises(SummkitError, match=r"rows\.jsonl, after 1 rows"):
-        streams.JsonLines(path)
+        streaming.JsonLines(path)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from summkit import markup, reports
 from summkit.errors import SummkitError
+from summkit.reporting import markup, reports
 from tests.unit.test_reports import entry, make_run
 
 STUDY = "notebooks/01_lengths"
@@ -56,6 +56,6 @@ def test_a_run_of_another_name_replaces_nothing(tmp_path, repository, stage):
 
 
 def test_every_lead_is_named_alike():
-    assert [markup.name(key) for key in ("lead1", "lead5", "lead12", "misleading1")] == [
+    assert [markup.display_name(key) for key in ("lead1", "lead5", "lead12", "misleading1")] == [
         "lead-1", "lead-5", "lead-12", "misleading1",
     ]  # fmt: skip

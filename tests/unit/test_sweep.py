@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from summkit import checkpoints, records, reports, sweep, train
-from summkit.__main__ import main
+from summkit.cli import main
 from summkit.errors import SummkitError
+from summkit.recipes import finetune, sweep
+from summkit.reporting import records, reports
+from summkit.training import checkpoints
 
 BASE = {"profile": "smoke", "train_rows": 8, "validation_rows": 2, "test_rows": 2, "max_new_tokens": 4}
 
@@ -30,7 +32,7 @@ def test_every_combination_has_a_name_that_says_what_varies():
 ])  # fmt: skip
 def test_a_wrong_plan_says_what_is_wrong(tmp_path, plan, message):
     with pytest.raises(SummkitError, match=message):
-        sweep.run(plan, tmp_path)
+        sweep.run_sweep(plan, tmp_path)
 
 
 def test_a_run_with_its_record_is_left_alone(tmp_path, monkeypatch, capsys):
@@ -40,22 +42,22 @@ def test_a_run_with_its_record_is_left_alone(tmp_path, monkeypatch, capsys):
         trained.append((json.loads(config.read_text())["method"], resume))
         (config.parent / "run.json").write_text("{}")
 
-    monkeypatch.setattr(train, "run", fake)
+    monkeypatch.setattr(finetune, "train", fake)
     plan = {"base": BASE, "vary": {"method": ["lora", "prompt"]}}
-    assert sweep.run(plan, tmp_path) == [tmp_path / "method-lora", tmp_path / "method-prompt"]
+    assert sweep.run_sweep(plan, tmp_path) == [tmp_path / "method-lora", tmp_path / "method-prompt"]
     (tmp_path / "method-prompt" / "run.json").unlink()
-    sweep.run(plan, tmp_path)
+    sweep.run_sweep(plan, tmp_path)
     assert trained == [("lora", False), ("prompt", False), ("prompt", False)]
     assert "[1/2] method-lora: has its record, left as it is" in capsys.readouterr().out
 
 
 def test_a_run_that_was_interrupted_is_not_done(tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(train, "run", lambda config, resume: trained.append(config.parent.name))
+    monkeypatch.setattr(finetune, "train", lambda config, resume: trained.append(config.parent.name))
     for name, interrupted in (("seed-0", True), ("seed-1", False)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps({"training": {"interrupted": interrupted}}))
-    sweep.run({"base": BASE, "vary": {"seed": [0, 1]}}, tmp_path)
+    sweep.run_sweep({"base": BASE, "vary": {"seed": [0, 1]}}, tmp_path)
     assert trained == ["seed-0"]
 
 
@@ -71,23 +73,23 @@ def test_weights_are_removed_run_by_run_where_only_records_are_wanted(tmp_path, 
         stopped = "seed-1" in str(config)
         (config.parent / "run.json").write_text(json.dumps({"training": {"interrupted": stopped}}))
 
-    monkeypatch.setattr(train, "run", fake)
-    sweep.run({"base": BASE, "vary": {"seed": [0, 1, 2]}, "keep": "records"}, tmp_path)
+    monkeypatch.setattr(finetune, "train", fake)
+    sweep.run_sweep({"base": BASE, "vary": {"seed": [0, 1, 2]}, "keep": "records"}, tmp_path)
     left = ["seed-1/adapter/weights", "seed-1/checkpoint-4/weights"]  # of the one that was stopped
     assert seen == [[], [], left]
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("weights")) == left
 
 
 def test_a_folder_of_another_plan_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "run", lambda *_, **__: None)
-    sweep.run({"base": BASE, "vary": {"seed": [0]}}, tmp_path)
+    monkeypatch.setattr(finetune, "train", lambda *_, **__: None)
+    sweep.run_sweep({"base": BASE, "vary": {"seed": [0]}}, tmp_path)
     with pytest.raises(SummkitError, match="of other settings than this plan"):
-        sweep.run({"base": BASE | {"rank": 4}, "vary": {"seed": [0]}}, tmp_path)
+        sweep.run_sweep({"base": BASE | {"rank": 4}, "vary": {"seed": [0]}}, tmp_path)
 
 
 def test_seeds_can_share_their_rows(tmp_path):
     base = BASE | {"split_seed": 0, "precision": "fp32", "method": "head"}
-    runs = sweep.run({"base": base, "vary": {"seed": [0, 1]}}, tmp_path)
+    runs = sweep.run_sweep({"base": base, "vary": {"seed": [0, 1]}}, tmp_path)
     made_with = [checkpoints.read_manifest(checkpoints.last_whole_checkpoint(run))["made_with"] for run in runs]
     assert [made["seed"] for made in made_with] == [0, 1]
     assert made_with[0]["training rows"] == made_with[1]["training rows"]
@@ -109,17 +111,17 @@ def test_the_command_trains_scores_and_compares(tmp_path, capsys):
 def test_apart_each_has_its_own_process_and_one_that_fails_leaves_the_reason(tmp_path, capsys):
     only = [{"name": "lost", "data_dir": "gone"}, {"name": "head", "method": "head", "seed": 3}]
     base = BASE | {"precision": "fp32"}
-    runs = sweep.run({"base": base, "only": only, "apart": True}, tmp_path)
+    runs = sweep.run_sweep({"base": base, "only": only, "apart": True}, tmp_path)
     assert [run.name for run in runs] == ["lost", "head"]
     failed, trained = (records.read_record(run / "run.json") for run in runs)
     assert failed["details"]["failed"].startswith("data folder gone: no such folder")
     assert (failed["profile"], failed["training"]["steps"]) == ("smoke", None)
     assert trained["seed"] == 3 and trained["training"]["steps"] > 0 and trained["details"]["training_kwh"] > 0
     assert "adapter and record" in (tmp_path / "head" / "log.txt").read_text()
-    table = reports.comparison(runs)
+    table = reports.comparison_table(runs)
     assert "data folder gone" in table and "useful tokens/s" in table
     capsys.readouterr()
-    sweep.run({"base": base, "only": only, "apart": True}, tmp_path)
+    sweep.run_sweep({"base": base, "only": only, "apart": True}, tmp_path)
     assert "[1/2] lost\n  failed: data folder" in (shown := capsys.readouterr().out)
     assert "[2/2] head: has its record, left as it is" in shown
 
@@ -129,7 +131,7 @@ def test_a_launch_starts_what_it_says(one_thread, tmp_path):
     launch = "-m torch.distributed.run --standalone --nproc_per_node=2"
     base = BASE | {"precision": "fp32", "method": "head", "batch_size": 2, "gradient_accumulation": 1, "epochs": 1}
     two = {"base": base, "only": [{"name": "two", "launch": launch, "batch_size": 1}], "apart": True}
-    runs = sweep.run({"base": base, "only": [{"name": "one"}]}, tmp_path) + sweep.run(two, tmp_path)
+    runs = sweep.run_sweep({"base": base, "only": [{"name": "one"}]}, tmp_path) + sweep.run_sweep(two, tmp_path)
     one, two = (records.read_record(run / "run.json") for run in runs)
     assert one["training"]["steps"] == two["training"]["steps"]
     assert abs(one["training"]["train_loss"] - two["training"]["train_loss"]) < 1e-3

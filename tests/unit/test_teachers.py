@@ -8,8 +8,12 @@ import threading
 
 import pytest
 
-from summkit import generation, models, profiles, teachers, templates
+from summkit.config import choose_profile
+from summkit.data import templates
+from summkit.distillation import teachers
 from summkit.errors import SummkitError
+from summkit.inference import generation
+from summkit.models import loading
 from tests.endpoint import LocalEndpoint, failure
 
 PAIRS = (("A sheep eats grass.", "sheep; grass"), ("A ship leaves the port.", "ships; ports"))
@@ -31,7 +35,7 @@ def topics_of(document: str, temperature: float) -> str:
 
 def endpoint(server, **changes):
     settings = {"max_new_tokens": 24, "timeout": 5, "retries": 2} | changes
-    return teachers.Endpoint(server.url, settings.pop("model", "teacher"), WORDING, **settings)
+    return teachers.EndpointTeacher(server.url, settings.pop("model", "teacher"), WORDING, **settings)
 
 
 def test_a_server_is_asked_as_the_template_asks_a_model():
@@ -44,15 +48,15 @@ def test_a_server_is_asked_as_the_template_asks_a_model():
     assert [(turn["role"], turn["content"]) for turn in body["messages"]] == turns
     expected = {"model": "teacher", "max_tokens": 24, "temperature": 0.7, "seed": 3}
     assert {key: value for key, value in body.items() if key != "messages"} == expected
-    tokenizer = models.tiny_tokenizer()
+    tokenizer = loading.tiny_tokenizer()
     rendered = tokenizer.apply_chat_template(body["messages"], tokenize=False, add_generation_prompt=True)
-    assert rendered == templates.build("chat", tokenizer, WORDING).prompt(TEXTS[0])
+    assert rendered == templates.build_template("chat", tokenizer, WORDING).prompt(TEXTS[0])
 
 
 def test_about_says_what_the_answers_depend_on():
     with LocalEndpoint(topics_of) as server:
         about = endpoint(server).about
-        other = teachers.Endpoint(server.url, "teacher", templates.Wording("Name it."), max_new_tokens=24).about
+        other = teachers.EndpointTeacher(server.url, "teacher", templates.Wording("Name it."), max_new_tokens=24).about
     assert about | {"prompt": "?"} == {"model": "teacher", "revision": None, "prompt": "?", "base_url": server.url}
     assert re.fullmatch("[0-9a-f]{12}", about["prompt"]) and about["prompt"] != other["prompt"]
 
@@ -196,39 +200,39 @@ def test_nothing_that_was_meant_for_another_server_is_sent(monkeypatch):
 @pytest.mark.parametrize("url", ["", "here", "ftp://host/v1", "http://", "http://host:x/v1", "http://host/v1?key=a"])
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(SummkitError, match="an address such as"):
-        teachers.Endpoint(url, "teacher", WORDING, max_new_tokens=8)
+        teachers.EndpointTeacher(url, "teacher", WORDING, max_new_tokens=8)
 
 
 def test_a_password_in_the_address_is_refused_unshown():
     with pytest.raises(SummkitError, match="holds a name or password") as error:
-        teachers.Endpoint(f"http://me:{KEY}@host/v1", "teacher", WORDING, max_new_tokens=8)
+        teachers.EndpointTeacher(f"http://me:{KEY}@host/v1", "teacher", WORDING, max_new_tokens=8)
     assert KEY not in str(error.value)
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    tokenizer = models.tiny_tokenizer()
-    return models.load_model("tiny-llama"), tokenizer, templates.build("chat", tokenizer, WORDING)
+    tokenizer = loading.tiny_tokenizer()
+    return loading.load_model("tiny-llama"), tokenizer, templates.build_template("chat", tokenizer, WORDING)
 
 
 LIMITS = {"max_length": 400, "max_new_tokens": 6}
 
 
 def test_a_model_here_answers_as_generation_does(tiny):
-    teacher = teachers.Local(*tiny, batch_size=4, name="tiny-llama", **LIMITS)
+    teacher = teachers.LocalTeacher(*tiny, batch_size=4, name="tiny-llama", **LIMITS)
     expected = [answer.text for answer in generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS)]
     assert teacher.ask(TEXTS) == expected
     drawn = teacher.ask(TEXTS, temperature=0.7, seed=1)
     assert drawn == teacher.ask(TEXTS, temperature=0.7, seed=1) != expected
     assert drawn != teacher.ask(TEXTS, temperature=0.7, seed=2)
     assert teacher.about == {"model": "tiny-llama", "revision": None, "prompt": tiny[2].version}
-    assert teachers.Local(*tiny, revision="abc", **LIMITS).about["revision"] == "abc"
+    assert teachers.LocalTeacher(*tiny, revision="abc", **LIMITS).about["revision"] == "abc"
 
 
 def test_a_teacher_reads_as_much_of_a_text_as_a_student_without_examples():
-    profile = profiles.choose("smoke", task="topics")
-    teacher = teachers.Local.load("tiny-llama", profile, WORDING)
-    plain = templates.build(
+    profile = choose_profile("smoke", task="topics")
+    teacher = teachers.LocalTeacher.load("tiny-llama", profile, WORDING)
+    plain = templates.build_template(
         profile.template, teacher.asked[1], templates.Wording("Name the topics.", "Abstract", answer="Topics")
     )
     long = ["A sentence about bridges. " * 200]

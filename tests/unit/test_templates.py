@@ -4,20 +4,21 @@ import dataclasses
 
 import pytest
 
-from summkit import models, templates
+from summkit.data import templates
 from summkit.errors import SummkitError
+from summkit.models import loading
 
 DOCUMENT, SUMMARY = "A crack was found in a {cable}.\n\nSummary: none <|end|>", "A bridge is shut."
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return models.tiny_tokenizer()
+    return loading.tiny_tokenizer()
 
 
 @pytest.mark.parametrize("name", ["instruction", "chat"])
 def test_the_prompt_of_inference_begins_what_is_trained_on(tokenizer, name):
-    template = templates.build(name, tokenizer)
+    template = templates.build_template(name, tokenizer)
     prompt, whole = template.prompt(DOCUMENT), template.render(DOCUMENT, SUMMARY)
     assert whole.startswith(prompt) and whole[len(prompt) :] == template.answer(SUMMARY)
     assert prompt == template.head + DOCUMENT + template.tail, "the document stands there as it is"
@@ -25,16 +26,16 @@ def test_the_prompt_of_inference_begins_what_is_trained_on(tokenizer, name):
 
 
 def test_plain_words_say_instruction_article_summary(tokenizer):
-    template = templates.build("instruction", tokenizer, "Be brief.")
+    template = templates.build_template("instruction", tokenizer, "Be brief.")
     assert template.render("Text.", "Short.") == "Instruction: Be brief.\nArticle: Text.\nSummary: Short."
 
 
 def test_no_prompt_ends_in_a_space(tokenizer):
-    assert templates.build("instruction", tokenizer).prompt("Text.").endswith("Summary:")
+    assert templates.build_template("instruction", tokenizer).prompt("Text.").endswith("Summary:")
 
 
 def test_the_chat_format_is_the_models_own(tokenizer):
-    template = templates.build("chat", tokenizer, "Be brief.")
+    template = templates.build_template("chat", tokenizer, "Be brief.")
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": DOCUMENT}]
     own = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert template.prompt(DOCUMENT) == own
@@ -42,7 +43,7 @@ def test_the_chat_format_is_the_models_own(tokenizer):
 
 def test_unknown_names_are_refused(tokenizer):
     with pytest.raises(SummkitError, match="unknown template 'alpaca'; known: chat, instruction"):
-        templates.build("alpaca", tokenizer)
+        templates.build_template("alpaca", tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -56,10 +57,10 @@ def test_unknown_names_are_refused(tokenizer):
     ids=["none", "refuses", "drops", "doubles"],
 )
 def test_a_chat_format_that_does_not_fit_names_the_way_out(chat):
-    tokenizer = models.tiny_tokenizer()
+    tokenizer = loading.tiny_tokenizer()
     tokenizer.chat_template = chat
     with pytest.raises(SummkitError, match="template='instruction'"):
-        templates.build("chat", tokenizer)
+        templates.build_template("chat", tokenizer)
 
 
 PAIR = templates.Wording("Does it follow?", "Premise", "Hypothesis", "Answer")
@@ -67,22 +68,22 @@ PAIR = templates.Wording("Does it follow?", "Premise", "Hypothesis", "Answer")
 
 @pytest.mark.parametrize("name", ["instruction", "chat"])
 def test_a_pairs_second_text_stands_between_the_first_and_the_answer(tokenizer, name):
-    template = templates.build(name, tokenizer, PAIR)
+    template = templates.build_template(name, tokenizer, PAIR)
     prompt, whole = template.prompt(DOCUMENT, "It is {shut}."), template.render(DOCUMENT, "yes", "It is {shut}.")
     assert prompt == f"{template.head}{DOCUMENT}\nHypothesis: It is {{shut}}.{template.tail}"
     assert template.head.endswith("Premise: ") and PAIR.instruction in template.head
     assert whole == prompt + template.answer("yes")
-    assert templates.build(name, tokenizer).middle == "", "a single text has nothing in the middle"
+    assert templates.build_template(name, tokenizer).middle == "", "a single text has nothing in the middle"
 
 
 def test_plain_words_of_a_pair(tokenizer):
-    template = templates.build("instruction", tokenizer, PAIR)
+    template = templates.build_template("instruction", tokenizer, PAIR)
     said = "Instruction: Does it follow?\nPremise: One.\nHypothesis: Two.\nAnswer: yes"
     assert template.render("One.", "yes", "Two.") == said
 
 
 def test_the_chat_format_of_a_pair_is_the_models_own(tokenizer):
-    template = templates.build("chat", tokenizer, PAIR)
+    template = templates.build_template("chat", tokenizer, PAIR)
     asked = f"Premise: {DOCUMENT}\nHypothesis: Two."
     messages = [{"role": "system", "content": "Does it follow?"}, {"role": "user", "content": asked}]
     own = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -95,13 +96,13 @@ SHOWN = templates.Wording("Name the topics.", "Abstract", answer="Topics", examp
 
 def test_without_examples_a_template_is_what_saved_adapters_were_trained_with(tokenizer):
     news = "Summarize the following news article in one short sentence."
-    plain, chat = (templates.build(name, tokenizer) for name in ("instruction", "chat"))
+    plain, chat = (templates.build_template(name, tokenizer) for name in ("instruction", "chat"))
     assert plain == templates.Template("instruction", f"Instruction: {news}\nArticle: ", "\nSummary:", " ", "")
     assert chat == templates.Template("chat", f"<|system|>{news}<|end|><|user|>", "<|end|><|assistant|>")
 
 
 def test_examples_in_plain_words_stand_between_the_instruction_and_the_text(tokenizer):
-    template = templates.build("instruction", tokenizer, SHOWN)
+    template = templates.build_template("instruction", tokenizer, SHOWN)
     assert template.render("Text.", "words") == (
         "Instruction: Name the topics.\n\n"
         "Abstract: Cells divide.\n\nTopics: none\nTopics: cells; division\n\n"
@@ -111,14 +112,16 @@ def test_examples_in_plain_words_stand_between_the_instruction_and_the_text(toke
 
 
 def test_examples_in_the_chat_format_are_earlier_messages(tokenizer):
-    template = templates.build("chat", tokenizer, SHOWN)
+    template = templates.build_template("chat", tokenizer, SHOWN)
     said = [("system", "Name the topics.")]
     for text, answer in EXAMPLES:
         said += [("user", text), ("assistant", answer)]
     messages = [{"role": role, "content": content} for role, content in [*said, ("user", DOCUMENT)]]
     own = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert template.prompt(DOCUMENT) == own
-    plain = templates.build("chat", tokenizer, templates.Wording("Name the topics.", "Abstract", answer="Topics"))
+    plain = templates.build_template(
+        "chat", tokenizer, templates.Wording("Name the topics.", "Abstract", answer="Topics")
+    )
     assert (template.tail, template.gap, template.middle) == (plain.tail, plain.gap, plain.middle)
 
 
@@ -138,23 +141,23 @@ def test_examples_in_the_chat_format_are_earlier_messages(tokenizer):
 )
 def test_an_example_that_cannot_be_shown_is_named_by_its_number(tokenizer, name, example, reason):
     with pytest.raises(SummkitError, match=reason):
-        templates.build(name, tokenizer, templates.Wording(examples=(("fine", "fine"), example)))
+        templates.build_template(name, tokenizer, templates.Wording(examples=(("fine", "fine"), example)))
 
 
 def test_a_special_token_that_has_no_name_of_its_own_is_refused_in_an_example():
     """Llama 3 has such tokens: they end a turn, and are not among its `all_special_tokens`."""
     from tokenizers import AddedToken
 
-    tokenizer = models.tiny_tokenizer()
+    tokenizer = loading.tiny_tokenizer()
     tokenizer.add_tokens([AddedToken("<|eot_id|>", special=True)])
     assert "<|eot_id|>" not in tokenizer.all_special_tokens
     with pytest.raises(SummkitError, match="eot_id"):
-        templates.build("instruction", tokenizer, templates.Wording(examples=(("a<|eot_id|>", "b"),)))
+        templates.build_template("instruction", tokenizer, templates.Wording(examples=(("a<|eot_id|>", "b"),)))
 
 
 def test_examples_are_not_for_pairs(tokenizer):
     with pytest.raises(SummkitError, match="pair of texts"):
-        templates.build("chat", tokenizer, templates.Wording(second="Hypothesis", examples=(("a", "b"),)))
+        templates.build_template("chat", tokenizer, templates.Wording(second="Hypothesis", examples=(("a", "b"),)))
 
 
 @pytest.mark.parametrize(
@@ -166,16 +169,16 @@ def test_examples_are_not_for_pairs(tokenizer):
     ids=["only the last", "no answers"],
 )
 def test_a_chat_format_that_drops_the_examples_is_refused(chat):
-    tokenizer = models.tiny_tokenizer()
+    tokenizer = loading.tiny_tokenizer()
     tokenizer.chat_template = chat
     with pytest.raises(SummkitError, match="does not keep the examples.*template='instruction'"):
-        templates.build("chat", tokenizer, SHOWN)
+        templates.build_template("chat", tokenizer, SHOWN)
 
 
 def test_any_change_of_a_part_is_another_version(tokenizer):
-    template = templates.build("instruction", tokenizer, SHOWN)
+    template = templates.build_template("instruction", tokenizer, SHOWN)
     assert len(template.version) == 12 and int(template.version, 16) >= 0
-    assert template.version == templates.build("instruction", tokenizer, SHOWN).version
+    assert template.version == templates.build_template("instruction", tokenizer, SHOWN).version
     parts = ("name", "head", "tail", "gap", "middle")
     versions = {dataclasses.replace(template, **{part: getattr(template, part) + "x"}).version for part in parts}
     moved = dataclasses.replace(template, gap="", middle=" ").version  # the same letters at another place

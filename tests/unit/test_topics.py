@@ -7,23 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from summkit import (
-    checkpoints,
-    embeddings,
-    evaluation,
-    generation,
-    markup,
-    methods,
-    metrics,
-    models,
-    profiles,
-    records,
-    reports,
-    templates,
-    topics,
-    train,
-)
+from summkit.config import PROFILES, choose_profile
+from summkit.data import templates
+from summkit.distillation import topics
 from summkit.errors import SummkitError
+from summkit.evaluation import metrics, summarisation
+from summkit.inference import generation
+from summkit.models import embeddings, loading, methods
+from summkit.recipes import finetune
+from summkit.reporting import markup, records, reports
+from summkit.training import checkpoints
 
 WORDING = templates.WORDINGS["topics"]
 INSTRUCTION = WORDING.instruction
@@ -38,7 +31,7 @@ BAD = ["weather", "", "the the the the", "planets; moons"]
 
 @pytest.fixture(scope="module")
 def encoder():
-    return embeddings.load("tiny")
+    return embeddings.load_encoder("tiny")
 
 
 @pytest.mark.parametrize(
@@ -62,16 +55,16 @@ def encoder():
     ],
 )
 def test_topics_are_read(answer, found):
-    assert topics.parse(answer) == found
+    assert topics.parse_topics(answer) == found
 
 
 def test_what_is_read_is_written_and_read_again():
     generator = random.Random(0)
     letters = 'ab C;,\n.-*1)"“é '
     for _ in range(500):
-        found = topics.parse("".join(generator.choices(letters, k=generator.randrange(40))))
+        found = topics.parse_topics("".join(generator.choices(letters, k=generator.randrange(40))))
         kept = found[:5]
-        again = topics.parse(topics.canonical(found)) if len(kept) > 1 else kept
+        again = topics.parse_topics(topics.canonical_topics(found)) if len(kept) > 1 else kept
         assert again == kept and len(set(found)) == len(found)
         assert all(topic and topic == topic.strip() == topic.lower() for topic in found)
 
@@ -99,9 +92,9 @@ def test_what_is_read_is_written_and_read_again():
     ],
 )
 def test_an_answer_is_used_or_refused_with_a_reason(answer, reason):
-    found, said = topics.check(DOCUMENT, answer, WORDING)
+    found, said = topics.check_topics(DOCUMENT, answer, WORDING)
     assert said == reason
-    text, said = topics.label(DOCUMENT, answer, WORDING)
+    text, said = topics.topic_label(DOCUMENT, answer, WORDING)
     assert said == reason and text == (None if reason else "; ".join(found[:5]))
 
 
@@ -110,31 +103,31 @@ def test_what_an_answer_has_from_the_examples_is_left_out():
         WORDING, examples=(("Beds and wards are nodes of a hospital.", "hospital waiting; graph networks"),)
     )
     document = "Graphs of proteins, and networks that fold them."
-    found = topics.check(document, "Hospital waiting; protein folding; graph networks; beds", shown)
+    found = topics.check_topics(document, "Hospital waiting; protein folding; graph networks; beds", shown)
     assert found == (["protein folding", "graph networks"], None)  # "networks" stands in the document too
-    assert topics.label(document, "hospital waiting; beds", shown) == (None, "echo")
+    assert topics.topic_label(document, "hospital waiting; beds", shown) == (None, "echo")
 
 
 def test_a_good_answer_survives_as_its_topics():
-    assert topics.check(DOCUMENT, "Toxicity, Graph networks.") == (["toxicity", "graph networks"], None)
+    assert topics.check_topics(DOCUMENT, "Toxicity, Graph networks.") == (["toxicity", "graph networks"], None)
 
 
 def test_chunks_topics_are_merged_by_how_many_name_them():
     lists = [["neural network", "toxicity"], ["trees", "neural networks", "Toxicity"], ["trees", "glass"], ["toxicity"]]
-    assert topics.merge(lists) == ["toxicity", "neural network", "trees", "glass"]
-    assert topics.merge(lists, most=1) == ["toxicity"]
-    assert topics.merge([["a", "a", "a"], ["b"], ["b"]]) == ["b", "a"], "a chunk has one vote"
-    assert topics.merge([["glass", "glas"], []]) == ["glass", "glas"] and topics.merge([]) == []
+    assert topics.merge_topics(lists) == ["toxicity", "neural network", "trees", "glass"]
+    assert topics.merge_topics(lists, most=1) == ["toxicity"]
+    assert topics.merge_topics([["a", "a", "a"], ["b"], ["b"]]) == ["b", "a"], "a chunk has one vote"
+    assert topics.merge_topics([["glass", "glas"], []]) == ["glass", "glas"] and topics.merge_topics([]) == []
     with pytest.raises(SummkitError, match="most=0"):
-        topics.merge([["a"]], most=0)
+        topics.merge_topics([["a"]], most=0)
 
 
 def test_topic_f1_by_hand():
-    found = topics.f1_rows(GOOD, REFERENCES)
+    found = topics.topic_f1_rows(GOOD, REFERENCES)
     assert found == pytest.approx([100 * 4 / 5, 100, 50, 100])
-    assert topics.f1_rows(["", "x"], ["a", ""]).tolist() == [0, 0]
+    assert topics.topic_f1_rows(["", "x"], ["a", ""]).tolist() == [0, 0]
     with pytest.raises(SummkitError, match="1 predictions, 2 references"):
-        topics.f1_rows(["a"], ["a", "b"])
+        topics.topic_f1_rows(["a"], ["a", "b"])
 
 
 def test_bleu_of_the_counts_is_sacrebleus():
@@ -149,7 +142,7 @@ def test_bleu_of_the_counts_is_sacrebleus():
 
 
 def test_scores_have_the_records_form(encoder):
-    entry = topics.score(GOOD, REFERENCES, encoder, ended=[True, True, True, False])
+    entry = topics.score_topics(GOOD, REFERENCES, encoder, ended=[True, True, True, False])
     assert list(entry) == [*topics.MEASURES, "ended_by_eos", "n"]
     for name in topics.MEASURES:
         assert entry[name]["low"] <= entry[name]["mean"] <= entry[name]["high"]
@@ -157,17 +150,17 @@ def test_scores_have_the_records_form(encoder):
     assert entry["rouge1"]["mean"] == pytest.approx(metrics.rouge_rows(GOOD, REFERENCES)["rouge1"].mean())
     assert entry["similarity"]["mean"] == pytest.approx(encoder.similarity(GOOD, REFERENCES).mean())
     assert entry["topic_f1"]["mean"] == pytest.approx(82.5) and entry["ended_by_eos"] == 0.75 and entry["n"] == 4
-    assert entry == topics.score(GOOD, REFERENCES, encoder, ended=[1, 1, 1, 0])
-    assert topics.score(BAD, REFERENCES, encoder)["ended_by_eos"] is None
-    one = topics.score(GOOD[:1], REFERENCES[:1], encoder)
+    assert entry == topics.score_topics(GOOD, REFERENCES, encoder, ended=[1, 1, 1, 0])
+    assert topics.score_topics(BAD, REFERENCES, encoder)["ended_by_eos"] is None
+    one = topics.score_topics(GOOD[:1], REFERENCES[:1], encoder)
     assert one["bleu3"]["low"] is None and one["bleu3"]["mean"] > 0
     with pytest.raises(SummkitError, match="4 predictions, 1 ended"):
-        topics.score(GOOD, REFERENCES, encoder, ended=[True])
+        topics.score_topics(GOOD, REFERENCES, encoder, ended=[True])
 
 
 def test_the_interval_of_bleu_is_that_of_corpora_drawn_again(encoder):
     predictions, references = GOOD * 5 + BAD * 5, REFERENCES * 10
-    entry = topics.score(predictions, references, encoder)["bleu3"]
+    entry = topics.score_topics(predictions, references, encoder)["bleu3"]
     generator, drawn = np.random.default_rng(7), []
     for _ in range(400):
         rows = generator.integers(len(references), size=len(references))
@@ -177,40 +170,40 @@ def test_the_interval_of_bleu_is_that_of_corpora_drawn_again(encoder):
 
 
 def test_compare_is_paired_and_signed(encoder):
-    better = topics.compare(GOOD * 4, BAD * 4, REFERENCES * 4, encoder)
+    better = topics.compare_topics(GOOD * 4, BAD * 4, REFERENCES * 4, encoder)
     assert tuple(better) == topics.MEASURES
     assert all(better[name]["low"] > 0 for name in ("rouge1", "bleu3", "topic_f1"))
-    worse = topics.compare(BAD * 4, GOOD * 4, REFERENCES * 4, encoder)
-    scores = [topics.score(texts * 4, REFERENCES * 4, encoder) for texts in (GOOD, BAD)]
+    worse = topics.compare_topics(BAD * 4, GOOD * 4, REFERENCES * 4, encoder)
+    scores = [topics.score_topics(texts * 4, REFERENCES * 4, encoder) for texts in (GOOD, BAD)]
     for name in topics.MEASURES:
         assert worse[name]["difference"] == pytest.approx(-better[name]["difference"])
         assert better[name]["difference"] == pytest.approx(scores[0][name]["mean"] - scores[1][name]["mean"])
-    same = topics.compare(GOOD, GOOD, REFERENCES, encoder)
+    same = topics.compare_topics(GOOD, GOOD, REFERENCES, encoder)
     assert same["bleu3"] == same["similarity"] == {"difference": 0, "low": 0, "high": 0}
 
 
 def test_tables_and_reports_show_the_columns_where_a_system_has_them(encoder, tmp_path):
-    entry = topics.score(GOOD, REFERENCES, encoder)
-    frame = evaluation.score_table({"student": entry, "title": topics.score(BAD, REFERENCES, encoder)})
+    entry = topics.score_topics(GOOD, REFERENCES, encoder)
+    frame = summarisation.score_table({"student": entry, "title": topics.score_topics(BAD, REFERENCES, encoder)})
     rouge = ["ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum"]
     assert list(frame.columns) == [*rouge, "BLEU-3", "similarity", "topic F1", "words", "ended by EOS, %"]
     assert frame.loc["student", "topic F1"].startswith("82.5 [")
-    old = evaluation.score_table({"lead1": evaluation.score(GOOD, REFERENCES, REFERENCES)})
+    old = summarisation.score_table({"lead1": summarisation.score_summaries(GOOD, REFERENCES, REFERENCES)})
     assert not {"BLEU-3", "similarity", "topic F1"} & set(old.columns) and len(old.columns) == 8
     record = records.new_record("notebooks/02", "smoke", 0)
-    records.fill(record, "scores", student=entry, few_shot=topics.score(BAD, REFERENCES, encoder))
-    differences = {"student_minus_few_shot": topics.compare(GOOD * 4, BAD * 4, REFERENCES * 4, encoder)}
-    records.fill(record, "details", differences=differences)
+    records.fill_record(record, "scores", student=entry, few_shot=topics.score_topics(BAD, REFERENCES, encoder))
+    differences = {"student_minus_few_shot": topics.compare_topics(GOOD * 4, BAD * 4, REFERENCES * 4, encoder)}
+    records.fill_record(record, "details", differences=differences)
     records.write_record(record, tmp_path / "run.json")
     page = reports.markdown(records.read_record(tmp_path / "run.json"))
     assert "| BLEU-3 | similarity | topic F1 |" in page and "points of topic F1" in page and "BLEU-3 points" in page
-    assert "topic F1" in markup.scores(record["scores"])
+    assert "topic F1" in markup.scores_table(record["scores"])
 
 
 def test_the_wording_goes_with_the_adapter(tmp_path):
-    profile = profiles.choose("smoke", task="topics", precision="fp32")
+    profile = choose_profile("smoke", task="topics", precision="fp32")
     assert (profile.wording, profile.task, profile.teacher) == ("topics", "summary", "")
-    model = methods.apply(models.load_model(profile.model), profile)
+    model = methods.apply_method(loading.load_model(profile.model), profile)
     folder = checkpoints.save_adapter(model, tmp_path / "adapter", profile)
     prompt = generation.Summarizer.load(folder).template.prompt("A text.")
     assert prompt == f"Instruction: {INSTRUCTION}\nAbstract: A text.\nTopics:"
@@ -226,31 +219,31 @@ def test_the_wording_goes_with_the_adapter(tmp_path):
 
 def test_training_asks_in_the_profiles_wording():
     for wording, start in (("topics", INSTRUCTION), ("title", "Write the title of")):
-        profile = profiles.choose("smoke", task="topics", wording=wording)
-        splits, template, rows = train._rows(profile, models.tiny_tokenizer(), 0, None)
+        profile = choose_profile("smoke", task="topics", wording=wording)
+        splits, template, rows = finetune._rows(profile, loading.tiny_tokenizer(), 0, None)
         assert template.head.startswith(f"Instruction: {start}") and rows == (splits.train, splits.validation)
 
 
 def test_every_profile_has_its_topics():
-    for name in profiles.PROFILES:
-        profile = profiles.choose(name, task="topics")
+    for name in PROFILES:
+        profile = choose_profile(name, task="topics")
         assert profile.task == "summary" and profile.wording in templates.WORDINGS
-        assert profile.teacher_precision in ("", *models.PRECISIONS) and bool(profile.teacher) == (
+        assert profile.teacher_precision in ("", *loading.PRECISIONS) and bool(profile.teacher) == (
             name in ("t4", "gpu")
         )
-    assert profiles.choose("cpu").wording == "news"
+    assert choose_profile("cpu").wording == "news"
 
 
 def test_examples_are_good_answers_and_as_many_as_asked_for():
-    assert topics.examples("topics", 0) == () and len(topics.examples()) == 5
-    assert topics.examples("topics", 2) == topics.examples()[:2]
-    assert all(topics.check(text, answer)[1] is None for text, answer in topics.examples())
-    assert all(topics.canonical(topics.parse(answer)) == answer for _, answer in topics.examples())
-    assert [text for text, _ in topics.examples("title")] == [text for text, _ in topics.examples()]
+    assert topics.topic_examples("topics", 0) == () and len(topics.topic_examples()) == 5
+    assert topics.topic_examples("topics", 2) == topics.topic_examples()[:2]
+    assert all(topics.check_topics(text, answer)[1] is None for text, answer in topics.topic_examples())
+    assert all(topics.canonical_topics(topics.parse_topics(answer)) == answer for _, answer in topics.topic_examples())
+    assert [text for text, _ in topics.topic_examples("title")] == [text for text, _ in topics.topic_examples()]
     for answer, number in (("summary", 1), ("topics", 6), ("topics", -1), ("topics", None)):
         with pytest.raises(SummkitError):
-            topics.examples(answer, number)
+            topics.topic_examples(answer, number)
 
 
 def test_control_characters_are_no_part_of_a_topic():
-    assert topics.parse("graph\x1b[0m networks;\rtoxi\x00city\n\x07") == ["graph [0m networks", "toxi city"]
+    assert topics.parse_topics("graph\x1b[0m networks;\rtoxi\x00city\n\x07") == ["graph [0m networks", "toxi city"]

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from summkit import profiles, trackers, training
+from summkit.config import PROFILES, choose_profile
 from summkit.errors import SummkitError
+from summkit.training import trackers
+from summkit.training.trainer import _arguments, fit
 
 ROOT = Path(__file__).parents[2]
-SMOKE = profiles.PROFILES["smoke"]
+SMOKE = PROFILES["smoke"]
 WANDB = """
 import json, os, pathlib
 run = None
@@ -99,7 +101,7 @@ def end_run():
 
 CHILD = """
 import os, sys
-from summkit.__main__ import main
+from summkit.cli import main
 
 for name in sys.argv[1:]:
     os.environ["TOLD"] = f"{name}.told"
@@ -137,7 +139,7 @@ def told(tmp_path):
 
 def test_an_unknown_tracker_lists_the_known():
     with pytest.raises(SummkitError, match="unknown tracker 'neptune'; known: mlflow, trackio, wandb"):
-        profiles.choose("smoke", track="neptune")
+        choose_profile("smoke", track="neptune")
 
 
 @pytest.mark.parametrize("name", trackers.TRACKERS)
@@ -145,24 +147,24 @@ def test_one_that_is_not_installed_is_said_with_the_way_out(name, tmp_path, monk
     (tmp_path / name).mkdir()  # the runs of an earlier one: Python would import it as an empty package
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(SummkitError, match=f"track='{name}': {name} is not installed; pip install {name}"):
-        profiles.choose("smoke", track=name)
+        choose_profile("smoke", track=name)
     with pytest.raises(SummkitError, match=f"pip install {name}"):
-        training.fit(None, None, [], [], dataclasses.replace(SMOKE, track=name), seed=0, out_dir=tmp_path / "out")
+        fit(None, None, [], [], dataclasses.replace(SMOKE, track=name), seed=0, out_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_none_is_the_default_whatever_the_environment_says(stand_ins, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k")
     monkeypatch.setenv("WANDB_PROJECT", "p")
-    assert profiles.choose("smoke").track == ""
-    assert training._arguments(SMOKE, 8, 0, tmp_path, True).report_to == []
+    assert choose_profile("smoke").track == ""
+    assert _arguments(SMOKE, 8, 0, tmp_path, True).report_to == []
     with trackers.tracked("", tmp_path):
         assert "wandb" not in sys.modules
 
 
 @pytest.mark.parametrize("name", trackers.TRACKERS)
 def test_the_trainer_reports_to_the_one_that_is_named(stand_ins, tmp_path, name):
-    assert training._arguments(profiles.choose("smoke", track=name), 8, 0, tmp_path, True).report_to == [name]
+    assert _arguments(choose_profile("smoke", track=name), 8, 0, tmp_path, True).report_to == [name]
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,19 @@ import pytest
 import torch
 import transformers
 
-from summkit import checkpoints, features, generation, methods, models, profiles, templates, training
+from summkit.config import PROFILES
+from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
+from summkit.inference import generation
+from summkit.models import loading, methods
+from summkit.training import checkpoints
+from summkit.training.trainer import fit, mean_loss, save_adapter, summary_loss
 
 ROOT = Path(__file__).parents[2]
-SMOKE = dataclasses.replace(profiles.PROFILES["smoke"], evaluations_per_epoch=3)
+SMOKE = dataclasses.replace(PROFILES["smoke"], evaluations_per_epoch=3)
 PLAIN = dataclasses.replace(SMOKE, precision="fp32", optimizer="adamw_torch", dropout=0.0)
-TOKENIZER = models.tiny_tokenizer()
-TEMPLATE = templates.build("instruction", TOKENIZER, "Sum up.")
+TOKENIZER = loading.tiny_tokenizer()
+TEMPLATE = templates.build_template("instruction", TOKENIZER, "Sum up.")
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,24 +40,24 @@ def rows(number, seed=0, longest=60):
     pairs = [
         ("x" * draw.randint(5, longest), "".join(draw.choices("abc ", k=draw.randint(4, 9)))) for _ in range(number)
     ]
-    encoded = [features.encode(TEMPLATE, TOKENIZER, *pair, max_length=200, max_new_tokens=16) for pair in pairs]
+    encoded = [tokenisation.encode(TEMPLATE, TOKENIZER, *pair, max_length=200, max_new_tokens=16) for pair in pairs]
     return datasets.Dataset.from_list(encoded)
 
 
 def adapted(profile=SMOKE):
     transformers.set_seed(0)
-    return methods.apply(models.load_model(profile.model, profile.precision), profile)
+    return methods.apply_method(loading.load_model(profile.model, profile.precision), profile)
 
 
 def run(out, profile=SMOKE, train=None, **settings):
     """A training of six steps: (result, the adapter's bytes)."""
     train, validation = train or rows(24), rows(6, seed=1)
-    fit = training.fit(adapted(profile), TOKENIZER, train, validation, profile, seed=0, out_dir=out, **settings)
-    return fit, (Path(fit.adapter) / "adapter_model.safetensors").read_bytes()
+    result = fit(adapted(profile), TOKENIZER, train, validation, profile, seed=0, out_dir=out, **settings)
+    return result, (Path(result.adapter) / "adapter_model.safetensors").read_bytes()
 
 
-def losses(fit):
-    return [{k: e[k] for k in ("step", "loss", "eval_loss", "learning_rate") if k in e} for e in fit.history]
+def losses(result):
+    return [{k: e[k] for k in ("step", "loss", "eval_loss", "learning_rate") if k in e} for e in result.history]
 
 
 @pytest.fixture(scope="module")
@@ -84,12 +89,12 @@ def by_hand(model, encoded):
 
 
 def test_the_loss_is_the_full_computations_and_its_logits_the_summarys():
-    model, seen = models.tiny_llama(), []
-    batch = features.Collator(TOKENIZER)(list(rows(5)))
+    model, seen = loading.tiny_llama(), []
+    batch = tokenisation.Collator(TOKENIZER)(list(rows(5)))
     model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
-    loss = training.summary_loss(model, batch)
+    loss = summary_loss(model, batch)
     full = model(**batch).loss
-    kept = int((batch["labels"] != features.IGNORE).sum())
+    kept = int((batch["labels"] != tokenisation.IGNORE).sum())
     assert abs(float(loss) - float(full)) < 1e-6
     assert seen[0][-2] == kept and seen[0][:-1].numel() == kept
     assert seen[1][:-1].numel() == batch["input_ids"].numel()
@@ -101,42 +106,42 @@ def test_the_loss_is_the_full_computations_and_its_logits_the_summarys():
 
 
 def test_mean_loss_counts_every_token_once_and_leaves_the_mode():
-    model, encoded = models.tiny_llama().train(), rows(7)
+    model, encoded = loading.tiny_llama().train(), rows(7)
     for batch_size in (1, 3, 7):
-        assert training.mean_loss(model, encoded, TOKENIZER, batch_size) == pytest.approx(
-            by_hand(model, encoded), abs=1e-5
-        )
+        assert mean_loss(model, encoded, TOKENIZER, batch_size) == pytest.approx(by_hand(model, encoded), abs=1e-5)
     assert model.training
 
 
 def test_trainer_sees_the_masked_labels(tmp_path):
     """Mistake 1: a collator that writes the inputs over the labels makes every loss one over the prompt too."""
     train, profile = rows(6), dataclasses.replace(PLAIN, batch_size=6)
-    before = by_hand(models.tiny_llama(), train)
+    before = by_hand(loading.tiny_llama(), train)
     model = adapted(profile)
-    fit = training.fit(model, TOKENIZER, train, rows(5, seed=1), profile, seed=0, out_dir=tmp_path)
-    assert fit.steps == 1 and losses(fit)[0]["loss"] == pytest.approx(before, abs=1e-4)  # the adapter starts at zero
-    assert fit.eval_loss == pytest.approx(by_hand(model.eval(), rows(5, seed=1)), abs=1e-5)
+    result = fit(model, TOKENIZER, train, rows(5, seed=1), profile, seed=0, out_dir=tmp_path)
+    assert result.steps == 1 and losses(result)[0]["loss"] == pytest.approx(
+        before, abs=1e-4
+    )  # the adapter starts at zero
+    assert result.eval_loss == pytest.approx(by_hand(model.eval(), rows(5, seed=1)), abs=1e-5)
 
 
 def test_accumulated_batches_weigh_every_token_the_same(tmp_path):
     train = rows(8)
     whole, parts = (dataclasses.replace(PLAIN, batch_size=b, gradient_accumulation=g) for b, g in ((8, 1), (2, 4)))
     found = [run(tmp_path / str(p.batch_size), p, train)[0] for p in (whole, parts)]
-    assert [fit.steps for fit in found] == [1, 1]
+    assert [result.steps for result in found] == [1, 1]
     assert losses(found[0])[0]["loss"] == pytest.approx(losses(found[1])[0]["loss"], abs=1e-4)
 
 
 def test_the_end_is_learned(tmp_path):
     """Mistake 2: without EOS among the labels a model that knows the sentence by heart still goes on after it."""
     pair = ("A ferry.", "ab")
-    row = features.encode(TEMPLATE, TOKENIZER, *pair, max_length=200, max_new_tokens=16)
+    row = tokenisation.encode(TEMPLATE, TOKENIZER, *pair, max_length=200, max_new_tokens=16)
     profile = dataclasses.replace(PLAIN, learning_rate=5e-3, epochs=20, evaluations_per_epoch=1, batch_size=4)
     model = adapted(profile)
     pairs = datasets.Dataset.from_list([row] * 16)
-    training.fit(model, TOKENIZER, pairs, pairs.select([0]), profile, seed=0, out_dir=tmp_path)
+    fit(model, TOKENIZER, pairs, pairs.select([0]), profile, seed=0, out_dir=tmp_path)
     found = generation.summarize(model, TOKENIZER, TEMPLATE, [pair[0]], max_length=200, max_new_tokens=16)[0]
-    learned = sum(label != features.IGNORE for label in row["labels"])
+    learned = sum(label != tokenisation.IGNORE for label in row["labels"])
     assert (found.text, found.ended, found.tokens) == ("ab", True, learned)
 
 
@@ -146,24 +151,24 @@ def test_the_end_is_learned(tmp_path):
 def test_tokens_and_padding_are_counted_and_length_grouping_saves_padding(tmp_path):
     train = rows(96, longest=140)
     lengths = list(train["length"])
-    fit, _ = run(tmp_path, PLAIN, train)
-    assert (fit.steps, fit.tokens) == (24, sum(lengths))
+    result, _ = run(tmp_path, PLAIN, train)
+    assert (result.steps, result.tokens) == (24, sum(lengths))
     order = random.Random(0).sample(range(96), 96)
-    at_random = features.padding_fraction([order[n : n + 4] for n in range(0, 96, 4)], lengths)
-    best = features.padding_fraction(features.length_sorted_batches(lengths, 4), lengths)
-    assert best - 1e-9 <= fit.padding_fraction < at_random / 2
+    at_random = tokenisation.padding_fraction([order[n : n + 4] for n in range(0, 96, 4)], lengths)
+    best = tokenisation.padding_fraction(tokenisation.length_sorted_batches(lengths, 4), lengths)
+    assert best - 1e-9 <= result.padding_fraction < at_random / 2
 
 
 def test_early_stopping_keeps_the_best(tmp_path):
     profile = dataclasses.replace(PLAIN, learning_rate=3.0, patience=1, epochs=4, evaluations_per_epoch=6)
-    fit, _ = run(tmp_path, profile)
-    assert fit.stopped_early and fit.best_step < fit.steps < 24
-    best = next(e["eval_loss"] for e in fit.history if e["step"] == fit.best_step and "eval_loss" in e)
-    assert fit.eval_loss == best == min(e["eval_loss"] for e in fit.history if "eval_loss" in e)
+    result, _ = run(tmp_path, profile)
+    assert result.stopped_early and result.best_step < result.steps < 24
+    best = next(e["eval_loss"] for e in result.history if e["step"] == result.best_step and "eval_loss" in e)
+    assert result.eval_loss == best == min(e["eval_loss"] for e in result.history if "eval_loss" in e)
 
 
 def test_the_record_has_what_the_schema_asks_for(unbroken):
-    from summkit import records
+    from summkit.reporting import records
 
     assert set(unbroken[0].record()) == set(records.SECTIONS["training"])
 
@@ -189,11 +194,13 @@ def test_killed_at_any_step_and_resumed_it_is_the_same_run(unbroken, tmp_path):
         [sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    fit, adapter = run(tmp_path, resume=True)
-    assert fit.resumed_from == (None if step < 3 else f"checkpoint-{2 * ((step - 1) // 2)}"), f"killed at step {step}"
-    assert losses(fit) == losses(unbroken[0]), f"killed at step {step}"
+    result, adapter = run(tmp_path, resume=True)
+    assert result.resumed_from == (None if step < 3 else f"checkpoint-{2 * ((step - 1) // 2)}"), (
+        f"killed at step {step}"
+    )
+    assert losses(result) == losses(unbroken[0]), f"killed at step {step}"
     assert adapter == unbroken[1], f"killed at step {step}"
-    assert (fit.tokens, fit.padding_fraction) == (unbroken[0].tokens, unbroken[0].padding_fraction)
+    assert (result.tokens, result.padding_fraction) == (unbroken[0].tokens, unbroken[0].padding_fraction)
 
 
 def stopped_at(step):
@@ -224,28 +231,28 @@ def test_a_run_broken_in_later_epochs_sees_the_rows_in_the_same_order(tmp_path, 
     for step in steps:
         with pytest.raises(MemoryError):
             run(tmp_path / "broken", profile, on_log=stopped_at(step), resume=True)
-    fit, again = run(tmp_path / "broken", profile, resume=True)
-    assert fit.resumed_from == resumed_from and losses(fit) == losses(whole)
-    assert again == adapter and fit.tokens == whole.tokens
+    result, again = run(tmp_path / "broken", profile, resume=True)
+    assert result.resumed_from == resumed_from and losses(result) == losses(whole)
+    assert again == adapter and result.tokens == whole.tokens
 
 
 def test_early_stopping_goes_on_counting(tmp_path):
     whole, _ = run(tmp_path / "whole", IMPATIENT)
     with pytest.raises(MemoryError):
         run(tmp_path / "broken", IMPATIENT, on_log=stopped_at(5))
-    fit, _ = run(tmp_path / "broken", IMPATIENT, resume=True)
-    assert fit.resumed_from == "checkpoint-4" and whole.stopped_early and fit.stopped_early
-    assert (fit.steps, losses(fit)) == (whole.steps, losses(whole))
+    result, _ = run(tmp_path / "broken", IMPATIENT, resume=True)
+    assert result.resumed_from == "checkpoint-4" and whole.stopped_early and result.stopped_early
+    assert (result.steps, losses(result)) == (whole.steps, losses(whole))
 
 
 @pytest.mark.parametrize("profile", [IMPATIENT, dataclasses.replace(SMOKE, epochs=1.5)])
 def test_a_run_that_was_over_is_trained_no_further(tmp_path, profile):
     whole, adapter = run(tmp_path, profile)
-    fit, again = run(tmp_path, profile, resume=True)
-    assert (fit.resumed_from, fit.steps, fit.stopped_early) == (
+    result, again = run(tmp_path, profile, resume=True)
+    assert (result.resumed_from, result.steps, result.stopped_early) == (
         f"checkpoint-{whole.steps}", whole.steps, whole.stopped_early
     )  # fmt: skip
-    assert again == adapter and fit.train_loss == whole.train_loss and fit.tokens == whole.tokens
+    assert again == adapter and result.train_loss == whole.train_loss and result.tokens == whole.tokens
 
 
 def test_ctrl_c_saves_the_adapter_so_far_and_resumes(unbroken, tmp_path, capsys):
@@ -253,13 +260,13 @@ def test_ctrl_c_saves_the_adapter_so_far_and_resumes(unbroken, tmp_path, capsys)
         if history[-1]["step"] == 4 and "loss" in history[-1]:
             raise KeyboardInterrupt
 
-    fit, adapter = run(tmp_path, on_log=interrupt)
-    assert fit.interrupted and not fit.stopped_early and fit.seconds > 0
+    result, adapter = run(tmp_path, on_log=interrupt)
+    assert result.interrupted and not result.stopped_early and result.seconds > 0
     assert "the adapter so far is saved" in capsys.readouterr().out
     assert len(adapter) == len(unbroken[1]) and adapter != unbroken[1]
-    assert checkpoints.read_settings(fit.adapter)["model"] == SMOKE.model
-    fit, adapter = run(tmp_path, resume=True)
-    assert fit.resumed_from == "checkpoint-2" and adapter == unbroken[1] and losses(fit) == losses(unbroken[0])
+    assert checkpoints.read_settings(result.adapter)["model"] == SMOKE.model
+    result, adapter = run(tmp_path, resume=True)
+    assert result.resumed_from == "checkpoint-2" and adapter == unbroken[1] and losses(result) == losses(unbroken[0])
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", checkpoints.MANIFEST])
@@ -269,8 +276,10 @@ def test_a_checkpoint_cut_off_is_left_out_and_the_one_before_used(unbroken, fini
     assert checkpoints.last_whole_checkpoint(finished).name == "checkpoint-4"
     assert "checkpoint-6 was cut off" in capsys.readouterr().out
     if name == "optimizer.pt":
-        fit, adapter = run(finished, resume=True)
-        assert fit.resumed_from == "checkpoint-4" and adapter == unbroken[1] and losses(fit) == losses(unbroken[0])
+        result, adapter = run(finished, resume=True)
+        assert (
+            result.resumed_from == "checkpoint-4" and adapter == unbroken[1] and losses(result) == losses(unbroken[0])
+        )
 
 
 def test_a_missing_file_counts_as_cut_off(finished):
@@ -333,7 +342,7 @@ def test_an_adapter_is_replaced_whole(finished, monkeypatch):
     model, before = adapted(), (finished / "adapter" / "adapter_model.safetensors").read_bytes()
     monkeypatch.setattr(model, "save_pretrained", killed)
     with pytest.raises(OSError):
-        training.save_adapter(model, finished / "adapter", SMOKE)
+        save_adapter(model, finished / "adapter", SMOKE)
     assert (finished / "adapter" / "adapter_model.safetensors").read_bytes() == before
 
 
@@ -342,13 +351,13 @@ def test_a_disk_without_room_for_the_checkpoints_is_said_before_the_first_step(t
     """Mistaken once: torch's writer says of a full disk that it is at an unexpected position."""
     profile = dataclasses.replace(PLAIN, method=method)
     given = (TOKENIZER, rows(24), rows(6, seed=1), profile)
-    training.fit(adapted(profile), *given, seed=0, out_dir=tmp_path)
+    fit(adapted(profile), *given, seed=0, out_dir=tmp_path)
     taken = sum(path.stat().st_size for path in (tmp_path / "checkpoint-6").rglob("*.safetensors"))
     taken += (tmp_path / "checkpoint-6" / "optimizer.pt").stat().st_size
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage._replace(free=int(2.7 * taken)))
     with pytest.raises(SummkitError, match="no space in .*new: three checkpoints take .* GB are free; make room"):
-        training.fit(adapted(profile), *given, seed=0, out_dir=tmp_path / "new")
+        fit(adapted(profile), *given, seed=0, out_dir=tmp_path / "new")
     assert not (tmp_path / "new").exists()
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage._replace(free=int(3.3 * taken)))
-    training.fit(adapted(profile), *given, seed=0, out_dir=tmp_path / "new")
+    fit(adapted(profile), *given, seed=0, out_dir=tmp_path / "new")

@@ -7,8 +7,11 @@ import datasets
 import pytest
 import torch
 
-from summkit import features, generation, models, watch
+from summkit.data import tokenisation
 from summkit.errors import SummkitError
+from summkit.evaluation import watch
+from summkit.inference import generation
+from summkit.models import loading
 from tests.unit.test_training import SMOKE, TEMPLATE, TOKENIZER, losses, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -29,7 +32,7 @@ def counted(texts, references):
 
 def test_a_watched_training_is_to_the_bit_the_unwatched_one(tmp_path):
     """With dropout and shuffled rows: one number drawn, or one mode left on, and all that follows is another run."""
-    rows = features.encode_rows(PAIRS.select([0, 1, 2, 3, 4] * 4), TEMPLATE, TOKENIZER, **LIMITS)
+    rows = tokenisation.encode_rows(PAIRS.select([0, 1, 2, 3, 4] * 4), TEMPLATE, TOKENIZER, **LIMITS)
     plain, weights = run(tmp_path / "plain", PROFILE, rows)
     seen = []
     fit, same = run(
@@ -43,14 +46,14 @@ def test_a_watched_training_is_to_the_bit_the_unwatched_one(tmp_path):
     evaluations = [entry for entry in fit.history if "eval_loss" in entry]
     assert len(evaluations) == 3 and all({"eval_rouge1", "eval_bleu3"} <= set(entry) for entry in evaluations)
     assert [e["eval_rouge1"] for e in seen if "eval_loss" in e] == [e["eval_rouge1"] for e in evaluations]
-    assert watch.curve(fit.history) == [
+    assert watch.watched_scores(fit.history) == [
         {key: entry[key] for key in ("step", "eval_rouge1", "eval_bleu3")} for entry in evaluations
     ]
-    assert watch.curve(plain.history) == []
+    assert watch.watched_scores(plain.history) == []
 
 
 def test_the_answers_are_the_models_and_no_more_than_asked_for():
-    model, metrics = models.tiny_llama().train(), {"eval_loss": 1.0}
+    model, metrics = loading.tiny_llama().train(), {"eval_loss": 1.0}
     heard = []
     callback = watched(limit=3, scores=lambda texts, references: heard.append((texts, references)) or {"n": len(texts)})
     state = torch.get_rng_state()
@@ -69,7 +72,7 @@ def test_another_process_asks_nothing():
 
 def test_fewer_rows_than_asked_for_are_all_there_are():
     metrics = {}
-    watched(limit=99, scores=counted).on_evaluate(None, FIRST, None, model=models.tiny_llama(), metrics=metrics)
+    watched(limit=99, scores=counted).on_evaluate(None, FIRST, None, model=loading.tiny_llama(), metrics=metrics)
     assert metrics["eval_rows"] == len(PAIRS)
     with pytest.raises(SummkitError, match="no rows to answer"):
         watched(limit=0)

@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pytest
 from IPython.display import HTML
 
-from summkit import widgets
 from summkit.errors import SummkitError
-from summkit.generation import Summary
+from summkit.inference.generation import Summary
+from summkit.reporting import widgets
 
 ARTICLE = "Ann Reed opened the bridge over the Marran on 3 March."
 

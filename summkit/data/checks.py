@@ -1,0 +1,48 @@
+"""Whether a text can be used: one question, asked wherever texts come in."""
+
+import re
+
+from summkit.errors import SummkitError
+
+MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an article
+MAX_BOOK = 20_000_000  # characters of a text that is read in pieces: four Bibles
+
+
+def reason_unusable(text: object, most: int = MAX_CHARACTERS) -> str | None:
+    """Say why a text cannot be used.
+
+    Args:
+        text: What a row holds in the place of a text.
+        most: The most characters that are taken.
+
+    Returns:
+        The reason in a few words, or None for a text that can be used.
+    """
+    if not isinstance(text, str):
+        return "not text"
+    if not text.strip():
+        return "empty"
+    if len(text) > most:
+        return f"over {most:,} characters"
+    return None if is_encodable(text) else "NUL or half a character"
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a file and a tokenizer can take the text: no NUL, and no lone surrogate, which JSON can hold."""
+    return not re.search("[\0\ud800-\udfff]", text)
+
+
+def check_texts(**columns) -> int:
+    """How many rows the named lists of texts have. Raises SummkitError: none, unequal lengths, or a row not a text."""
+    for name, texts in columns.items():
+        if isinstance(texts, str):
+            raise SummkitError(f"{name} is one text: a list of texts is needed, even for one row")
+        bad = [f"row {row} is {type(text).__name__}" for row, text in enumerate(texts, 1) if not isinstance(text, str)]
+        if bad:
+            raise SummkitError(f"{name}: texts are needed, but {', '.join(bad[:5])} ({len(bad)} of {len(texts)} rows)")
+    lengths = {name: len(texts) for name, texts in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise SummkitError(f"one row each is needed, but there are {', '.join(f'{n} {k}' for k, n in lengths.items())}")
+    if 0 in lengths.values():
+        raise SummkitError(f"nothing to score: {' and '.join(lengths)} hold no row")
+    return next(iter(lengths.values()))

@@ -1,0 +1,42 @@
+"""A large model's answers as labels for a small one.
+
+`teachers` answer, here or behind a server; `labelling` runs the job, which can be stopped and resumed; `topics` reads,
+checks and scores lists of topics; `ledger` is the file of answers.
+"""
+
+from summkit.distillation.labelling import (
+    Labels,
+    agreement,
+    answer_checker,
+    label_file,
+    label_rows,
+    labelled_rows,
+    write_data_folder,
+)
+from summkit.distillation.teachers import EndpointTeacher, LocalTeacher
+from summkit.distillation.topics import (
+    canonical_topics,
+    compare_topics,
+    merge_topics,
+    parse_topics,
+    score_topics,
+    topic_examples,
+)
+
+__all__ = [
+    "EndpointTeacher",
+    "Labels",
+    "LocalTeacher",
+    "agreement",
+    "answer_checker",
+    "canonical_topics",
+    "compare_topics",
+    "label_file",
+    "label_rows",
+    "labelled_rows",
+    "merge_topics",
+    "parse_topics",
+    "score_topics",
+    "topic_examples",
+    "write_data_folder",
+]

@@ -1,0 +1,111 @@
+"""Floor 1. What a text says, by rule: its sentences, its names and numbers, and which of those another text holds.
+
+Standard library only, no model and no downloaded data: the rules are for English news, and their limits are stated
+where they bite. Every function takes time linear in the text.
+"""
+
+import re
+import unicodedata
+from decimal import Decimal
+
+from summkit.data.sentences import ACRONYM, OPENERS, sentence_spans
+
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen".split()
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SPELT = {word: value for value, word in enumerate(_UNITS)} | {word: 10 * i for i, word in enumerate(_TENS, 2)}
+_SPELT |= {f"{tens}-{_UNITS[unit]}": _SPELT[tens] + unit for tens in _TENS for unit in range(1, 10)}
+_SCALES = {"hundred": 2, "thousand": 3, "k": 3, "million": 6, "m": 6, "mn": 6, "billion": 9, "b": 9, "bn": 9}
+_SCALES |= {"trillion": 12, "tn": 12}
+
+_TOKEN = re.compile(
+    r"(?P<number>\d+(?::\d\d)+|\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?"
+    rf"|\b(?:(?:{'|'.join(_TENS)})(?:-(?:{'|'.join(_UNITS[1:10])}))?|{'|'.join(_UNITS)})\b)"
+    r"(?:[ -]?(?P<scale>hundred|thousand|million|billion|trillion|[mb]n|tn)(?!\w)|(?P<letter>(?<=\d)[mbk])(?!\w))?"
+    rf"|(?P<word>{ACRONYM}(?!\w)|[^\W\d_](?:\w|['’&](?=\w))*)",
+    re.IGNORECASE,
+)
+_POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
+
+
+def names_and_numbers(summary: str) -> list[tuple[int, int, object]]:
+    """The summary's names and numbers, as (start, end, key): decided from the summary alone, so that an invented name
+    counts as much as a true one, and a summary's total does not depend on the article.
+
+    A number is any figure ("1,000", "£1.5m") or a number word but a bare "one". A name is a word with a capital. What
+    opens a sentence or a quotation counts only where its form says more: a second capital ("BBC"), a possessive, or
+    another capitalised word right after it ("Adam Voges"). Openers ("The", "Former") and titles ("Mr") never count.
+    Text in title case or in capitals has too many "names", text without capitals has none.
+    """
+    openers = {token.start() for span in sentence_spans(summary) if (token := _TOKEN.search(summary, *span))}
+    found, last = [], 0
+    for token in _TOKEN.finditer(summary):
+        opens = token.start() in openers or bool(re.search(r":|,\s*[\"“'‘]", summary[last : token.start()]))
+        last = token.end()
+        if _is_number(token) if token["number"] else _is_name(token, opens):
+            possessive = _POSSESSIVE.search(token[0])
+            end = token.start() + possessive.start() if possessive else last
+            found.append((token.start(), end, _key(token)))
+    return found
+
+
+def _is_number(token: re.Match) -> bool:
+    return bool(token["scale"]) or token["number"].lower() != "one"
+
+
+def _is_name(token: re.Match, opens: bool) -> bool:
+    word = token["word"]
+    shouted = word.isupper() and len(word) > 1
+    if word == word.lower() or (not shouted and _key(token).split("'")[0] in OPENERS):
+        return False
+    if not opens or _POSSESSIVE.search(word) or sum(letter.isupper() for letter in word) > 1:
+        return True
+    after = token.string[token.end() : token.end() + 2]
+    return after[:1] in (" ", "-") and after[1:].isupper()
+
+
+def _key(token: re.Match):
+    """What is compared: of a number its value, of a word its letters without case, accents, dots and possessive."""
+    if token["word"]:
+        bare = _POSSESSIVE.sub("", token["word"]).replace("’", "'").replace(".", "")
+        return "".join(c for c in unicodedata.normalize("NFKD", bare) if not unicodedata.combining(c)).casefold()
+    digits = token["number"].lower().replace(",", "")
+    if ":" in digits or len(digits) > 30:  # a time of day; a serial number
+        return digits
+    scale = (token["scale"] or token["letter"] or "").lower()
+    return Decimal(_SPELT.get(digits, digits)) * 10 ** _SCALES.get(scale, 0)
+
+
+def _held(document: str) -> set:
+    """The keys of all that the document names or counts: words with a capital, and numbers."""
+    keys = set()
+    for token in _TOKEN.finditer(document):
+        if token["number"] or token["word"] != token["word"].lower():
+            keys.add(_key(token))
+        if token["letter"]:  # "100m" may be metres as well as millions
+            keys.add(Decimal(token["number"].replace(",", "")))
+    return keys
+
+
+def _checked(summary: str, document: str) -> list[tuple[int, int, bool]]:
+    held = _held(document)
+    return [(start, end, key in held) for start, end, key in names_and_numbers(summary)]
+
+
+def supported_facts(summary: str, document: str) -> tuple[int, int]:
+    """(how many of the summary's `facts` stand in the document, how many there are).
+
+    A name must stand there with a capital ("US" is not "us"), a number with the same value ("two" is 2, "£1.5million"
+    is 1,500,000). This says where a word comes from, not whether the sentence is true: words are taken one by one (one
+    man's first name with another's surname passes), units and currencies are not compared, small numbers are often
+    there by chance, and a true fact from outside the article, or "Scottish" for its "Scotland", counts as unsupported.
+    """
+    found = [supported for _, _, supported in _checked(summary, document)]
+    return sum(found), len(found)
+
+
+def unsupported_spans(summary: str, document: str) -> list[tuple[int, int]]:
+    """Where in the summary, (start, end) in characters and in order, a name or number is not in the document."""
+    return [(start, end) for start, end, supported in _checked(summary, document) if not supported]

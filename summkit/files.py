@@ -1,0 +1,93 @@
+"""Write files and folders whole: a reader, or a run that is killed, sees the old one or the new one, never a half."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from summkit.errors import SummkitError
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file in UTF-8, atomically.
+
+    Args:
+        path: The file; its folder is made if it is missing.
+        text: Its content.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: The file cannot be written; the old one is then untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """Give an empty folder to write into, which takes the place of `folder` when the block ends well.
+
+    Args:
+        folder: Where the result goes; what is there already is replaced at the end.
+
+    Yields:
+        A new folder beside it, removed where the block raises.
+    """
+    folder = Path(folder).absolute()
+    part, old = (folder.with_name(f"{folder.name}.{end}") for end in ("part", "old"))
+    for rest in (part, old):
+        shutil.rmtree(rest, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def lock(path: str | Path, waiting: str = "") -> Iterator[None]:
+    """Hold a lock file, so that one process at a time does the work in the block.
+
+    Args:
+        path: The lock file; its folder is made if it is missing.
+        waiting: What to say on stderr while another process has the lock; without it, nobody waits.
+
+    Raises:
+        SummkitError: Another process has the lock and `waiting` is empty.
+        OSError: The lock file cannot be made.
+    """
+    import filelock
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    held = filelock.FileLock(path)
+    try:
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        if not waiting:
+            raise SummkitError(f"another process holds {path}: wait until it has finished") from None
+        print(waiting, file=sys.stderr, flush=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()

@@ -1,0 +1,33 @@
+"""Ask a trained model: summaries, label scores, long documents, and export for other programs.
+
+`generation` writes summaries in batches; `label_scores` scores label words; `long_documents` has the strategies for
+texts that do not fit; `export` merges an adapter or converts it for CTranslate2.
+"""
+
+from summkit.inference.export import Exported, merge_adapter, to_ctranslate2
+from summkit.inference.generation import DECODINGS, Summarizer, Summary, summarize
+from summkit.inference.label_scores import (
+    label_log_likelihoods,
+    label_probabilities,
+    label_tokens,
+    neutral_log_likelihoods,
+)
+from summkit.inference.long_documents import STRATEGIES, LongSummary, Window, summarize_long
+
+__all__ = [
+    "DECODINGS",
+    "Exported",
+    "LongSummary",
+    "STRATEGIES",
+    "Summarizer",
+    "Summary",
+    "Window",
+    "label_log_likelihoods",
+    "label_probabilities",
+    "label_tokens",
+    "merge_adapter",
+    "neutral_log_likelihoods",
+    "summarize",
+    "summarize_long",
+    "to_ctranslate2",
+]

@@ -1,0 +1,43 @@
+"""Load a model at a precision, and make it ready to train.
+
+`loading` loads models and tokenizers and looks at them; `methods` has a row for each way to fine-tune; `embeddings` is
+the sentence encoder; `tiny` makes the models of random weights that tests and the profile `smoke` use.
+"""
+
+from summkit.models.embeddings import Encoder, load_encoder
+from summkit.models.loading import (
+    PRECISIONS,
+    footprint,
+    is_encoder_decoder,
+    linear_layers,
+    load_model,
+    load_tokenizer,
+    padding,
+    parameter_report,
+    unpacked,
+    virtual_tokens,
+)
+from summkit.models.methods import METHODS, apply_method, target_layers
+from summkit.models.tiny import TINY, tiny_llama, tiny_t5, tiny_tokenizer
+
+__all__ = [
+    "Encoder",
+    "METHODS",
+    "PRECISIONS",
+    "TINY",
+    "apply_method",
+    "footprint",
+    "is_encoder_decoder",
+    "linear_layers",
+    "load_encoder",
+    "load_model",
+    "load_tokenizer",
+    "padding",
+    "parameter_report",
+    "target_layers",
+    "tiny_llama",
+    "tiny_t5",
+    "tiny_tokenizer",
+    "unpacked",
+    "virtual_tokens",
+]

@@ -1,0 +1,46 @@
+"""Tables that can be extended from outside: data sets, methods, metrics, wordings, teachers, model families."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from summkit.errors import SummkitError, check_known
+
+Entry = TypeVar("Entry")
+
+
+class Registry(dict[str, Entry]):
+    """Entries by name. A plugin adds its own with `add`.
+
+    Example:
+        >>> wordings = Registry("wording")
+        >>> wordings.add("haiku", "Summarize the following text as a haiku.")
+        'Summarize the following text as a haiku.'
+        >>> wordings.find("sonnet")
+        Traceback (most recent call last):
+        summkit.errors.SummkitError: unknown wording 'sonnet'; known: haiku
+    """
+
+    def __init__(self, kind: str, entries: dict[str, Entry] | None = None) -> None:
+        super().__init__(entries or {})
+        self.kind = kind
+
+    def add(self, name: str, entry: Entry) -> Entry:
+        """Add an entry and return it.
+
+        Raises:
+            SummkitError: The name is taken.
+        """
+        if name in self:
+            raise SummkitError(f"{self.kind} {name!r} is there already: choose another name")
+        self[name] = entry
+        return entry
+
+    def find(self, name: str) -> Entry:
+        """Return the entry called `name`.
+
+        Raises:
+            SummkitError: There is none; the message lists the names there are.
+        """
+        check_known(self.kind, name, self)
+        return self[name]

@@ -1,0 +1,26 @@
+"""Records of runs, and what is made from them: reports, figures, widgets.
+
+`records` writes and reads run.json; `reports` turns records into pages and tables; `costs` compares what trainings
+took; `figures` draws; `widgets` shows summaries side by side.
+"""
+
+from summkit.reporting import figures, widgets
+from summkit.reporting.costs import cost_table
+from summkit.reporting.markup import cell_text, display_name
+from summkit.reporting.records import add_earlier_runs, fill_record, new_record, read_record, run_folder, write_record
+from summkit.reporting.reports import comparison_table
+
+__all__ = [
+    "add_earlier_runs",
+    "cell_text",
+    "comparison_table",
+    "cost_table",
+    "display_name",
+    "figures",
+    "fill_record",
+    "new_record",
+    "read_record",
+    "run_folder",
+    "widgets",
+    "write_record",
+]

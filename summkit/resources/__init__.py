@@ -1,0 +1,45 @@
+"""Time, memory, energy, carbon and money: measured, and predicted.
+
+`metering` measures a block of work; `memory` predicts what training or answering takes; `forecast` predicts a training
+from a few measured steps; `prices` turns hours and kWh into money.
+"""
+
+from summkit.resources.forecast import Forecast, forecast_training
+from summkit.resources.memory import (
+    COMPUTE_BYTES,
+    OPTIMIZERS,
+    WEIGHT_BYTES,
+    Plan,
+    largest_batch,
+    plan_inference,
+    plan_settings,
+    plan_training,
+)
+from summkit.resources.metering import Meter, release_memory
+from summkit.resources.prices import cost_usd, find_price, read_prices
+from summkit.resources.shapes import KNOWN_CONFIGS, on_meta
+from summkit.resources.trials import Trial, accumulate_gradients, measure_steps, profile_variant
+
+__all__ = [
+    "COMPUTE_BYTES",
+    "Forecast",
+    "KNOWN_CONFIGS",
+    "Meter",
+    "OPTIMIZERS",
+    "Plan",
+    "Trial",
+    "WEIGHT_BYTES",
+    "accumulate_gradients",
+    "cost_usd",
+    "find_price",
+    "forecast_training",
+    "largest_batch",
+    "measure_steps",
+    "on_meta",
+    "plan_inference",
+    "plan_settings",
+    "plan_training",
+    "profile_variant",
+    "read_prices",
+    "release_memory",
+]

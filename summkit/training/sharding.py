@@ -1,0 +1,81 @@
+"""Floor 2. Trainings whose weights or optimizer are spread over processes: DeepSpeed's ZeRO, and FSDP by accelerate.
+
+What such a training cannot do is said before it begins, and what it trained is put together again at its end.
+"""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+from summkit.config import Profile
+from summkit.errors import SummkitError
+
+
+def check_sharding(profile: Profile) -> None:
+    """Raise SummkitError, with the way out, where the profile asks for what DeepSpeed or FSDP cannot do here."""
+    if profile.deepspeed:
+        zero_stage(profile)
+        spec = importlib.util.find_spec("deepspeed")
+        if spec is None or spec.origin is None:  # without an origin it is a mere folder of that name: jobs/ has one
+            raise SummkitError("DeepSpeed is not installed: pip install 'summkit[deepspeed]', or leave deepspeed out")
+        if "LOCAL_RANK" not in os.environ:
+            raise SummkitError("DeepSpeed needs torchrun, also for one GPU: torchrun … -m summkit train CONFIG")
+        if under_fsdp():
+            raise SummkitError("accelerate launches FSDP, and the configuration names DeepSpeed: use one of them")
+    if (profile.deepspeed or under_fsdp()) and profile.optimizer != "adamw_torch":
+        raise SummkitError(f"optimizer {profile.optimizer!r} keeps a state that cannot be spread: use 'adamw_torch'")
+    if is_spread(profile):
+        _check_spread(profile)
+
+
+def _check_spread(profile: Profile) -> None:
+    if profile.precision not in ("fp32", "fp16", "bf16"):
+        raise SummkitError(
+            f"precision {profile.precision!r}: quantised weights cannot be spread over processes; use 'fp32' or "
+            "'bf16', or ZeRO-2, which spreads the optimizer alone"
+        )
+    if profile.method.startswith("prompt"):
+        raise SummkitError(f"method {profile.method!r} trains few numbers beside whole weights: use torchrun alone")
+
+
+def zero_stage(profile: Profile) -> int:
+    """The ZeRO stage of the profile's DeepSpeed file, 0 where it has none. Raises SummkitError where that is broken."""
+    if not profile.deepspeed:
+        return 0
+    path = Path(profile.deepspeed)
+    try:
+        stage = json.loads(path.read_text(encoding="utf-8"))["zero_optimization"]["stage"]
+    except OSError as error:
+        raise SummkitError(f"deepspeed {path}: {error.strerror}; there is jobs/deepspeed/zero2.json") from None
+    except (ValueError, KeyError, TypeError):
+        raise SummkitError(f'deepspeed {path}: JSON with {{"zero_optimization": {{"stage": …}}}} is needed') from None
+    if stage not in (0, 1, 2, 3):
+        raise SummkitError(f"deepspeed {path}: zero_optimization.stage={stage!r}; it is 0, 1, 2 or 3")
+    return stage
+
+
+def is_spread(profile: Profile) -> bool:
+    """Whether no process holds the weights whole: then all of them take part in whatever asks the model."""
+    return zero_stage(profile) == 3 or under_fsdp()
+
+
+def trained_weights(model) -> dict:
+    """Name → tensor on the CPU, whole, of all that trains. Where weights are spread, every process calls it."""
+    return {name: _whole(weight) for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def under_fsdp() -> bool:
+    """Whether `accelerate launch` started this process with a configuration for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def _whole(weight):
+    if hasattr(weight, "full_tensor"):  # FSDP2
+        return weight.detach().full_tensor().cpu()
+    if hasattr(weight, "ds_id"):  # ZeRO-3
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters([weight]):
+            return weight.detach().cpu().clone()
+    return weight.detach().cpu().contiguous()
