@@ -76,7 +76,8 @@ def _pdf(name: str) -> str:
 
 def joined_lines(text: str) -> str:
     """`text` with its lines joined into paragraphs: a line goes on in the next one, unless it ends in an end mark or
-    is short, as headings are and the last lines of paragraphs. A word cut at a line's end is whole again."""
+    is short, as headings are and the last lines of paragraphs. A word cut at a line's end is whole again.
+    """
     lines = [line.strip() for line in text.splitlines()]
     lengths = sorted(len(line) for line in lines if line)
     usual = lengths[len(lengths) * 3 // 4] if lengths else 0  # of lines that a paragraph fills

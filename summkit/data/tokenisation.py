@@ -118,7 +118,8 @@ def _written(template: Template, tokenizer, summary: str, seq2seq: bool) -> list
 
 def _glued(template: Template) -> tuple[str, str]:
     """The head without the space at its end, and that space: in an encoder's prompt it goes to the document's first
-    word, as in any text that is tokenised whole."""
+    word, as in any text that is tokenised whole.
+    """
     bare = template.head.rstrip(" ")
     return bare, template.head[len(bare) :]
 

@@ -22,21 +22,3 @@ from summkit.distillation.topics import (
     score_topics,
     topic_examples,
 )
-
-__all__ = [
-    "EndpointTeacher",
-    "Labels",
-    "LocalTeacher",
-    "agreement",
-    "answer_checker",
-    "canonical_topics",
-    "compare_topics",
-    "label_file",
-    "label_rows",
-    "labelled_rows",
-    "merge_topics",
-    "parse_topics",
-    "score_topics",
-    "topic_examples",
-    "write_data_folder",
-]

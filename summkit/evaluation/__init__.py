@@ -38,38 +38,3 @@ from summkit.evaluation.summarisation import (
 )
 from summkit.evaluation.support import supported_facts, unsupported_spans
 from summkit.evaluation.watch import generation_scores, rouge1_bleu3
-
-__all__ = [
-    "ROUGE_TYPES",
-    "TfIdf",
-    "assign_labels",
-    "best_threshold",
-    "bootstrap",
-    "bootstrap_interval",
-    "compare_labels",
-    "compare_summaries",
-    "confusion_matrix",
-    "difference_table",
-    "extractive_oracle",
-    "generation_scores",
-    "lead_baselines",
-    "majority_baseline",
-    "markdown_table",
-    "micro_f1",
-    "most_confident_mistakes",
-    "novel_ngrams",
-    "oracle_extracts",
-    "paired_bootstrap",
-    "per_class",
-    "reliability_table",
-    "rouge1_bleu3",
-    "rouge_rows",
-    "score_labels",
-    "similarity_metric",
-    "score_summaries",
-    "score_table",
-    "supported_facts",
-    "top_label",
-    "true_labels",
-    "unsupported_spans",
-]

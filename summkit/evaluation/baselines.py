@@ -17,7 +17,8 @@ def majority_baseline(train, rows: int):
 
 class TfIdf:
     """TF-IDF of words and pairs of words, and logistic regression (scikit-learn), its strictness C chosen on validation
-    rows: the baseline that a language model has to earn its keep against."""
+    rows: the baseline that a language model has to earn its keep against.
+    """
 
     def __init__(self, train: tuple, validation: tuple, several: bool = False):
         """`train` and `validation` are (texts, truth [rows, classes]).

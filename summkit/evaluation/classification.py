@@ -135,7 +135,8 @@ def _checked(predicted, actual, several: bool):
 
 def _counts(predicted, actual, several: bool):
     """What adds up over rows, [rows, columns]: the confusion matrix, or per class hits, predictions, truths; and the
-    rows that are right as a whole, in the last column."""
+    rows that are right as a whole, in the last column.
+    """
     import numpy as np
 
     predicted, actual = np.asarray(predicted, dtype=float), np.asarray(actual, dtype=float)
@@ -226,7 +227,8 @@ def _bin(confidence):
 
 def _gaps(probabilities, actual):
     """[rows, bins]: confidence minus rightness in the row's bin. Means of columns, added up without their signs, are
-    the expected calibration error."""
+    the expected calibration error.
+    """
     import numpy as np
 
     confidence, right = _confidence(probabilities, actual)

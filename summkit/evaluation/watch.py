@@ -46,7 +46,11 @@ def generation_scores(tokenizer, template, rows, profile: Profile, scores=rouge1
 def watched_scores(history: list[dict]) -> list[dict]:
     """The watched scores out of `FitResult.history`: [{"step", "eval_rouge1", …}], one entry an evaluation."""
     watched = [
-        {key: value for key, value in entry.items() if key == "step" or key.startswith("eval_") and key != "eval_loss"}
+        {
+            key: value
+            for key, value in entry.items()
+            if key == "step" or (key.startswith("eval_") and key != "eval_loss")
+        }
         for entry in history
     ]
     return [entry for entry in watched if len(entry) > 1]

@@ -13,21 +13,3 @@ from summkit.inference.label_scores import (
     neutral_log_likelihoods,
 )
 from summkit.inference.long_documents import STRATEGIES, LongSummary, Window, summarize_long
-
-__all__ = [
-    "DECODINGS",
-    "Exported",
-    "LongSummary",
-    "STRATEGIES",
-    "Summarizer",
-    "Summary",
-    "Window",
-    "label_log_likelihoods",
-    "label_probabilities",
-    "label_tokens",
-    "merge_adapter",
-    "neutral_log_likelihoods",
-    "summarize",
-    "summarize_long",
-    "to_ctranslate2",
-]

@@ -23,7 +23,8 @@ DECODINGS = {
 @dataclass(frozen=True)
 class Summary:
     """One answer: its text, whether the model ended it by EOS, how many tokens it took, how many of the document's were
-    cut, and how many the prompt had, instruction and examples with it."""
+    cut, and how many the prompt had, instruction and examples with it.
+    """
 
     text: str
     ended: bool
@@ -96,7 +97,8 @@ def _settings(decoding: str, temperature: float) -> dict:
 
 class Summarizer:
     """A model with all that asking it takes: tokenizer, template, limits in tokens. One object for the command line,
-    the playground and a script."""
+    the playground and a script.
+    """
 
     def __init__(self, model, tokenizer, template, max_length: int, max_new_tokens: int, batch_size: int = 16):
         self.model, self.tokenizer, self.template = model, tokenizer, template

@@ -38,7 +38,8 @@ class LongSummary:
 @dataclass(frozen=True)
 class Window:
     """What a strategy has at hand: the tokenizer, the tokens of a text that fit, the overlap of chunks in tokens, and a
-    function that gives the sentence encoder."""
+    function that gives the sentence encoder.
+    """
 
     tokenizer: object
     tokens: int

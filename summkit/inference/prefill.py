@@ -70,7 +70,8 @@ class Prefill:
 
     def _read(self, tensors: dict, group: slice):
         """The cache of a group's prompts but for their last token, which the answer begins from. None, and no further
-        group is asked for, where the model does not keep all of it."""
+        group is asked for, where the model does not keep all of it.
+        """
         import torch
         from transformers import GenerationConfig
 

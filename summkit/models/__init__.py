@@ -19,25 +19,3 @@ from summkit.models.loading import (
 )
 from summkit.models.methods import METHODS, apply_method, target_layers
 from summkit.models.tiny import TINY, tiny_llama, tiny_t5, tiny_tokenizer
-
-__all__ = [
-    "Encoder",
-    "METHODS",
-    "PRECISIONS",
-    "TINY",
-    "apply_method",
-    "footprint",
-    "is_encoder_decoder",
-    "linear_layers",
-    "load_encoder",
-    "load_model",
-    "load_tokenizer",
-    "padding",
-    "parameter_report",
-    "target_layers",
-    "tiny_llama",
-    "tiny_t5",
-    "tiny_tokenizer",
-    "unpacked",
-    "virtual_tokens",
-]

@@ -6,5 +6,3 @@
 
 from summkit.offline.assets import ASSETS, embedded_model, fetch
 from summkit.offline.longt5 import from_t5
-
-__all__ = ["ASSETS", "embedded_model", "fetch", "from_t5"]

@@ -47,7 +47,7 @@ def _quiet(transformers):
 
 @contextlib.contextmanager
 def _read_once():
-    """transformers reads the file for the tokenizer, the configuration and the weights; a third of that is enough."""
+    """Transformers reads the file for the tokenizer, the configuration and the weights; a third of that is enough."""
     import gguf
 
     reader = gguf.GGUFReader

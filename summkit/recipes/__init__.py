@@ -6,5 +6,3 @@
 from summkit.recipes.finetune import train
 from summkit.recipes.notebooks import repository_root, run_notebooks
 from summkit.recipes.sweep import run_sweep
-
-__all__ = ["repository_root", "run_notebooks", "run_sweep", "train"]

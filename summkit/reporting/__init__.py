@@ -9,18 +9,3 @@ from summkit.reporting.costs import cost_table
 from summkit.reporting.markup import cell_text, display_name
 from summkit.reporting.records import add_earlier_runs, fill_record, new_record, read_record, run_folder, write_record
 from summkit.reporting.reports import comparison_table
-
-__all__ = [
-    "add_earlier_runs",
-    "cell_text",
-    "comparison_table",
-    "cost_table",
-    "display_name",
-    "figures",
-    "fill_record",
-    "new_record",
-    "read_record",
-    "run_folder",
-    "widgets",
-    "write_record",
-]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def style() -> None:
-    """seaborn's whitegrid, a palette that colour-blind readers can tell apart, a size that keeps notebooks small."""
+    """Seaborn's whitegrid, a palette that colour-blind readers can tell apart, a size that keeps notebooks small."""
     import seaborn as sns
 
     sns.set_theme(

@@ -71,7 +71,8 @@ def environment(device: str = "cpu") -> dict:
 
 def git_commit(file: Path | None = None) -> str | None:
     """The commit of the checkout that `file` (default: this one) is tracked in, with "+dirty" where tracked files
-    were changed; null outside a checkout, so also where the package is installed inside somebody else's."""
+    were changed; null outside a checkout, so also where the package is installed inside somebody else's.
+    """
     file = Path(file or __file__).resolve()
     if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return None
@@ -99,7 +100,8 @@ def fill_record(record: dict, section: str, **values) -> dict:
 
 def add_earlier_runs(record: dict, runs: list[dict]) -> dict:
     """Add to `record` what those of `runs`, records, took that began before it: a stage that goes on from them took
-    their seconds, energy, carbon and money too. Peaks are the highest. What was not measured stays None."""
+    their seconds, energy, carbon and money too. Peaks are the highest. What was not measured stays None.
+    """
     for run in (run for run in runs if run["started"] < record["started"]):
         took, its = record["resources"], run["resources"]
         record["wall_seconds"] += run["wall_seconds"] or 0

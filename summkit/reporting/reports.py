@@ -124,7 +124,8 @@ def took(record: dict) -> dict[str, str]:
 
 def comparison_table(runs: list[Path]) -> str:
     """Several runs as Markdown tables: a row for each system of each run, with its number of rows; and what their
-    trainings cost, those that failed with the reason."""
+    trainings cost, those that failed with the reason.
+    """
     found, trained = {}, {}
     for run in runs:
         record = records.read_record(run / "run.json")

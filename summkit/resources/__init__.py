@@ -19,27 +19,3 @@ from summkit.resources.metering import Meter, release_memory
 from summkit.resources.prices import cost_usd, find_price, read_prices
 from summkit.resources.shapes import KNOWN_CONFIGS, on_meta
 from summkit.resources.trials import Trial, accumulate_gradients, measure_steps, profile_variant
-
-__all__ = [
-    "COMPUTE_BYTES",
-    "Forecast",
-    "KNOWN_CONFIGS",
-    "Meter",
-    "OPTIMIZERS",
-    "Plan",
-    "Trial",
-    "WEIGHT_BYTES",
-    "accumulate_gradients",
-    "cost_usd",
-    "find_price",
-    "forecast_training",
-    "largest_batch",
-    "measure_steps",
-    "on_meta",
-    "plan_inference",
-    "plan_settings",
-    "plan_training",
-    "profile_variant",
-    "read_prices",
-    "release_memory",
-]

@@ -16,7 +16,8 @@ FORWARD = 1 / 3  # of a training step's work is the forward pass alone, which ev
 @dataclass(frozen=True)
 class Forecast:
     """`seconds` of the training with its evaluations; `peak_bytes` of the process (of the GPU where there is one), an
-    upper bound; `tokens` that it reads and writes in all; `trial` is what was measured for it."""
+    upper bound; `tokens` that it reads and writes in all; `trial` is what was measured for it.
+    """
 
     seconds: float
     peak_bytes: int

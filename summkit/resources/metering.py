@@ -175,7 +175,7 @@ def _country() -> str | None:
 
 
 def _start_tracker(country: str | None):
-    """codecarbon's tracker, started; None where it is not installed or fails."""
+    """Codecarbon's tracker, started; None where it is not installed or fails."""
     try:
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         from codecarbon import OfflineEmissionsTracker

@@ -16,7 +16,8 @@ from summkit.training import losses
 @dataclass(frozen=True)
 class Trial:
     """`seconds` and `added_bytes` of the steps: memory above the loaded model (gradients, the optimizer's state, what
-    backward needs; on the GPU where there is one). `trained` numbers train; `loss` is that of `held` rows after it."""
+    backward needs; on the GPU where there is one). `trained` numbers train; `loss` is that of `held` rows after it.
+    """
 
     seconds: float
     added_bytes: int
@@ -65,7 +66,8 @@ def measure_steps(
 
 def accumulate_gradients(model, collate, batches: list[list[dict]]) -> None:
     """Add up the gradients of one step's batches, each divided by the answer tokens of all of them: the gradient of the
-    one large batch."""
+    one large batch.
+    """
     tokens = sum(label != tokenisation.IGNORE for batch in batches for row in batch for label in row["labels"])
     for batch in batches:
         inputs = {name: tensor.to(model.device) for name, tensor in collate(batch).items()}

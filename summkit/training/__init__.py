@@ -7,5 +7,3 @@ DeepSpeed and FSDP; `trackers` the experiment trackers.
 from summkit.training.checkpoints import load_adapter, read_settings, save_adapter
 from summkit.training.losses import mean_loss, summary_loss
 from summkit.training.trainer import FitResult, fit
-
-__all__ = ["FitResult", "fit", "load_adapter", "mean_loss", "read_settings", "save_adapter", "summary_loss"]

@@ -151,7 +151,8 @@ def clear_after(out_dir, checkpoint: Path | None) -> None:
 
 def check_room(out_dir, model, optimizer: str) -> None:
     """Raise SummkitError where the disk has no room for what a training keeps there: two checkpoints, and a third one
-    while it is written, each with its weights and with the optimizer's two moments of all that trains."""
+    while it is written, each with its weights and with the optimizer's two moments of all that trains.
+    """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     saved = trained if hasattr(model, "peft_config") else list(model.parameters())
     moments = 2 * (1 if "8bit" in optimizer else 4) * sum(weight.numel() for weight in trained)
@@ -187,7 +188,8 @@ def fingerprint(profile: Profile, seed: int, train, validation) -> dict:
 
 def check_same(checkpoint: Path, now: dict) -> dict:
     """The checkpoint's manifest. Raises SummkitError, naming each setting that differs, where it was made with others
-    than `now`."""
+    than `now`.
+    """
     manifest = read_manifest(checkpoint)
     before = {"task": "summary", "wording": "news", "deepspeed": "", "fsdp": False} | manifest.get("made_with", {})
     different = [f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in now if before.get(key) != now[key]]
@@ -201,7 +203,7 @@ def check_same(checkpoint: Path, now: dict) -> dict:
 
 @contextmanager
 def no_hub():
-    """peft asks the Hub for the base's config whenever it saves an adapter, and without a network waits for it."""
+    """Peft asks the Hub for the base's config whenever it saves an adapter, and without a network waits for it."""
     before = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:

@@ -24,7 +24,8 @@ __all__ = ["FitResult", "fit", "last_whole_checkpoint", "mean_loss", "save_adapt
 @dataclass
 class FitResult:
     """What a training came to. Losses are means over summary tokens, in nats; seconds are wall time, all parts of a
-    resumed run together; `padding_fraction` is the share of computed positions that were padding."""
+    resumed run together; `padding_fraction` is the share of computed positions that were padding.
+    """
 
     method: str
     steps: int

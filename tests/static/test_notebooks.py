@@ -153,7 +153,9 @@ def test_a_good_notebook_passes(rule, tmp_path):
     assert list(gate.RULES[rule](written(good(), tmp_path))) == []
 
 
-@pytest.mark.parametrize("rule, broken", BROKEN, ids=[f"{number}-{rule}" for number, (rule, _) in enumerate(BROKEN)])
+@pytest.mark.parametrize(
+    ("rule", "broken"), BROKEN, ids=[f"{number}-{rule}" for number, (rule, _) in enumerate(BROKEN)]
+)
 @pytest.mark.filterwarnings("ignore::nbformat.warnings.DuplicateCellId")
 def test_a_bad_notebook_fails(rule, broken, tmp_path):
     nb = good()

@@ -45,7 +45,7 @@ def all_rows(splits) -> list[dict]:
 
 
 @pytest.mark.parametrize("column", ["document", "summary"])
-@pytest.mark.parametrize("text, reason", BAD, ids=lambda value: repr(value)[:12])
+@pytest.mark.parametrize(("text", "reason"), BAD, ids=lambda value: repr(value)[:12])
 def test_a_bad_row_is_dropped_with_reason_and_number(tmp_path, column, text, reason):
     splits = read(write(tmp_path, [pair(1), pair(2, **{column: text}), pair(3), pair(4)]))
     assert splits.dropped == {reason: ["all:2"]}
@@ -176,7 +176,7 @@ def test_gzip_byte_order_mark_and_blank_lines_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, about",
+    ("content", "about"),
     [
         (b'{"document": "a", "summary"', "after 0 rows"),
         (b'{"document": "a", "summary": "\xff"}', "after 0 rows"),

@@ -59,7 +59,7 @@ def test_what_cannot_be_known_is_none_and_the_record_takes_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (([], [], []), "nothing to score"),
         ((["a"], ["a"], ["a", "b"]), "1 predictions, 1 references, 2 documents"),

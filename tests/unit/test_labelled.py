@@ -81,9 +81,9 @@ def test_a_row_without_a_label_is_dropped(tmp_path, label):
 
 
 @pytest.mark.parametrize(
-    "text, reason", [(" \n", "empty"), (None, "not text"), (7, "not text"), ("a\0b", "NUL or half a character")]
+    ("text", "reason"), [(" \n", "empty"), (None, "not text"), (7, "not text"), ("a\0b", "NUL or half a character")]
 )
-@pytest.mark.parametrize("task, column", [("agnews", "text"), ("mnli", "premise"), ("mnli", "hypothesis")])
+@pytest.mark.parametrize(("task", "column"), [("agnews", "text"), ("mnli", "premise"), ("mnli", "hypothesis")])
 def test_an_unusable_text_is_dropped(tmp_path, task, column, text, reason):
     rows = [(pair if task == "mnli" else news)(n) for n in range(12)]
     rows[5][column] = text

@@ -73,7 +73,7 @@ def test_checkpointing_gives_the_same_gradients_to_every_adapter(precision):
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize("targets, names", [
+@pytest.mark.parametrize(("targets", "names"), [
     ("attention", ["k_proj", "o_proj", "q_proj", "v_proj"]),
     ("all-linear", ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
     ("v_proj,q_proj", ["q_proj", "v_proj"]),
@@ -127,7 +127,7 @@ def test_gpt2s_head_is_its_input_embedding():
 def test_every_method_trains_on_the_tiny_model(method):
     own = methods.METHODS[method].own_weights
     model = tiny(method=method, precision="fp32" if own else "nf4")
-    assert 0 < loading.parameter_report(model)["trainable"]
+    assert loading.parameter_report(model)["trainable"] > 0
 
 
 @pytest.mark.parametrize(("method", "precision", "message"), [

@@ -74,7 +74,7 @@ def test_rouge_of_other_scripts_and_of_long_texts():
 
 
 @pytest.mark.parametrize(
-    "predictions, references, message",
+    ("predictions", "references", "message"),
     [
         ([], [], "nothing to score"),
         (["a"], ["a", "b"], "1 predictions, 2 references"),
@@ -130,7 +130,7 @@ def test_importing_metrics_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    "text, sentences",
+    ("text", "sentences"),
     [
         ("One.\nTwo without a stop\nThree", ["One.", "Two without a stop", "Three"]),
         ("One.\r\n\r\nTwo.  \u2028Three", ["One.", "Two.", "Three"]),
@@ -157,7 +157,7 @@ def test_lead_ends_a_sentence_at_a_newline():
 
 
 @pytest.mark.parametrize(
-    "text, names",
+    ("text", "names"),
     [
         ("The man met Sam Sodje. Plans failed.", ["Sam", "Sodje"]),
         ("Sam Sodje left. BBC staff wept. Dundee's mayor.", ["Sam", "Sodje", "BBC", "Dundee"]),
@@ -190,7 +190,7 @@ def test_supported(text):
 
 
 @pytest.mark.parametrize(
-    "text, wrong",
+    ("text", "wrong"),
     [
         ("A club paid Celtic's £1.5bn to Sam", ["Celtic", "1.5bn"]),
         ("aged 38 in Charity Street", ["38", "Charity", "Street"]),  # "charity" has no capital in the article

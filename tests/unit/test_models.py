@@ -28,7 +28,7 @@ def logits(model):
         return model.eval()(input_ids=ids()).logits
 
 
-@pytest.mark.parametrize("precision, size", [("fp32", 4), ("fp16", 2), ("bf16", 2)])
+@pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("fp16", 2), ("bf16", 2)])
 def test_footprint_of_whole_numbers(precision, size):
     model = loading.load_model("tiny-llama", precision)
     assert loading.footprint(model) == {
@@ -37,7 +37,7 @@ def test_footprint_of_whole_numbers(precision, size):
     assert str(model.dtype) == {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}[precision]
 
 
-@pytest.mark.parametrize("precision, constants", [
+@pytest.mark.parametrize(("precision", "constants"), [
     # A tensor has its 16 levels in fp32. Single: an fp32 absmax for 64 weights. Double: that in 8 bits, a table of 256
     # levels for it, and an fp32 absmax for 256 blocks.
     ("nf4-single", sum(64 + 4 * n // 64 for n in LINEAR_WEIGHTS)),

@@ -289,7 +289,7 @@ def test_a_missing_file_counts_as_cut_off(finished):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    ("change", "said"),
     [({"learning_rate": 5e-4}, "learning_rate was 0.001, now 0.0005"), ({"rank": 8}, "rank was 16, now 8")],
 )
 def test_other_settings_are_refused(finished, change, said):

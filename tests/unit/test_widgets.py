@@ -82,7 +82,7 @@ def test_no_script_and_no_style_sheet():
     assert "<script" not in shown and "<style" not in shown and "class=" not in shown
 
 
-@pytest.mark.parametrize("which, bases", [("both", [True, False]), ("base", [True]), ("adapter", [False])])
+@pytest.mark.parametrize(("which", "bases"), [("both", [True, False]), ("base", [True]), ("adapter", [False])])
 def test_the_chosen_answers_and_no_other(which, bases):
     fake = Fake(base="one answer", adapted="another answer")
     shown = widgets.answer_html(fake, ARTICLE, which, "beam")
