@@ -6,7 +6,8 @@ Texts come from articles and models: everything is escaped, so that Markdown and
 import html
 import re
 
-from summkit.evaluation import summarisation
+from summkit.evaluation.metrics import METRICS
+from summkit.evaluation.tables import markdown_table, score_table
 
 _NAMES = {
     "zero_shot": "zero-shot", "fine_tuned": "fine-tuned", "laps": "seconds by part", "nf4_error": "NF4 error",
@@ -32,11 +33,11 @@ def facts_table(values: dict) -> str:
 
 def scores_table(entries: dict[str, dict]) -> str:
     """The table of systems (entries as `evaluation.score` makes them), with what else their rows hold, and n."""
-    table = summarisation.score_table({display_name(system): entry for system, entry in entries.items()})
+    table = score_table({display_name(system): entry for system, entry in entries.items()})
     first = next(iter(entries.values()))
-    for key in [key for key in first if key not in summarisation.COLUMNS and is_plain_number(first[key])]:
+    for key in [key for key in first if key not in METRICS and is_plain_number(first[key])]:
         table[display_name(key)] = [cell_text(entry.get(key)) for entry in entries.values()]
-    return summarisation.markdown_table(table)
+    return markdown_table(table)
 
 
 def is_plain_number(value) -> bool:
@@ -57,7 +58,7 @@ def _table(columns: dict, index, title: str) -> str:
     import pandas as pd
 
     frame = pd.DataFrame(columns, index=pd.Index([display_name(key) for key in index], name=title))
-    return summarisation.markdown_table(frame)
+    return markdown_table(frame)
 
 
 def cell_text(value) -> str:

@@ -7,27 +7,11 @@ from itertools import zip_longest
 from pathlib import Path
 
 from summkit.errors import SummkitError
-from summkit.evaluation import summarisation
+from summkit.evaluation.metrics import METRICS, Metric
+from summkit.evaluation.tables import markdown_table, score_table
 from summkit.progress import near
 from summkit.reporting import costs, markup, records
 
-# Measure of a difference → factor, and what a difference is counted in.
-UNITS = {
-    "rouge1": (1, "ROUGE-1 points"),
-    "rouge2": (1, "ROUGE-2 points"),
-    "rougeL": (1, "ROUGE-L points"),
-    "rougeLsum": (1, "ROUGE-Lsum points"),
-    "bleu3": (1, "BLEU-3 points"),
-    "similarity": (1, "points of similarity"),
-    "topic_f1": (1, "points of topic F1"),
-    "support": (100, "percentage points of names and numbers that the article supports"),
-    "words": (1, "words"),
-    "accuracy": (100, "points of accuracy"),
-    "micro_f1": (100, "points of micro F1"),
-    "macro_f1": (100, "points of macro F1"),
-    "matthews": (1, "of Matthews' correlation"),
-    "subset_accuracy": (100, "points of rows with all labels right"),
-}
 CREDITS = {"xsum|bbc": "© BBC, quoted.", "mts-dialog": "MTS-Dialog, Ben Abacha et al., 2023, CC BY 4.0.",
            "aci-bench": "ACI-Bench, Yim et al., 2023, CC BY 4.0."}  # fmt: skip
 ELSEWHERE = ("differences", "examples", "scored_on")  # details that have a place of their own
@@ -134,11 +118,11 @@ def comparison_table(runs: list[Path]) -> str:
         trained |= {about: record} if record["training"]["steps"] or record["details"].get("failed") else {}
     tables = []
     if found:
-        tables += [summarisation.score_table(found)]
+        tables += [score_table(found)]
         tables[0].insert(0, "n", [entry["n"] for entry in found.values()])
     if trained:
         tables += [costs.cost_table(trained).map(markup.cell_text)]
-    return "\n\n".join(map(summarisation.markdown_table, tables)) or "none of these runs has scores to compare"
+    return "\n\n".join(map(markdown_table, tables)) or "none of these runs has scores to compare"
 
 
 def closing_lines(folder: Path, names: list[str]) -> str:
@@ -164,9 +148,7 @@ def _took_line(found: list[dict]) -> str:
 
 
 def _final_table(record: dict) -> str:
-    table = summarisation.score_table(
-        {markup.display_name(system): entry for system, entry in record["scores"].items()}
-    ).iloc[:, :4]
+    table = score_table({markup.display_name(system): entry for system, entry in record["scores"].items()}).iloc[:, :4]
     lines = [table.to_string(), _scores_note(record), ""]
     columns = ("reference", "zero_shot", "fine_tuned")
     width = max(16, (min(shutil.get_terminal_size((100, 24)).columns, 160) - 4) // 3)
@@ -214,9 +196,10 @@ def _sentence(pair: str, measure: str, d: dict) -> str:
     if d["difference"] is None:
         return ""
     a, b = (markup.display_name(part) for part in pair.split("_minus_"))
-    factor, unit = UNITS.get(measure, (1, markup.display_name(measure)))
-    digits = max(1, summarisation.COLUMNS.get(measure, ("", 1, 1))[2])  # as many as in the table of scores
-    value, low, high = (factor * d[key] for key in ("difference", "low", "high"))
+    metric = METRICS.get(measure) or Metric(measure, markup.display_name(measure))
+    unit = metric.unit or markup.display_name(measure)
+    digits = max(1, metric.decimals)  # as many as in the table of scores
+    value, low, high = (metric.factor * d[key] for key in ("difference", "low", "high"))
     if low <= 0 <= high:
         around = f"[{low:+.{digits}f}, {high:+.{digits}f}]"
         return f"- {a} and {b}, {unit}: these rows cannot tell, {value:+.{digits}f} {around}"
