@@ -1,5 +1,6 @@
 """One progress bar for all: a widget in a notebook that someone watches, plain text everywhere else."""
 
+import io
 import os
 import re
 import shutil
@@ -7,7 +8,7 @@ import sys
 import threading
 import time
 import types
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 
@@ -89,6 +90,24 @@ def quiet_libraries() -> None:
         "Could not find a config",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
+
+
+@contextmanager
+def quiet_transformers():
+    """Silence the bars and warnings of transformers, and stderr, while a model is converted and checked."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 class Line:
