@@ -133,13 +133,13 @@ def _list(options) -> None:
 
 def _run(options) -> None:
     from summkit.recipes import notebooks
-    from summkit.reporting import reports
+    from summkit.reporting import report
 
     parameters = dict(_parameter(text) for text in options.parameters)
     folder = notebooks.run_notebooks(
         options.stages, options.profile, options.out, parameters, options.resume, options.data_dir
     )
-    print(reports.closing_lines(folder, list(dict.fromkeys(options.stages))))
+    print(report.closing_lines(folder, list(dict.fromkeys(options.stages))))
 
 
 def _parameter(text: str) -> tuple[str, object]:
@@ -164,10 +164,10 @@ def _train(options) -> None:
 
 def _sweep(options) -> None:
     from summkit.recipes import sweep
-    from summkit.reporting import reports
+    from summkit.reporting import comparison
 
     runs = sweep.run_sweep(options.plan, options.out)
-    print(reports.comparison_table(runs))
+    print(comparison.comparison_table(runs))
 
 
 def _summarize(options) -> None:
@@ -224,17 +224,17 @@ def _label(options) -> None:
 def _report(options) -> None:
     from summkit import progress
     from summkit.recipes import notebooks
-    from summkit.reporting import reports
+    from summkit.reporting import comparison, records, report
 
     runs = [Path(name).parent if name.endswith(".json") else Path(name) for name in options.runs]
     for run in runs:  # all are looked at before anything is written
-        reports.records.read_record(run / "run.json")
+        records.read_record(run / "run.json")
     for run in runs:
         page = (
-            reports.publish(run, notebooks.repository_root())
+            report.publish(run, notebooks.repository_root())
             if options.publish
-            else reports.write_report(run, run / "REPORT")
+            else report.write_report(run, run / "REPORT")
         )
         print(progress.near(page))
     if len(runs) > 1:
-        print(reports.comparison_table(runs))
+        print(comparison.comparison_table(runs))
