@@ -8,4 +8,4 @@ from summkit.reporting import figures, widgets
 from summkit.reporting.costs import cost_table
 from summkit.reporting.markup import cell_text, display_name
 from summkit.reporting.records import add_earlier_runs, fill_record, new_record, read_record, run_folder, write_record
-from summkit.reporting.reports import comparison_table
+from summkit.reporting.reports import closing_lines, comparison_table, publish, write_report

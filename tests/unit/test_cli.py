@@ -181,7 +181,7 @@ LABELS = {"profile": "smoke", "out": "mine", "train_rows": 8, "validation_rows":
 def test_train_on_labels_without_a_notebook(one_thread, tmp_path, monkeypatch, capsys, task, rows):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
-    monkeypatch.setattr(finetune.hub, "require", lambda what: pytest.fail(f"{what} was asked for"))
+    monkeypatch.setattr(finetune.hub, "require_hub", lambda what: pytest.fail(f"{what} was asked for"))
     Path("c.json").write_text(json.dumps(LABELS | {"task": task}))
     assert main(["train", "c.json"]) == 0
     record = json.loads(Path("mine/run.json").read_text())
@@ -212,7 +212,7 @@ def test_train_on_a_folder_with_classes_of_its_own(one_thread, tmp_path, monkeyp
 
 def test_what_a_task_needs_of_the_hub_is_asked_at_once(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(finetune.hub, "require", asked.append)
+    monkeypatch.setattr(finetune.hub, "require_hub", asked.append)
     for name, task in (("smoke", "agnews"), ("cpu", "agnews"), ("cpu", "goemotions"), ("cpu", "mnli")):
         finetune.ask_for_hub(choose_profile(name, task=task), None)
     assert asked == []

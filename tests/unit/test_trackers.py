@@ -19,7 +19,7 @@ from summkit.training import trackers
 from summkit.training.trainer import _arguments, fit
 
 ROOT = Path(__file__).parents[2]
-SMOKE = PROFILES["smoke"]
+SMOKE = choose_profile("smoke")
 WANDB = """
 import json, os, pathlib
 run = None
