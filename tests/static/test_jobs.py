@@ -152,4 +152,4 @@ def test_every_folder_says_what_it_is_for_and_what_was_tried():
 
 
 def test_the_readme_lists_them():
-    assert "jobs/ " in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "(jobs/README.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
