@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from summkit.run import Run, start
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PACKAGES = frozenset(
     "config data distillation evaluation inference models offline progress recipes reporting resources training".split()
