@@ -11,7 +11,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from summkit.cli import main
-from summkit.config import choose_profile, PROFILES
+from summkit.config import choose_profile
 from summkit.data import tokenisation
 from summkit.errors import SummkitError
 from summkit.inference import export, generation

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from summkit.config import choose_profile, PROFILES
+from summkit.config import PROFILES, choose_profile
 from summkit.errors import SummkitError
 from summkit.models import loading
 from summkit.resources import memory, shapes

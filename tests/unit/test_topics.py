@@ -220,7 +220,7 @@ def test_the_wording_goes_with_the_adapter(tmp_path):
 def test_training_asks_in_the_profiles_wording():
     for wording, start in (("topics", INSTRUCTION), ("title", "Write the title of")):
         profile = choose_profile("smoke", task="topics", wording=wording)
-        splits, template, rows = finetune._rows(profile, loading.tiny_tokenizer(), 0, None)
+        splits, template, rows = finetune._load(profile, loading.tiny_tokenizer(), 0, None)
         assert template.head.startswith(f"Instruction: {start}") and rows == (splits.train, splits.validation)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit.config import PROFILES, choose_profile
+from summkit.config import choose_profile
 from summkit.errors import SummkitError
 from summkit.training import trackers
 from summkit.training.trainer import _arguments, fit

@@ -16,7 +16,7 @@ import pytest
 import torch
 import transformers
 
-from summkit.config import choose_profile, PROFILES
+from summkit.config import choose_profile
 from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
 from summkit.inference import generation
