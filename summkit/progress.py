@@ -1,4 +1,6 @@
-"""One progress bar for all: a widget in a notebook that someone watches, plain text everywhere else."""
+"""What a run shows while it works: progress bars, a widget in a notebook that someone watches, plain text elsewhere."""
+
+from __future__ import annotations
 
 import io
 import os
@@ -8,8 +10,13 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def headless() -> bool:
@@ -22,13 +29,13 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def near(path) -> str:
+def near(path: str | Path) -> str:
     """`path` for people: from the caller's folder where it lies inside it, else whole."""
     whole = Path(path).resolve()
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
-def bar(*args, **settings):
+def bar(*args: Any, **settings: Any) -> tqdm:
     """tqdm, for work of more than a few seconds. TQDM_DISABLE=1 silences it."""
     if headless():
         from tqdm import tqdm
@@ -38,12 +45,12 @@ def bar(*args, **settings):
 
 
 @contextmanager
-def clock(title: str):
+def clock(title: str) -> Iterator[None]:
     """The seconds gone by, for work whose own progress cannot be seen."""
     done = threading.Event()
     with bar(desc=title, bar_format="{desc}: {elapsed}", leave=False) as shown:
 
-        def tick():
+        def tick() -> None:
             while not done.wait(0.5):
                 shown.refresh()
 
@@ -93,7 +100,7 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
-def quiet_transformers():
+def quiet_transformers() -> Iterator[None]:
     """Silence the bars and warnings of transformers, and stderr, while a model is converted and checked."""
     from transformers.utils import logging
 
@@ -117,7 +124,7 @@ class Line:
     line. Where nobody watches (a log), a finished bar is one line, and so is the state of things once a minute.
     """
 
-    def __init__(self, title: str, stream=None):
+    def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
         self.title, self.count, self.bar, self.text, self.is_bar = title, "", "", "", False
         self.live, self.shown = self.stream.isatty(), time.monotonic()
