@@ -70,7 +70,7 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | Non
         whiskers = [[100 * length for length in below], [100 * length for length in above]]
         left = (number - (len(scores) - 1) / 2) * width
         positions = [group + left for group in range(len(measures))]
-        bars = {"label": system, "yerr": whiskers, "capsize": 2, "error_kw": {"elinewidth": 1}}
+        bars: dict[str, Any] = {"label": system, "yerr": whiskers, "capsize": 2, "error_kw": {"elinewidth": 1}}
         ax.bar(positions, heights, width * 0.9, **bars)
     ax.set_xticks(range(len(measures)), list(measures.values()))
     ax.set(ylabel="percent", title="Scores with 95 % intervals")
@@ -110,7 +110,7 @@ def score_by_cost(
         color = "C0" if system in front else "grey"
         ax.errorbar(cost, value["mean"], interval if system in front else None, fmt="o", capsize=3, color=color)
         offset = (5, 4 if by_cost.index(system) % 2 else -11)  # the names of neighbours are above and below
-        options = {"textcoords": "offset points", "xytext": offset, "fontsize": 8, "color": color}
+        options: dict[str, Any] = {"textcoords": "offset points", "xytext": offset, "fontsize": 8, "color": color}
         ax.annotate(name, (cost, value["mean"]), **options)
     if front:
         ax.xaxis.set_minor_formatter("{x:g}")  # costs that are so close together lie between two powers of ten
@@ -139,7 +139,7 @@ def calibration(curves: dict[str, DataFrame], ax: Axes | None = None) -> Axes:
     """Draw how often an answer is right over how sure it is, a line for each system, from `reliability_table`."""
     ax = _axes(ax)
     ax.plot([0, 1], [0, 1], color="grey", linestyle="--", label="as sure as right")
-    beside = {"fontsize": "x-small", "textcoords": "offset points", "xytext": (4, 4)}
+    beside: dict[str, Any] = {"fontsize": "x-small", "textcoords": "offset points", "xytext": (4, 4)}
     for system, frame in curves.items():
         ax.plot(frame["confidence"], frame["accuracy"], marker="o", label=system)
         for _, row in frame.iterrows():

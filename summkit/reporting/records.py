@@ -31,8 +31,8 @@ _LISTED: dict[str, dict] = yaml.safe_load(Path(__file__).with_name("record.yaml"
 SECTIONS = {section: tuple(keys) for section, keys in _LISTED.items()}
 RUN = ("stage", "profile", "seed", "started", "wall_seconds")
 OPEN = ("scores", "details")  # sections whose keys a chapter chooses: systems, and its own facts
-ORDER = ("schema", *RUN, "model", "data", "training", "scores", "generation", "resources", "environment")
-ORDER += ("figures", "details")
+_RESULTS = ("scores", "generation", "resources", "environment", "figures", "details")
+ORDER = ("schema", *RUN, "model", "data", "training", *_RESULTS)
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 _MACHINE_PATH = re.compile(r"/|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|file:")
 
@@ -110,8 +110,8 @@ def fill_record(record: dict, section: str, **values: Any) -> dict:
             Nothing has been put then.
     """
     check_known("section of the record", section, {*SECTIONS, *OPEN, "run"})
-    known = RUN if section == "run" else SECTIONS.get(section)
-    for key in values if known else ():
+    known = RUN if section == "run" else SECTIONS.get(section, tuple(values))
+    for key in values:
         check_known(f"key of the record's section {section!r}", key, known)
     if section == "scores":
         values = {system: _complete_scores(system, entry) for system, entry in values.items()}
