@@ -7,7 +7,6 @@ import pytest
 
 from tests.hub import LocalHub
 
-
 # Files whose tests start processes, train, or wait. `make quick` leaves them out: python -m pytest -m "not slow".
 SLOW = {
     "test_hub_stages.py",
