@@ -7,7 +7,7 @@ import pytest
 from summkit.cli import main
 from summkit.errors import SummkitError
 from summkit.recipes import finetune, sweep
-from summkit.reporting import records, reports
+from summkit.reporting import comparison, records
 from summkit.training import checkpoints
 
 BASE = {"profile": "smoke", "train_rows": 8, "validation_rows": 2, "test_rows": 2, "max_new_tokens": 4}
@@ -118,7 +118,7 @@ def test_apart_each_has_its_own_process_and_one_that_fails_leaves_the_reason(tmp
     assert (failed["profile"], failed["training"]["steps"]) == ("smoke", None)
     assert trained["seed"] == 3 and trained["training"]["steps"] > 0 and trained["details"]["training_kwh"] > 0
     assert "adapter and record" in (tmp_path / "head" / "log.txt").read_text()
-    table = reports.comparison_table(runs)
+    table = comparison.comparison_table(runs)
     assert "data folder gone" in table and "useful tokens/s" in table
     capsys.readouterr()
     sweep.run_sweep({"base": base, "only": only, "subprocess": True}, tmp_path)

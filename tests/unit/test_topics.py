@@ -15,7 +15,7 @@ from summkit.evaluation import metrics, summarisation
 from summkit.inference import generation
 from summkit.models import embeddings, loading, methods
 from summkit.recipes import finetune
-from summkit.reporting import markup, records, reports
+from summkit.reporting import records, report, tables
 from summkit.training import checkpoints
 
 WORDING = templates.WORDINGS["topics"]
@@ -195,9 +195,9 @@ def test_tables_and_reports_show_the_columns_where_a_system_has_them(encoder, tm
     differences = {"student_minus_few_shot": topics.compare_topics(GOOD * 4, BAD * 4, REFERENCES * 4, encoder)}
     records.fill_record(record, "details", differences=differences)
     records.write_record(record, tmp_path / "run.json")
-    page = reports.markdown(records.read_record(tmp_path / "run.json"))
+    page = report.report_page(records.read_record(tmp_path / "run.json"))
     assert "| BLEU-3 | similarity | topic F1 |" in page and "points of topic F1" in page and "BLEU-3 points" in page
-    assert "topic F1" in markup.scores_table(record["scores"])
+    assert "topic F1" in tables.scores_table(record["scores"])
 
 
 def test_the_wording_goes_with_the_adapter(tmp_path):
