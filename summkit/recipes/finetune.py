@@ -114,7 +114,7 @@ def _train(settings: Settings, profile: Profile, data_dir: str | None, resume: b
     splits, template, rows = _load(profile, tokenizer, split_seed, data_dir)
     model = models.load_model(profile.model, profile.precision, profile.compute_dtype)
     kind = {"seq2seq": models.is_encoder_decoder(model)}
-    encoded = [data.encode_rows(part, template, tokenizer, **profile.limits, **kind) for part in rows]
+    train, validation = (data.encode_rows(part, template, tokenizer, **profile.limits, **kind) for part in rows)
     facts = {"footprint_bytes": sum(models.footprint(model).values())}
     set_seed(settings.seed)  # of the adapter's first weights
     model = models.apply_method(model, profile)
@@ -126,7 +126,7 @@ def _train(settings: Settings, profile: Profile, data_dir: str | None, resume: b
     resources.release_memory()
     with resources.Meter() as meter:
         how: dict[str, Any] = {"seed": settings.seed, "out_dir": settings.out, "resume": resume, "callbacks": callbacks}
-        result = training.fit(model, tokenizer, *encoded, profile, **how)
+        result = training.fit(model, tokenizer, train, validation, profile, **how)
     run.lap("training")
     details: dict[str, Any] = _details(settings, profile, result) | {
         "training_kwh": meter.energy_kwh,
