@@ -59,7 +59,7 @@ def _parser(wanted: str) -> ArgumentParser:
         )
         subparser.set_defaults(command=globals()[f"_{name}"])
         for argument, settings in about.get("arguments", {}).items():
-            kind = {"type": int} if settings.pop("type", None) == "int" else {}
+            kind: dict[str, Any] = {"type": int} if settings.pop("type", None) == "int" else {}
             subparser.add_argument(argument, **kind, **settings)
     return parser
 
