@@ -138,7 +138,7 @@ def _page_environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"name": lambda key: Markup(tables.display_name(key)), "duration": _time, "energy": _energy}
-    for function in (tables.scores_table, tables.rows_table, tables.facts_table, scores_note):
+    for function in (tables.scores_table, tables.rows_table, scores_note):
         environment.globals[function.__name__] = function
     return environment
 
