@@ -6,7 +6,7 @@ from pathlib import Path
 
 from summkit import progress
 from summkit.config import Profile, choose_profile, detect_hardware
-from summkit.data import classification
+from summkit.data import classification, find_dataset
 from summkit.errors import SummkitError, check_known
 from summkit.models import tiny
 from summkit.offline import assets, hub
@@ -157,11 +157,10 @@ def data_folder(name: str | None) -> str | None:
 
 def ask_for_hub(profile: Profile, data_dir: str | None) -> None:
     """Where the profile needs the Hub and it is not there, say so at once, not after half a minute of imports."""
-    local = {*assets.ASSETS, *classification.WITHOUT_HUB, *tiny.TINY, "examples"}
-    for kind, name in (("model", profile.model), ("data set", profile.dataset)):
-        there = name in local or (Path(name).is_dir() if kind == "model" else data_dir)
-        if not there:
-            hub.require_hub(f"{kind} {name}")
+    if profile.model not in {*assets.ASSETS, *tiny.TINY} and not Path(profile.model).is_dir():
+        hub.require_hub(f"model {profile.model}")
+    if find_dataset(profile.dataset).source == "hub" and not data_dir:
+        hub.require_hub(f"data set {profile.dataset}")
 
 
 def read_json(path: Path, kind: str) -> dict:

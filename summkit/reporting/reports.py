@@ -6,6 +6,7 @@ import textwrap
 from itertools import zip_longest
 from pathlib import Path
 
+from summkit.data import find_dataset
 from summkit.errors import SummkitError
 from summkit.evaluation import summarisation
 from summkit.progress import near
@@ -28,8 +29,6 @@ UNITS = {
     "matthews": (1, "of Matthews' correlation"),
     "subset_accuracy": (100, "points of rows with all labels right"),
 }
-CREDITS = {"xsum|bbc": "© BBC, quoted.", "mts-dialog": "MTS-Dialog, Ben Abacha et al., 2023, CC BY 4.0.",
-           "aci-bench": "ACI-Bench, Yim et al., 2023, CC BY 4.0."}  # fmt: skip
 ELSEWHERE = ("differences", "examples", "scored_on")  # details that have a place of their own
 
 
@@ -228,7 +227,7 @@ def _sentence(pair: str, measure: str, d: dict) -> str:
 
 def _examples(record: dict) -> list[str]:
     found = record["details"].get("examples") or []
-    credit = next((text for ids, text in CREDITS.items() if re.search(ids, str(record["data"]["id"]).lower())), "")
+    credit = find_dataset(str(record["data"]["id"])).credit
     title = "## Rows side by side" if "classes" in record["details"] else "## Summaries side by side"
     return [title, markup.rows_table(found, "row"), credit] if found else []
 
