@@ -113,7 +113,7 @@ def _data_set(profile: Profile, folder: Path | None) -> DataSet:
     data_set = _reference(profile)
     if folder:
         labels = _folder_schema(folder) or DATASETS[LABEL_TASKS[profile.task]].labels
-        return data_set.model_copy(update={"columns": {}, "labels": labels})
+        return replace(data_set, columns={}, labels=labels)
     check_known("data set with labels", profile.dataset, [name for name, one in DATASETS.items() if one.labels])
     return data_set
 

@@ -5,21 +5,23 @@ A new data set is a new file there, or a call of `register_dataset` from your ow
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
+from pydantic import ConfigDict, Field, field_validator
+from pydantic.dataclasses import dataclass
 
-from summkit.errors import SummkitError
+from summkit.errors import build
+from summkit.files import read_mapping
 from summkit.registry import Registry
 
 SPLITS = ("train", "validation", "test")
 SETS = Path(__file__).parent / "sets"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Schema:
     """The labels of a data set.
 
@@ -32,7 +34,8 @@ class Schema:
     words: tuple[str, ...]
 
 
-class DataSet(BaseModel):
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class DataSet:
     """One data set: where its rows are, what they hold, and on what terms.
 
     Attributes:
@@ -52,8 +55,6 @@ class DataSet(BaseModel):
         several_labels: Whether a row may have more than one label.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: str
     source: Literal["code", "embedded", "hub"]
     about: str = ""
@@ -62,8 +63,8 @@ class DataSet(BaseModel):
     files: tuple[str, ...] = ()
     reader: str = "jsonl"
     configuration: str | None = None
-    splits: dict[Literal["train", "validation", "test"], str] = {}
-    columns: dict[Literal["document", "summary", "second", "label"], str] = {}
+    splits: dict[Literal["train", "validation", "test"], str] = Field(default_factory=dict)
+    columns: dict[Literal["document", "summary", "second", "label"], str] = Field(default_factory=dict)
     wording: str = "news"
     labels: Schema | None = None
     several_labels: bool = False
@@ -78,23 +79,6 @@ class DataSet(BaseModel):
     def column_names(self, column: str, known: Sequence[str]) -> Sequence[str]:
         """Return what a column may be called: the name that the set states, or else the `known` ones."""
         return (self.columns[column],) if column in self.columns else known
-
-
-def read_checked(path: Path, kind: TypeAdapter) -> Any:
-    """Read a YAML file as a value of one kind.
-
-    Raises:
-        SummkitError: The file cannot be read, or it holds an unknown key or a wrong value; the message names them.
-    """
-    import yaml
-
-    try:
-        return kind.validate_python(yaml.safe_load(path.read_text(encoding="utf-8-sig")))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
-        raise SummkitError(f"{path.name}: {problems}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise SummkitError(f"{path.name}: cannot be read as YAML ({error})") from None
 
 
 DATASETS: Registry[DataSet] = Registry("data set")
@@ -118,9 +102,9 @@ def register_dataset(data_set: DataSet | str | Path) -> DataSet:
     if isinstance(data_set, DataSet):
         return DATASETS.add(data_set.name, data_set)
     path = Path(data_set)
-    read: DataSet = read_checked(path, TypeAdapter(DataSet))
+    read = build(DataSet, read_mapping(path, "data set"), f"data set {path.name}:")
     if read.source == "code":
-        read = read.model_copy(update={"files": tuple(str(path.parent / name) for name in read.files)})
+        read = dataclasses.replace(read, files=tuple(str(path.parent / name) for name in read.files))
     return DATASETS.add(read.name, read)
 
 

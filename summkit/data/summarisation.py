@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ def load_summaries(profile: Profile, seed: int = 0, data_dir: str | Path | None 
     folder = local_folder(data_dir)
     data_set = find_dataset(profile.dataset)
     if folder:
-        data_set = data_set.model_copy(update={"columns": {}})
+        data_set = dataclasses.replace(data_set, columns={})
     raw, source = read_rows(data_set, folder)
     rows = CheckedRows(raw, partial(_columns, data_set=data_set), partial(_row, profile=profile))
     rows.drop_duplicates()
@@ -73,4 +74,4 @@ def _reason_length(document: str, profile: Profile) -> str | None:
     words = len(document.split())
     if words < profile.min_words:
         return f"under {profile.min_words} words"
-    return f"over {profile.max_words} words" if profile.max_words and words > profile.max_words else None
+    return f"over {profile.max_words} words" if profile.max_words is not None and words > profile.max_words else None

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
-from summkit.data.registry import read_checked
-from summkit.errors import SummkitError
+from summkit.errors import SummkitError, build
+from summkit.files import read_mapping
 from summkit.registry import Registry
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Template:
         return hashlib.sha256(json.dumps(astuple(self)).encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Wording:
     """What a template says.
 
@@ -80,15 +81,16 @@ class Wording:
     text: str = "Article"
     second: str = ""
     answer: str = "Summary"
-    examples: tuple[tuple[str, str], ...] = ()
+    examples: tuple[Any, ...] = ()  # checked by `build_template`, which names the one that is wrong
 
     def middle(self) -> str:
         """Return the text between the texts of a pair."""
         return f"\n{self.second}: " if self.second else ""
 
 
-_ROWS = TypeAdapter(dict[str, Wording], config=ConfigDict(extra="forbid"))
-WORDINGS: Registry[Wording] = Registry("wording", read_checked(Path(__file__).with_name("wordings.yaml"), _ROWS))
+WORDINGS: Registry[Wording] = Registry("wording")
+for _name, _row in read_mapping(Path(__file__).with_name("wordings.yaml"), "wordings").items():
+    WORDINGS.add(_name, build(Wording, _row, f"wordings.yaml: {_name}:"))
 
 
 def get_wording(name: str) -> Wording:

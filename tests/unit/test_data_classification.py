@@ -214,8 +214,8 @@ def test_what_has_no_labels_is_refused():
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_task_has_settings_in_every_profile(name, task):
     profile = choose_profile(name, task=task)
-    # The study that compares methods has settings of its own, and its task is the summary.
-    assert (profile.name, profile.task) == (name, task if task in STUDIES else "summary")
+    kind = "classification" if task in STUDIES else "summarisation"
+    assert (profile.name, profile.task, profile.kind) == (name, task, kind)
     if task in STUDIES:
         assert profile.dataset in LABELLED and profile.min_words == 0
 

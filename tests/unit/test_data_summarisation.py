@@ -150,7 +150,7 @@ def test_word_limits_drop_by_reason(tmp_path):
     rows = [pair(n) for n in range(3)] + [pair(8, document="Short."), pair(9, document="word " * 30)]
     splits = read(write(tmp_path, rows), min_words=3, max_words=20)
     assert splits.dropped == {"under 3 words": ["all:4"], "over 20 words": ["all:5"]}
-    assert read(tmp_path, min_words=0, max_words=0).dropped == {}
+    assert read(tmp_path, min_words=0, max_words=None).dropped == {}
 
 
 def test_text_is_trimmed_and_a_summary_is_one_line(tmp_path):

@@ -16,7 +16,7 @@ from summkit.inference.generation import Summary
 from summkit.models import embeddings, loading
 
 WORDS = (
-    "the bridge over river was closed on a day after crack cable found drivers go through town and council said".split()
+    ["the", "bridge", "over", "river", "was", "closed", "on", "a", "day", "after", "crack", "cable", "found", "drivers", "go", "through", "town", "and", "council", "said"]
 )
 LIMITS = {"max_length": 320, "max_new_tokens": 24}
 
