@@ -23,7 +23,7 @@ from summkit.data.splits import row_id
 from summkit.data.streaming import json_rows
 from summkit.distillation import ledger, teachers, topics
 from summkit.errors import SummkitError
-from summkit.evaluation import metrics
+from summkit.evaluation.intervals import score_entry
 
 RETRY_TEMPERATURE = 0.3  # at 0 a teacher would only repeat its answer
 
@@ -206,7 +206,7 @@ def agreement(first: Labels, second: Labels, seed: int = 0) -> dict:
         raise SummkitError("no row has a label in both: ask the teacher twice about the same rows")
     ours, theirs = ([labels.labels[row] for row in shared] for labels in (first, second))
     identical = sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(shared)
-    entry = metrics.mean_entry(topics.topic_f1_rows(ours, theirs), seed)
+    entry = score_entry(topics.topic_f1_rows(ours, theirs), seed=seed)
     return {"topic_f1": entry, "identical": identical, "n": len(shared)}
 
 
