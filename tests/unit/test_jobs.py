@@ -96,7 +96,7 @@ def test_kaggle_says_what_is_wrong(kaggle, tmp_path, monkeypatch, capsys):
     for arguments, said in (
         (["task9", "--user", "me"], "unknown stage 'task9'"),
         (["task3", "--user", "me@home"], "user 'me@home': write it as in its address"),
-        (["task3", "--user", "me", "--data", "news"], "data 'news': write it as in its address on Kaggle, such as owner/name"),
+        (["task3", "--user", "me", "--data", "news"], "on Kaggle, such as owner/name"),
     ):
         assert kaggle.main(arguments) == 2 and said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
