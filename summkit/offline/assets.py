@@ -133,9 +133,8 @@ def cache_dir() -> Path:
 def is_cached(name: str) -> bool:
     """Whether an asset can be used without a download."""
     asset = ASSETS.find(name)
-    if asset.converter and asset.model_folder.is_dir():
-        return True
-    return is_cached(asset.source) if asset.source else asset.path.exists()
+    is_converted = bool(asset.converter) and asset.model_folder.is_dir()
+    return is_converted or (is_cached(asset.source) if asset.source else asset.path.exists())
 
 
 def fetch(name: str) -> Path:
@@ -177,17 +176,14 @@ def embedded_model(name: str) -> Path:
         with _workshop(asset.converted_bytes):
             if not target.is_dir():
                 started = time.perf_counter()
-                _say(f"converting {name} to what from_pretrained loads: once, up to half a minute")
-                with progress.clock(f"converting {name}"), whole_folder(target) as folder:
+                title = f"converting {name}"
+                print(f"{title} to what from_pretrained loads: once, up to half a minute", file=sys.stderr, flush=True)
+                with progress.clock(title), whole_folder(target) as folder:
                     CONVERTERS.find(asset.converter).convert(source, folder, asset.parameters)
                     for path in folder.iterdir():
                         path.chmod(0o644)  # weights are saved readable by their owner only; a cache may be shared
-                _say(f"converted {name} in {time.perf_counter() - started:.0f} s")
+                print(f"converted {name} in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return target
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -209,11 +209,11 @@ def _clean(value: Any, location: str) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
-        wrong = [key for key in value if not isinstance(key, str)]
-        if wrong:
-            raise SummkitError(f"the record's {location or 'top level'} has the key {wrong[0]!r}; keys are text")
-        items = ((_clean(key, location), item) for key, item in value.items())
-        return {key: _clean(item, f"{location}.{key}".lstrip(".")) for key, item in items}
+        for key in value:
+            if not isinstance(key, str):
+                raise SummkitError(f"the record's {location or 'top level'} has the key {key!r}; keys are text")
+        inside = f"{location}." if location else ""
+        return {_checked_text(key, location): _clean(item, f"{inside}{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(item, f"{location}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, str):
