@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import pydantic
-import yaml
 from pydantic.dataclasses import dataclass
 
 from summkit import progress
-from summkit.errors import SummkitError
-from summkit.files import lock, whole_folder
+from summkit.errors import SummkitError, build
+from summkit.files import lock, read_mapping, whole_folder
 from summkit.offline import archives, gguf, longt5, onnx_t5
 from summkit.registry import Registry
 
@@ -106,12 +105,8 @@ def read_assets(path: Path) -> Registry[Asset]:
         SummkitError: A key is unknown or missing, or a value is of the wrong type or names nothing known.
     """
     assets: Registry[Asset] = Registry("embedded asset")
-    for name, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-        try:
-            asset = assets.add(name, Asset(name=name, **values))
-        except pydantic.ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise SummkitError(f"{path.name}, {name}: {wrong}") from None
+    for name, values in read_mapping(path, "list of assets").items():
+        asset = assets.add(name, build(Asset, {"name": name, **values}, f"{path.name}, {name}:"))
         if asset.kind not in ("file", "folder"):
             archives.READERS.find(asset.kind)
         if asset.converter:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from summkit.errors import SummkitError
+from summkit.files import read_mapping
 from summkit.offline.gguf import check_conversion
 from summkit.progress import quiet_transformers
 
@@ -37,7 +37,7 @@ def convert(source: Path, folder: Path, parameters: int) -> None:
     """
     import transformers
 
-    write_model(source, folder, yaml.safe_load(CONFIG.read_text(encoding="utf-8")))
+    write_model(source, folder, read_mapping(CONFIG, "configuration"))
     with quiet_transformers():  # it warns that head and embedding are two tensors: they are meant to be
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         model, keys = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True)

@@ -18,16 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import yaml
-
 from summkit.errors import SummkitError, check_known
-from summkit.files import write_text
+from summkit.files import read_mapping, write_text
 
 if TYPE_CHECKING:
     from summkit.config import Profile
 
 SCHEMA = 1
-_LISTED: dict[str, dict] = yaml.safe_load(Path(__file__).with_name("record.yaml").read_text(encoding="utf-8"))
+_LISTED: dict[str, dict] = read_mapping(Path(__file__).with_name("record.yaml"), "keys of a record")
 SECTIONS = {section: tuple(keys) for section, keys in _LISTED.items()}
 RUN = ("stage", "profile", "seed", "started", "wall_seconds")
 OPEN = ("scores", "details")  # sections whose keys a chapter chooses: systems, and its own facts
