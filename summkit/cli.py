@@ -215,8 +215,16 @@ def _export(options) -> None:
 def _label(options) -> None:
     from summkit.distillation import labelling
 
-    wanted = {key: value for key, value in vars(options).items() if key != "command"}
-    labels = labelling.label_file(**wanted)
+    labels = labelling.label_file(
+        options.file,
+        options.out,
+        teacher=options.teacher,
+        url=options.url,
+        model=options.model,
+        wording=options.wording,
+        examples=options.examples,
+        profile=options.profile,
+    )
     counts = ", ".join(f"{reason} {rows}" for reason, rows in labels.counts().items())
     print(f"{options.out}: {counts}; {labels.asked} rows asked now, {labels.reused} before, {labels.seconds:.0f} s")
 

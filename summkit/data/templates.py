@@ -98,7 +98,7 @@ def chat_template(tokenizer, wording: Wording) -> Template:
     if not tokenizer.chat_template:
         raise SummkitError("this tokenizer has no chat template: use template='instruction'")
     asked = f"{wording.text}: {_PLACE}{wording.middle()}{_SECOND}" if wording.second else _PLACE
-    messages = _messages(wording, asked)
+    messages = chat_messages(wording, asked)
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:  # how a model says that it knows no system message
@@ -115,7 +115,7 @@ def chat_template(tokenizer, wording: Wording) -> Template:
     return Template("chat", head, tail, middle=wording.middle())
 
 
-def _messages(wording: Wording, asked: str) -> list[dict]:
+def chat_messages(wording: Wording, asked: str) -> list[dict]:
     turns = [turn for text, answer in wording.examples for turn in (("user", text), ("assistant", answer))]
     said = [("system", wording.instruction), *turns, ("user", asked)]
     return [{"role": role, "content": content} for role, content in said]

@@ -112,16 +112,6 @@ def test_a_good_answer_survives_as_its_topics():
     assert topics.check_topics(DOCUMENT, "Toxicity, Graph networks.") == (["toxicity", "graph networks"], None)
 
 
-def test_chunks_topics_are_merged_by_how_many_name_them():
-    lists = [["neural network", "toxicity"], ["trees", "neural networks", "Toxicity"], ["trees", "glass"], ["toxicity"]]
-    assert topics.merge_topics(lists) == ["toxicity", "neural network", "trees", "glass"]
-    assert topics.merge_topics(lists, most=1) == ["toxicity"]
-    assert topics.merge_topics([["a", "a", "a"], ["b"], ["b"]]) == ["b", "a"], "a chunk has one vote"
-    assert topics.merge_topics([["glass", "glas"], []]) == ["glass", "glas"] and topics.merge_topics([]) == []
-    with pytest.raises(SummkitError, match="most=0"):
-        topics.merge_topics([["a"]], most=0)
-
-
 def test_topic_f1_by_hand():
     found = topics.topic_f1_rows(GOOD, REFERENCES)
     assert found == pytest.approx([100 * 4 / 5, 100, 50, 100])
@@ -240,9 +230,11 @@ def test_examples_are_good_answers_and_as_many_as_asked_for():
     assert all(topics.check_topics(text, answer)[1] is None for text, answer in topics.topic_examples())
     assert all(topics.canonical_topics(topics.parse_topics(answer)) == answer for _, answer in topics.topic_examples())
     assert [text for text, _ in topics.topic_examples("title")] == [text for text, _ in topics.topic_examples()]
-    for answer, number in (("summary", 1), ("topics", 6), ("topics", -1), ("topics", None)):
-        with pytest.raises(SummkitError):
-            topics.topic_examples(answer, number)
+    with pytest.raises(SummkitError, match="unknown answer of the examples 'summary'; known: title, topics"):
+        topics.topic_examples("summary", 1)
+    for number in (6, -1, None):
+        with pytest.raises(SummkitError, match=f"{number} examples are asked for: there are 5"):
+            topics.topic_examples("topics", number)
 
 
 def test_control_characters_are_no_part_of_a_topic():
