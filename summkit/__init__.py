@@ -7,7 +7,7 @@ evaluate where a function needs them: `import summkit` answers at once.
 import importlib
 from types import ModuleType
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PACKAGES = (
     "config",

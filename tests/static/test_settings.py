@@ -9,11 +9,17 @@ import pytest
 from summkit.config import Profile
 
 PACKAGE = Path(__file__).parents[2] / "summkit"
-READERS = {path.name: path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.py") if path.name != "profiles.py"}
+READERS = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py") if path.name != "config.py"]
 NOTEBOOK = (PACKAGE.parent / "task3" / "NOTEBOOK" / "task_3.ipynb").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Profile) if field.name != "reason"])
+def options() -> list[str]:
+    if dataclasses.is_dataclass(Profile):
+        return [field.name for field in dataclasses.fields(Profile)]
+    return list(Profile.model_fields)
+
+
+@pytest.mark.parametrize("name", [name for name in options() if name != "reason"])
 def test_an_option_is_read_where_things_are_done(name):
-    use = re.compile(rf"\b(profile|chosen|known|dial)\.{name}\b")
-    assert any(use.search(text) for text in (*READERS.values(), NOTEBOOK)), f"nothing reads the option {name}"
+    use = re.compile(rf"\b(profile|chosen|known|dial|settings)\.{name}\b")
+    assert any(use.search(text) for text in (*READERS, NOTEBOOK)), f"nothing reads the option {name}"
