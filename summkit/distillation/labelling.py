@@ -136,7 +136,7 @@ def _texts(rows: Iterable[dict]) -> dict[str, str]:
 
 def _ask(teacher: Teacher, texts: dict[str, str], check: Check, retries: int, about: dict[str, Any]) -> list[dict]:
     """The lines of a batch, after as many attempts as its answers needed."""
-    lines: dict[str, dict] = {}
+    lines: dict[str, dict[str, Any]] = {}
     unanswered = list(texts)
     temperature = about["temperature"]
     for attempt in range(retries + 1):
@@ -148,9 +148,9 @@ def _ask(teacher: Teacher, texts: dict[str, str], check: Check, retries: int, ab
             raw = answer.encode("utf-8", "replace").decode()  # a lone surrogate could not be written
             label, reason = check(texts[row], raw)
             reason = reason or reason_unusable(label)
-            line = {"id": row, "label": None if reason else label, "status": "set aside" if reason else "ok"}
-            line |= {"reason": reason, "raw": raw, "attempts": attempt + 1, "last_temperature": temperature}
-            lines[row] = line | {"text": _digest(texts[row])} | about
+            line = lines[row] = {"id": row, "label": None if reason else label}
+            line |= {"status": "set aside" if reason else "ok", "reason": reason, "raw": raw}
+            line |= {"attempts": attempt + 1, "last_temperature": temperature, "text": _digest(texts[row])} | about
         unanswered = [row for row in unanswered if lines[row]["reason"]]
         if not unanswered:
             break
@@ -243,7 +243,7 @@ def _document(row: dict) -> Any:
     return next((row[name] for name in summarisation.DOCUMENT_COLUMNS if name in row), None)
 
 
-def _example(row: dict, file: str | Path) -> tuple[str, str]:
+def _example(row: dict, file: str | Path) -> tuple[str, Any]:
     names = ("topics", *summarisation.SUMMARY_COLUMNS)
     document = _document(row)
     answer = next((row[name] for name in names if name in row and name != "abstract"), None)

@@ -199,7 +199,7 @@ def _bleu3_interval(
 ) -> tuple[float, float, float]:
     """(value, low, high) of a statistic of sums over the rows of `counts` [rows, columns]."""
     low, high = metrics.bootstrap(counts, lambda means: statistic(np.rint(len(counts) * means)), seed)
-    return statistic(counts.sum(axis=0)[None])[0], low, high
+    return float(statistic(counts.sum(axis=0)[None])[0]), low, high
 
 
 def _pieces(answer: str) -> list[str]:

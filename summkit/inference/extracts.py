@@ -63,8 +63,8 @@ def central(sentences: list[str], costs: list[int], budget: int, encoder: Encode
     prices = np.array(costs)
     centre = vectors.mean(axis=0)
     relevance = vectors @ (centre / max(1e-9, float(np.linalg.norm(centre))))
-    repetition = np.zeros(len(vectors), np.float32)
-    available = np.ones(len(vectors), dtype=bool)
+    repetition: np.ndarray = np.zeros(len(vectors), np.float32)
+    available: np.ndarray = np.ones(len(vectors), dtype=bool)
     left = budget
     chosen: list[int] = []
     while (fits := available & (prices <= left)).any() and (left > budget / 10 or not chosen):
