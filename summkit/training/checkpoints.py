@@ -19,12 +19,12 @@ from summkit.training import sharding
 MANIFEST = "complete.json"  # written into a checkpoint when everything else in it is on the disk
 SETTINGS = "summkit.json"  # beside an adapter: what is needed to ask it again
 ASKING = (
-    "model", "precision", "compute_dtype", "template", "wording", "max_length", "max_new_tokens", "task", "method",
+    "model", "precision", "compute_dtype", "template", "wording", "max_length", "max_new_tokens", "task", "kind", "method",
 )  # fmt: skip
 OWN_WEIGHTS = "trained_weights.safetensors"  # of a method that trains the model's own weights: those that did
 # What may differ between a run and its resumption: it changes no step of the training.
 _FREE = {
-    "name", "reason", "dataset", "min_words", "max_words", "train_rows", "validation_rows", "test_rows",
+    "name", "reason", "task", "dataset", "min_words", "max_words", "train_rows", "validation_rows", "test_rows",
     "generation_batch_size", "teacher", "teacher_precision", "track",
 }  # fmt: skip
 
@@ -58,10 +58,10 @@ def save_settings(folder, profile: Profile) -> Path:
     return _write_json(Path(folder) / SETTINGS, {key: getattr(profile, key) for key in ASKING})
 
 
-def read_settings(folder, task: str = "summary") -> dict:
+def read_settings(folder, kind: str = "summarisation") -> dict:
     """The settings beside an adapter.
 
-    Raises SummkitError where `folder` holds no whole adapter of this library, or one that was trained for another task:
+    Raises SummkitError where `folder` holds no whole adapter of this library, or one that was trained for another kind of task:
     asked with another template than in training, it would answer nonsense.
     """
     folder = Path(folder)
@@ -73,22 +73,29 @@ def read_settings(folder, task: str = "summary") -> dict:
         if not (folder / name).is_file():
             raise SummkitError(f"{folder} is not an adapter that this library saved: {name} is missing")
     _check_weights(folder / files[-1])
-    return settings_in(folder, task)
+    return settings_in(folder, kind)
 
 
-def settings_in(folder: Path, task: str = "summary") -> dict:
-    """What SETTINGS in `folder` says. Raises SummkitError where it is broken, or the task is another one."""
+def settings_in(folder: Path, kind: str = "summarisation") -> dict:
+    """What SETTINGS in `folder` says. Raises SummkitError where it is broken, or the kind of task is another one."""
     try:
         written = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         settings = {"task": "summary", "method": "lora", "wording": "news"} | written
+        settings = {"kind": _kind_of(settings["task"])} | settings
         settings = {key: settings[key] for key in ASKING}
     except (ValueError, KeyError, TypeError) as error:
         raise SummkitError(f"{folder / SETTINGS} is broken ({error}): save the adapter again") from None
-    if settings["task"] != task:
+    if settings["kind"] != kind:
         raise SummkitError(
-            f"{folder} was trained for the task {settings['task']!r}, not for {task!r}: use one that was"
+            f"{folder} was trained for the task {settings['task']!r}, which is {settings['kind']}, not {kind}: use an "
+            "adapter that was trained for it"
         )
     return settings
+
+
+def _kind_of(task: str) -> str:
+    """The kind of a task that was saved before kinds were."""
+    return "classification" if task in ("agnews", "goemotions", "mnli") else "summarisation"
 
 
 def _save_own_weights(weights: dict, folder: Path) -> None:
@@ -191,7 +198,13 @@ def check_same(checkpoint: Path, now: dict) -> dict:
     than `now`.
     """
     manifest = read_manifest(checkpoint)
-    before = {"task": "summary", "wording": "news", "deepspeed": "", "fsdp": False} | manifest.get("made_with", {})
+    made_with = manifest.get("made_with", {})
+    before = {
+        "wording": "news",
+        "deepspeed": "",
+        "fsdp": False,
+        "kind": _kind_of(made_with.get("task", "")),
+    } | made_with
     different = [f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in now if before.get(key) != now[key]]
     if different:
         raise SummkitError(

@@ -64,7 +64,7 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def outside_functions(tree: ast.Module) -> ast.Module:
-    """A copy of `tree` without the functions' bodies: what runs when the module is imported."""
+    """A copy of `tree` without functions' bodies and imports for types: what runs when the module is imported."""
 
     class Hollow(ast.NodeTransformer):
         def visit_FunctionDef(self, node):
@@ -72,6 +72,9 @@ def outside_functions(tree: ast.Module) -> ast.Module:
             return node
 
         visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+        def visit_If(self, node):
+            return None if ast.unparse(node.test) == "TYPE_CHECKING" else node
 
     return Hollow().visit(ast.parse(ast.unparse(tree)))
 

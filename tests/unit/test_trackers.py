@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from summkit.config import PROFILES, choose_profile
+from summkit.config import choose_profile
 from summkit.errors import SummkitError
 from summkit.training import trackers
 from summkit.training.trainer import _arguments, fit
 
 ROOT = Path(__file__).parents[2]
-SMOKE = PROFILES["smoke"]
+SMOKE = choose_profile("smoke")
 WANDB = """
 import json, os, pathlib
 run = None
