@@ -10,15 +10,18 @@ import dataclasses
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from summkit import progress
 from summkit.config import choose_profile
-from summkit.data import summarisation, templates
+from summkit.data import templates
 from summkit.data.checks import reason_unusable
+from summkit.data.columns import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, find_column
+from summkit.data.splits import row_id
+from summkit.data.streaming import json_rows
 from summkit.distillation import ledger, topics
 from summkit.distillation.teachers import TEACHERS, Teacher
 from summkit.errors import SummkitError
@@ -125,7 +128,7 @@ def _texts(rows: Iterable[dict]) -> dict[str, str]:
     for number, row in enumerate(rows, 1):
         if reason := reason_unusable(row.get("document")):
             raise SummkitError(f"row {number}: the document cannot be used ({reason}); leave the row out")
-        identity = summarisation.row_id(row.get("id"), f"row:{number}")
+        identity = row_id(row.get("id"), f"row:{number}")
         if identity in texts:
             raise SummkitError(f"row {number}: the id {identity!r} is another row's too; give each row its own")
         texts[identity] = row["document"]
@@ -214,8 +217,8 @@ def label_file(
         raise SummkitError("name one teacher: either a model that is loaded here, or a url together with a model")
     if Path(file).resolve() == Path(out).resolve():
         raise SummkitError(f"{out}: the labels need a file of their own")
-    rows = [{"id": row.get("id"), "document": _document(row)} for row in summarisation.read_jsonl(Path(file))]
-    shown = tuple(_example(row, examples) for row in summarisation.read_jsonl(Path(examples))) if examples else ()
+    rows = [{"id": row.get("id"), "document": document} for _, row, document in _documents(file)]
+    shown = tuple(_example(*example) for example in _documents(examples)) if examples else ()
     asked = dataclasses.replace(templates.get_wording(wording), examples=shown)
     make_teacher = TEACHERS["endpoint" if url else teacher if teacher and is_registered else "local"]
     name = model if url or is_registered else teacher
@@ -239,16 +242,18 @@ def answer_checker(wording: str, examples: Iterable[tuple[str, str]] = ()) -> Ch
     return lambda document, answer: (" ".join(answer.split()), None)
 
 
-def _document(row: dict) -> Any:
-    return next((row[name] for name in summarisation.DOCUMENT_COLUMNS if name in row), None)
+def _documents(file: str | Path) -> Iterator[tuple[str, dict, Any]]:
+    """(location, row, document) of each row in a file of JSON lines."""
+    for number, row in enumerate(json_rows(Path(file)), 1):
+        location = f"{file}, row {number}"
+        yield location, row, row[find_column(row, DOCUMENT_COLUMNS, "document", location)]
 
 
-def _example(row: dict, file: str | Path) -> tuple[str, Any]:
-    names = ("topics", *summarisation.SUMMARY_COLUMNS)
-    document = _document(row)
-    answer = next((row[name] for name in names if name in row and name != "abstract"), None)
+def _example(location: str, row: dict, document: Any) -> tuple[str, str]:
+    answers = ("topics", *(name for name in SUMMARY_COLUMNS if name != "abstract"))
+    answer = row[find_column(row, answers, "answer", location)]
     if reason := reason_unusable(document) or reason_unusable(answer):
-        raise SummkitError(f"{file}: an example has no text or no answer ({reason}); both are needed: document, topics")
+        raise SummkitError(f"{location}: the example has no text or no answer ({reason}); both are needed")
     return document, answer
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from summkit.data import summarisation, templates
+from summkit.data import templates
 from summkit.data.checks import check_texts
+from summkit.data.registry import SETS
+from summkit.data.streaming import read_jsonl
 from summkit.errors import SummkitError, check_known
 from summkit.evaluation import metrics
 from summkit.evaluation.intervals import Statistic, difference_entry, mean_statistic, score_entry
@@ -49,7 +50,7 @@ def topic_examples(answer: str = "topics", number: int = 5) -> tuple[tuple[str, 
         SummkitError: There is no such answer, or there are not so many examples.
     """
     check_known("answer of the examples", answer, ("topics", "title"))
-    rows = summarisation.read_jsonl(Path(__file__).parents[1] / "data" / "sets" / "topic_examples.jsonl")
+    rows = read_jsonl(SETS / "topic_examples.jsonl")
     if not isinstance(number, int) or not 0 <= number <= len(rows):
         raise SummkitError(f"{number!r} examples are asked for: there are {len(rows)}; 0 is allowed too")
     return tuple((row["abstract"], row[answer]) for row in rows[:number])

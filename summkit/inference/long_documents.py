@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from summkit import progress
-from summkit.data import tokenisation
+from summkit.data import chunking, tokenisation
 from summkit.data.checks import MAX_BOOK, reason_unusable
 from summkit.data.sentences import split_sentences
 from summkit.errors import SummkitError
@@ -112,7 +112,7 @@ def lead_and_end(text: str, window: Window) -> tuple[list[str], str]:
 def chunks(text: str, window: Window) -> tuple[list[str], str]:
     """All of it, in chunks cut at sentences; their summaries are summarised again until one is left."""
     with progress.clock("cutting into chunks"):
-        pieces = tokenisation.chunks(text, window.tokenizer, window.tokens, window.overlap)
+        pieces = chunking.chunks(text, window.tokenizer, window.tokens, window.overlap)
     return pieces, f"{len(pieces):,} chunks of at most {window.tokens:,} tokens"
 
 
@@ -121,7 +121,7 @@ def extract(text: str, window: Window) -> tuple[list[str], str]:
     units: list[str] = []
     for sentence in dict.fromkeys(split_sentences(text)):  # a page's head is there once
         fits = window.fits(sentence)
-        units += [sentence] if fits else tokenisation.chunks(sentence, window.tokenizer, window.tokens)
+        units += [sentence] if fits else chunking.chunks(sentence, window.tokenizer, window.tokens)
     costs = [window.count(unit) + 1 for unit in units]  # and the newline before the next
     chosen = extracts.central(units, costs, window.tokens + 1, window.encoder())
     tokens = sum(costs[number] for number in chosen) - 1
@@ -264,7 +264,7 @@ def _fill(text: str, window: Window, tokens: int, end: bool = False) -> str:
     """As many sentences from the beginning (or the `end`) of a text as `tokens` hold; part of a longer sentence."""
     slab = window.slab(text, tokens, end)
     if not end:
-        return tokenisation.chunks(slab, window.tokenizer, tokens)[0]
+        return chunking.chunks(slab, window.tokenizer, tokens)[0]
     left = tokens
     start = len(slab)
     for sentence in reversed(split_sentences(slab)):
@@ -273,4 +273,4 @@ def _fill(text: str, window: Window, tokens: int, end: bool = False) -> str:
         if left < 0:
             break
         start = before
-    return slab[start:] or tokenisation.chunks(slab, window.tokenizer, tokens)[-1]
+    return slab[start:] or chunking.chunks(slab, window.tokenizer, tokens)[-1]

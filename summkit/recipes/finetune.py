@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from summkit import files, progress
 from summkit.config import Profile, choose_profile
-from summkit.data import classification
+from summkit.data import find_dataset
 from summkit.errors import SummkitError, build, descriptions
 from summkit.models import tiny
 from summkit.offline import assets, hub
@@ -216,8 +216,7 @@ def data_folder(name: str | None) -> str | None:
 
 def ask_for_hub(profile: Profile, data_dir: str | None) -> None:
     """Where the profile needs the Hub and it cannot be reached, say so now and not after half a minute of imports."""
-    local = {*assets.ASSETS, *classification.WITHOUT_HUB, *tiny.TINY, "examples"}
-    if profile.model not in local and not Path(profile.model).is_dir():
+    if profile.model not in {*assets.ASSETS, *tiny.TINY} and not Path(profile.model).is_dir():
         hub.require_hub(f"model {profile.model}")
-    if profile.dataset not in local and not data_dir:
+    if find_dataset(profile.dataset).source == "hub" and not data_dir:
         hub.require_hub(f"data set {profile.dataset}")

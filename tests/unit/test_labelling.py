@@ -322,11 +322,11 @@ def test_the_command_labels_with_a_model_here(abstracts, capsys):
         ([*ASK, "--url", "x", "--model", "m"], "an address such as http://127.0.0.1:8000/v1"),
         (
             [*ASK, "--url", "http://x/v1", "--model", "m", "--wording", "poems"],
-            "unknown wording 'poems'; known: dialogue, news, p",
+            "unknown wording 'poems'; known: dialogue, emotion, inference, news, ",
         ),
         (
             [*ASK, "--url", "http://x/v1", "--model", "m", "--examples", "rows.jsonl"],
-            "rows.jsonl: an example has no text",
+            "rows.jsonl, row 1: no column for the answer; there are: id, abstract; known: topics, summary",
         ),
     ],
 )
