@@ -204,7 +204,7 @@ def test_the_wording_goes_with_the_adapter(tmp_path):
     assert checkpoints.read_settings(folder)["wording"] == "news"
     assert "Summarize the following news article" in generation.Summarizer.load(folder).template.prompt("A text.")
     (folder / checkpoints.SETTINGS).write_text(json.dumps(settings | {"wording": "poem"}))
-    with pytest.raises(SummkitError, match="unknown wording 'poem'; known: dialogue, news, paper, title, topics"):
+    with pytest.raises(SummkitError, match="unknown wording 'poem'; known: dialogue, .*, topics"):
         generation.Summarizer.load(folder)
 
 
