@@ -75,8 +75,12 @@ def load_encoder(name: str = "minilm") -> Encoder:
 
 def _load(folder: str | Path) -> SentenceTransformer:
     """Build the model from its parts, since the folder has no configuration of sentence-transformers."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    try:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    except ImportError:
+        needed = "sentence embeddings need the package sentence-transformers: pip install 'summkit[distill]'"
+        raise SummkitError(needed) from None
 
     settings: dict = {"max_seq_length": MAX_TOKENS, "model_kwargs": {"dtype": "float32", "use_safetensors": True}}
     # Text goes in as it is, even if the tokenizer has a chat template.

@@ -75,6 +75,12 @@ def test_a_long_text_among_short_ones_and_an_empty_one_alone(tiny):
     assert (tiny.encode(["\n"]) == 0).all()
 
 
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(SummkitError, match=r"pip install 'summkit\[distill\]'"):
+        embeddings.load_encoder("tiny")
+
+
 def test_starting_up_does_not_import_sentence_transformers():
     code = "import sys, summkit.models; sys.exit('sentence_transformers' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
