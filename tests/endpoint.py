@@ -20,13 +20,11 @@ class LocalEndpoint:
     """
 
     def __init__(self, answer, delay: float = 0.0, script=(), broken=None, models=("teacher",)):
-        self.answer, self.delay, self.script, self.broken, self.models = (
-            answer,
-            delay,
-            list(script),
-            broken or {},
-            models,
-        )
+        self.answer = answer
+        self.delay = delay
+        self.script = list(script)
+        self.broken = broken or {}
+        self.models = models
         self.asked: list[dict] = []
         self.headers: list[dict] = []
         self.times: list[float] = []
