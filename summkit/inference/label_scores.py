@@ -46,7 +46,7 @@ def label_tokens(template: Template, tokenizer: Tokenizer, words: Sequence[str])
         >>> from summkit import data, models
         >>> tokenizer = models.load_tokenizer("tiny-llama")  # a token a byte
         >>> label_tokens(data.build_template("instruction", tokenizer), tokenizer, ["yes", "no"])
-        [[37, 94, 74, 88], [37, 83, 84]]
+        [[225, 93, 73, 87], [225, 82, 83]]
     """
     answers = [tokenisation.answer_ids(template, tokenizer, word) for word in words]
     for (ids, word), (longer, other) in permutations(zip(answers, words, strict=True), 2):
