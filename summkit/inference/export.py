@@ -21,6 +21,7 @@ from summkit.errors import SummkitError, check_known
 from summkit.inference import generation
 from summkit.inference.generation import Summary
 from summkit.models import loading
+from summkit.models.methods import METHODS
 from summkit.training import checkpoints
 
 QUANTIZATIONS = ("float32", "int8")
@@ -37,7 +38,7 @@ def merge_adapter(adapter, out) -> Path:
     refuses, and where `out` is there already or cannot be written.
     """
     settings = checkpoints.read_settings(adapter)
-    if settings["method"].startswith("prompt"):
+    if METHODS.find(settings["method"]).prompt_tuning:
         raise SummkitError(f"{adapter} is tuned by its prompt: it has no weights to merge; ask it with its adapter")
     with _whole(out) as part:
         tokenizer = loading.load_tokenizer(settings["model"])
@@ -148,9 +149,8 @@ def _save(model, tokenizer, settings: dict, folder: Path) -> None:
         model, max_new_tokens=settings["max_new_tokens"], do_sample=False, eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
     )  # fmt: skip
-    with checkpoints.no_hub():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     template = templates.build_template(settings["template"], tokenizer, templates.get_wording(settings["wording"]))
     about = settings | {"head": template.head, "tail": template.tail}
     (folder / checkpoints.SETTINGS).write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")

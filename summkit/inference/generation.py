@@ -9,7 +9,7 @@ from summkit.data import templates, tokenisation
 from summkit.data.checks import reason_unusable
 from summkit.errors import SummkitError, check_known
 from summkit.inference import prefill
-from summkit.models import loading, positions
+from summkit.models import families, loading
 from summkit.training import checkpoints
 
 DECODINGS = {
@@ -49,7 +49,7 @@ def summarize(
     """
     import torch
 
-    positions.check_positions(model, max_length, max_new_tokens)
+    loading.check_positions(model, max_length, max_new_tokens)
     settings, seq2seq = _settings(decoding, temperature), loading.is_encoder_decoder(model)
     rows = prompts(template, tokenizer, documents, max_length, max_new_tokens, seq2seq)
     batches = tokenisation.length_sorted_batches([row["length"] for row in rows], batch_size)
@@ -140,7 +140,7 @@ def _compute_here(trained_in: str, name: str) -> str:
         return "float32"
     if trained_in != "bfloat16" or machine.bf16:
         return trained_in
-    return "float32" if loading.overflows_in_fp16(name) else "float16"
+    return "float32" if families.family_of(loading.load_config(name)).overflows_in_fp16 else "float16"
 
 
 class _answering:

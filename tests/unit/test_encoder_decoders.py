@@ -18,6 +18,7 @@ from summkit.errors import SummkitError
 from summkit.evaluation import watch
 from summkit.inference import export, generation, label_scores
 from summkit.models import loading, methods
+from summkit.models.tiny import tiny_llama
 from summkit.recipes import finetune
 from summkit.training import checkpoints, losses
 from summkit.training.trainer import fit
@@ -188,7 +189,7 @@ def test_led_reads_its_first_token_globally(monkeypatch):
     generation.summarize(model, tokenizer, TEMPLATE, TEXTS, **LIMITS)
     mask = seen[0]["global_attention_mask"]
     assert mask[:, 0].tolist() == [1, 1, 1] and int(mask.sum()) == 3
-    assert not loading.padding(tiny("t5"))["global_first"] and loading.padding(loading.tiny_llama()) == {}
+    assert not loading.padding(tiny("t5"))["global_first"] and loading.padding(tiny_llama()) == {}
 
 
 def test_bigbird_stays_sparse_and_rows_of_as_many_blocks_agree():
@@ -295,11 +296,9 @@ def test_the_last_block_is_the_decoders(kind):
 
 
 def test_a_decoder_has_no_encoder_to_freeze_but_embeddings():
-    with pytest.raises(SummkitError, match="'frozen-encoder' needs an encoder-decoder, and tiny-llama is a decoder"):
-        methods.apply_method(loading.tiny_llama(), choose_profile("smoke", method="frozen-encoder", precision="fp32"))
-    model = methods.apply_method(
-        loading.tiny_llama(), choose_profile("smoke", method="frozen-embeddings", precision="fp32")
-    )
+    with pytest.raises(SummkitError, match="'frozen-encoder' needs an encoder-decoder, and this model is a decoder"):
+        methods.apply_method(tiny_llama(), choose_profile("smoke", method="frozen-encoder", precision="fp32"))
+    model = methods.apply_method(tiny_llama(), choose_profile("smoke", method="frozen-embeddings", precision="fp32"))
     assert not model.get_input_embeddings().weight.requires_grad
     assert sum(p.requires_grad for p in model.parameters()) == len(list(model.parameters())) - 1
 

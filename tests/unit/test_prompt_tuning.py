@@ -6,7 +6,7 @@ from summkit.config import choose_profile
 from summkit.data import templates, tokenisation
 from summkit.inference import generation
 from summkit.models import loading, methods
-from summkit.training.trainer import summary_loss
+from summkit.training import summary_loss
 
 DOCUMENTS = ["A bridge fell.", "A much longer report of what the council said about the bridge and the river below it."]
 

@@ -15,8 +15,9 @@ import pytest
 
 from summkit.config import PROFILES, choose_profile
 from summkit.errors import SummkitError
+from summkit.models.tiny import tiny_llama
 from summkit.training import trackers
-from summkit.training.trainer import _arguments, fit
+from summkit.training.trainer import Job, fit, training_arguments
 
 ROOT = Path(__file__).parents[2]
 SMOKE = PROFILES["smoke"]
@@ -133,6 +134,11 @@ def stand_ins(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+def reports_to(profile, folder):
+    rows = [None] * 8
+    return training_arguments(Job(tiny_llama(), None, rows, rows, profile, 0, folder)).report_to
+
+
 def told(tmp_path):
     return json.loads((tmp_path / "told.json").read_text())
 
@@ -157,14 +163,14 @@ def test_none_is_the_default_whatever_the_environment_says(stand_ins, tmp_path, 
     monkeypatch.setenv("WANDB_API_KEY", "k")
     monkeypatch.setenv("WANDB_PROJECT", "p")
     assert choose_profile("smoke").track == ""
-    assert _arguments(SMOKE, 8, 0, tmp_path, True).report_to == []
+    assert reports_to(SMOKE, tmp_path) == []
     with trackers.tracked("", tmp_path):
         assert "wandb" not in sys.modules
 
 
 @pytest.mark.parametrize("name", trackers.TRACKERS)
 def test_the_trainer_reports_to_the_one_that_is_named(stand_ins, tmp_path, name):
-    assert _arguments(choose_profile("smoke", track=name), 8, 0, tmp_path, True).report_to == [name]
+    assert reports_to(choose_profile("smoke", track=name), tmp_path) == [name]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 
 from summkit.config import choose_profile
 from summkit.errors import SummkitError
-from summkit.models import loading, methods
+from summkit.models import families, loading, methods
+from summkit.models.tiny import tiny_llama, tiny_t5
 
 LINEARS = {"q_proj": 2, "k_proj": 2, "v_proj": 2, "o_proj": 2, "gate_proj": 2, "up_proj": 2, "down_proj": 2}
 # Per block: Q and O are 64 × 64, K and V 64 × 32 (two of four heads), and three layers of the MLP 64 × 128.
@@ -157,7 +158,7 @@ def test_the_tiny_model_is_the_same_for_the_same_seed_and_leaves_the_generator_a
 
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    first, second, other = loading.tiny_llama(), loading.tiny_llama(), loading.tiny_llama(seed=1)
+    first, second, other = tiny_llama(), tiny_llama(), tiny_llama(seed=1)
     assert torch.equal(torch.get_rng_state(), before)
     weights = [model.get_input_embeddings().weight for model in (first, second, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
@@ -177,11 +178,13 @@ def test_an_unknown_precision_lists_the_known_ones():
 
 @pytest.mark.parametrize("asked", [("fp16",), ("fp32", "float16"), ("nf4", "float16")], ids=str)
 def test_a_t5_in_fp16_is_refused_with_the_way_out(asked, tmp_path):
-    loading.tiny_t5().save_pretrained(tmp_path)
+    tiny_t5().save_pretrained(tmp_path)
     for name in ("tiny-t5", str(tmp_path)):
-        with pytest.raises(SummkitError, match="a T5's numbers are too large for fp16.*'bfloat16'.*or 'float32'"):
+        with pytest.raises(
+            SummkitError, match="the numbers of T5 and its like are too large for fp16.*'bfloat16'.*or 'float32'"
+        ):
             loading.load_model(name, *asked)
-    assert not loading.overflows_in_fp16("tiny-llama")
+    assert not families.family_of(loading.load_config("tiny-llama")).overflows_in_fp16
 
 
 @pytest.mark.parametrize("load", [loading.load_model, loading.load_tokenizer])
@@ -195,7 +198,7 @@ def test_a_folder_without_a_model_is_a_clear_error(load, config, tmp_path):
 
 
 def test_a_weight_file_that_was_cut_off_is_a_clear_error(tmp_path):
-    loading.tiny_llama().save_pretrained(tmp_path)
+    tiny_llama().save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(SummkitError, match="could not be loaded"):
@@ -205,7 +208,7 @@ def test_a_weight_file_that_was_cut_off_is_a_clear_error(tmp_path):
 def test_a_pickle_is_not_loaded(tmp_path):
     import torch
 
-    model = loading.tiny_llama()
+    model = tiny_llama()
     model.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
