@@ -12,9 +12,13 @@ from summkit.errors import SummkitError, check_known
 from summkit.reporting import records
 
 BENCHMARKS = {
-    "training": training.run, "generation": generation.run, "growth": growth.run, "startup": startup.run,
-    "gpu-memory": partial(gpu.run, "memory"), "gpu-speed": partial(gpu.run, "speed"),
-}  # fmt: skip
+    "training": training.run,
+    "generation": generation.run,
+    "growth": growth.run,
+    "startup": startup.run,
+    "gpu-memory": partial(gpu.run, "memory"),
+    "gpu-speed": partial(gpu.run, "speed"),
+}
 RESULTS = Path(page.__file__).parent / "results"
 
 

@@ -67,7 +67,7 @@ def summkit(work: dict) -> dict:
 def _transformers(work: dict, batch_size: int) -> dict:
     import torch
 
-    profile, tokenizer, model, documents, positions = _loaded(work)
+    profile, tokenizer, model, _, positions = _loaded(work)
     prompts = [row["prompt"] for row in work["rows"]]
     batches = [list(range(n, min(n + batch_size, len(prompts)))) for n in range(0, len(prompts), batch_size)]
 

@@ -51,10 +51,14 @@ def unsloth(work: dict) -> dict:
     )
     sizes = workload.sizes(model) | {"footprint_bytes": sum(loading.footprint(model).values())}
     model = FastLanguageModel.get_peft_model(
-        model, r=profile.rank, lora_alpha=profile.alpha, lora_dropout=0.0,
-        target_modules=methods.target_layers(model, profile.targets), random_state=0,
+        model,
+        r=profile.rank,
+        lora_alpha=profile.alpha,
+        lora_dropout=0.0,
+        target_modules=methods.target_layers(model, profile.targets),
+        random_state=0,
         use_gradient_checkpointing="unsloth" if profile.gradient_checkpointing else False,
-    )  # fmt: skip
+    )
     tokenizer = loading.load_tokenizer(profile.model)
     prepared = (profile, tokenizer, model, sizes, training.Seen(model, tokenizer))
     return training.trl(work, prepared, gradient_checkpointing=profile.gradient_checkpointing)

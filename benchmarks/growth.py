@@ -18,7 +18,27 @@ LENGTHS = (128, 256, 512, 1024)
 BATCHES = (1, 2, 4, 8)
 TOGETHER = (1, 4, 16, 32)
 STEP_LENGTH = 256  # tokens of each row where the batch grows
-WORDS = "the a of bridge river town council opened closed after year work train boat old new said on in".split()
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "bridge",
+    "river",
+    "town",
+    "council",
+    "opened",
+    "closed",
+    "after",
+    "year",
+    "work",
+    "train",
+    "boat",
+    "old",
+    "new",
+    "said",
+    "on",
+    "in",
+]
 
 
 def rows(work: dict, count: int) -> dict:

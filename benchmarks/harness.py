@@ -111,8 +111,11 @@ def start(benchmark: str, name: str, work: dict, threads: int) -> dict:
         files[0].write_text(json.dumps(work | {"folder": folder, "threads": threads}), encoding="utf-8")
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.contestant", benchmark, name, *map(str, files)],
-            env=os.environ | quiet | {"PYTHONPATH": os.pathsep.join(paths)}, cwd=folder, capture_output=True, text=True,
-        )  # fmt: skip
+            env=os.environ | quiet | {"PYTHONPATH": os.pathsep.join(paths)},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode or not files[1].is_file():
             raise SummkitError(f"{name} failed: {_last_line(done.stderr) or f'exit {done.returncode}'}")
         return json.loads(files[1].read_text(encoding="utf-8"))

@@ -11,10 +11,13 @@ USUAL = {"training": "tutorial", "generation": "one by one"}  # what the others 
 DRAWN = {"training": "Seconds and memory", "generation": "Seconds and memory", "growth": "How memory grows"}
 BEGIN, END = "<!-- from here on made by `python -m benchmarks` -->\n", "<!-- until here -->\n"
 TITLES = {
-    "training": "Training", "generation": "Generation", "growth": "How time and memory grow",
+    "training": "Training",
+    "generation": "Generation",
+    "growth": "How time and memory grow",
     "startup": "Until it starts",
-    "gpu-memory": "On a GPU: QLoRA at 512 tokens, little memory", "gpu-speed": "On a GPU: QLoRA at 512 tokens, speed",
-}  # fmt: skip
+    "gpu-memory": "On a GPU: QLoRA at 512 tokens, little memory",
+    "gpu-speed": "On a GPU: QLoRA at 512 tokens, speed",
+}
 
 
 def publish(results: Path = HERE / "results", page: Path = HERE / "README.md") -> Path:
@@ -211,23 +214,38 @@ PEAK, GPU_PEAK = _spread("peak_rss_bytes", 1e9, 2), _spread("peak_device_bytes",
 SPEED = {"tokens/s": _number("tokens_per_second"), "share of ceiling": _number("share_of_ceiling", percent=True)}
 LEARNED = {"steps": _number("steps"), "mean loss": _number("loss", 3), "tokens seen (digest)": _number("tokens_seen")}
 TRAINED = {
-    **SPEED, "with padding/s": _number("positions_per_second"), "peak GB": PEAK, **LEARNED,
-}  # fmt: skip
+    **SPEED,
+    "with padding/s": _number("positions_per_second"),
+    "peak GB": PEAK,
+    **LEARNED,
+}
 ANSWERED = {
-    "new tokens/s": _number("tokens_per_second", 1), "share of ceiling": SPEED["share of ceiling"],
-    "share of memory speed": _number("share_of_memory_speed", percent=True), "peak GB": PEAK,
-    "new tokens": _number("new_tokens"), "same answers as one by one": _number("same_answers"),
-}  # fmt: skip
+    "new tokens/s": _number("tokens_per_second", 1),
+    "share of ceiling": SPEED["share of ceiling"],
+    "share of memory speed": _number("share_of_memory_speed", percent=True),
+    "peak GB": PEAK,
+    "new tokens": _number("new_tokens"),
+    "same answers as one by one": _number("same_answers"),
+}
 GROWN = {
-    "tokens": _number("tokens"), "CPU s": CPU, "share of ceiling": SPEED["share of ceiling"], "peak GB": PEAK,
+    "tokens": _number("tokens"),
+    "CPU s": CPU,
+    "share of ceiling": SPEED["share of ceiling"],
+    "peak GB": PEAK,
     "of which the work's GB": _spread("grown_bytes", 1e9, 2),
-}  # fmt: skip
+}
 GROWN_ROWS = {
-    "file MB": _number("file_bytes", 1, 1e6), "CPU s": CPU, "peak GB": PEAK,
-    "grown by, MB": _spread("grown_bytes", 1e6, 0), "of which not the files' pages, MB": _number("own_bytes", 0, 1e6),
-}  # fmt: skip
+    "file MB": _number("file_bytes", 1, 1e6),
+    "CPU s": CPU,
+    "peak GB": PEAK,
+    "grown by, MB": _spread("grown_bytes", 1e6, 0),
+    "of which not the files' pages, MB": _number("own_bytes", 0, 1e6),
+}
 STARTED = {"wall s": _spread("wall_seconds", digits=2), "CPU s": _spread("cpu_seconds", digits=2), "peak GB": PEAK}
 GPU = {
-    "GPU s": DEVICE, **SPEED, "peak GB on the GPU": GPU_PEAK, "weights, GB": _number("footprint_bytes", 2, 1e9),
+    "GPU s": DEVICE,
+    **SPEED,
+    "peak GB on the GPU": GPU_PEAK,
+    "weights, GB": _number("footprint_bytes", 2, 1e9),
     **LEARNED,
-}  # fmt: skip
+}

@@ -16,11 +16,11 @@ FIRST = """
 import json
 from pathlib import Path
 import summkit
-from summkit.config import PROFILES
+from summkit.config import choose_profile, PROFILES
 from summkit.data import templates
 from summkit.inference import generation
 from summkit.models import loading
-dial = PROFILES["cpu"]
+dial = choose_profile("cpu")
 tokenizer, model = loading.load_tokenizer(dial.model), loading.load_model(dial.model)
 template = templates.build_template(dial.template, tokenizer)
 text = json.loads((Path(summkit.__file__).parent / "data/sets/examples.jsonl").open().readline())["document"]

@@ -155,12 +155,22 @@ def _a_row_at_a_time(work: dict) -> dict:
 def _common(work: dict, profile: Profile, model) -> dict:
     """Arguments of Trainer that all contestants have alike."""
     return {
-        "output_dir": work["folder"], "num_train_epochs": profile.epochs, "learning_rate": profile.learning_rate,
-        "lr_scheduler_type": "cosine", "warmup_steps": 0.1, "optim": profile.optimizer,
-        "bf16": profile.compute_dtype == "bfloat16", "fp16": profile.compute_dtype == "float16",
-        "use_cpu": model.device.type == "cpu", "logging_steps": 1,
-        "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "dataloader_pin_memory": False, "seed": 0,
-    }  # fmt: skip
+        "output_dir": work["folder"],
+        "num_train_epochs": profile.epochs,
+        "learning_rate": profile.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "optim": profile.optimizer,
+        "bf16": profile.compute_dtype == "bfloat16",
+        "fp16": profile.compute_dtype == "float16",
+        "use_cpu": model.device.type == "cpu",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "seed": 0,
+    }
 
 
 CONTESTANTS = {

@@ -1,11 +1,54 @@
-"""The one exception for what a user can mend: the message says what is wrong, where, and the way out."""
+"""The one exception for what a user can correct, and the checks that raise it: what is wrong, and the way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+Model = TypeVar("Model")
 
 
 class SummkitError(Exception):
     """Wrong input, missing file or network, unknown name. The command line prints it without a traceback."""
 
 
-def check_known(kind: str, name: str, known) -> None:
-    """Raise SummkitError, listing what is known, where `name` is not among `known`."""
+def check_known(kind: str, name: str, known: Iterable[str]) -> None:
+    """Check that a name is among those that are known.
+
+    Raises:
+        SummkitError: It is not; the message lists what is known.
+    """
     if name not in known:
         raise SummkitError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
+
+
+def build(model: type[Model], values: dict[str, Any], location: str) -> Model:
+    """Make a pydantic dataclass or model of values from a file or a call.
+
+    Args:
+        model: The class, which checks its values.
+        values: Its fields by name.
+        location: Where the values come from, for messages: "option", "configuration mine.json:", ….
+
+    Returns:
+        An instance of `model`.
+
+    Raises:
+        SummkitError: A key is unknown or missing, or its value is impossible; the message says what is allowed.
+    """
+    import pydantic
+
+    try:
+        return model(**values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        # pydantic names the member of a union too, as in "max_words.constrained-int".
+        key = ".".join(
+            str(part) for part in first["loc"] if not re.fullmatch(r"constrained-\w+|int|str|float", str(part))
+        )
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            check_known(f"key in {location}", str(first["loc"][0]), model.__pydantic_fields__)  # type: ignore[attr-defined]
+        reason = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        value = "" if first["type"].startswith("missing") else f"={first['input']!r}"
+        raise SummkitError(f"{location} {key}{value}: {reason}") from None

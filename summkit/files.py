@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from summkit.errors import SummkitError
 
@@ -91,3 +93,29 @@ def lock(path: str | Path, waiting: str = "") -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def read_mapping(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read a file that holds one JSON object, or one YAML mapping if its name ends in .yaml or .yml.
+
+    Args:
+        path: The file, in UTF-8; a byte-order mark is skipped.
+        kind: What the file is, for messages.
+
+    Raises:
+        SummkitError: It cannot be read, or holds something else.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        values = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+    except OSError as error:
+        raise SummkitError(f"{kind} {path}: {error.strerror}") from None
+    except (ValueError, yaml.YAMLError) as error:
+        form = "YAML" if path.suffix in (".yaml", ".yml") else "JSON"
+        raise SummkitError(f"{kind} {path} is not {form}: {error}") from None
+    if not isinstance(values, dict):
+        raise SummkitError(f'{kind} {path}: a JSON object is needed, such as {{"profile": "cpu", "seed": 0}}')
+    return values

@@ -1,5 +1,8 @@
-"""One progress bar for all: a widget in a notebook that someone watches, plain text everywhere else."""
+"""What a run shows while it works: progress bars, a widget in a notebook that someone watches, plain text elsewhere."""
 
+from __future__ import annotations
+
+import io
 import os
 import re
 import shutil
@@ -7,8 +10,13 @@ import sys
 import threading
 import time
 import types
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def headless() -> bool:
@@ -21,13 +29,13 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def near(path) -> str:
+def near(path: str | Path) -> str:
     """`path` for people: from the caller's folder where it lies inside it, else whole."""
     whole = Path(path).resolve()
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
-def bar(*args, **settings):
+def bar(*args: Any, **settings: Any) -> tqdm:
     """tqdm, for work of more than a few seconds. TQDM_DISABLE=1 silences it."""
     if headless():
         from tqdm import tqdm
@@ -37,12 +45,12 @@ def bar(*args, **settings):
 
 
 @contextmanager
-def clock(title: str):
+def clock(title: str) -> Iterator[None]:
     """The seconds gone by, for work whose own progress cannot be seen."""
     done = threading.Event()
     with bar(desc=title, bar_format="{desc}: {elapsed}", leave=False) as shown:
 
-        def tick():
+        def tick() -> None:
             while not done.wait(0.5):
                 shown.refresh()
 
@@ -91,6 +99,24 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message=f".*{message}.*")
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence the bars and warnings of transformers, and stderr, while a model is converted and checked."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 class Line:
     """Two bars in one line of a terminal: the cells that a run has done, and what the running cell draws on its stderr.
 
@@ -98,7 +124,7 @@ class Line:
     line. Where nobody watches (a log), a finished bar is one line, and so is the state of things once a minute.
     """
 
-    def __init__(self, title: str, stream=None):
+    def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
         self.title, self.count, self.bar, self.text, self.is_bar = title, "", "", "", False
         self.live, self.shown = self.stream.isatty(), time.monotonic()

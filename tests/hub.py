@@ -40,10 +40,16 @@ class LocalHub:
     def environment(self, home: str | Path, **extra: str) -> dict[str, str]:
         """This process's environment, for a child that sees this Hub and keeps everything under the folder `home`."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
-        return kept | {
-            "HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1",
-            "NO_PROXY": "127.0.0.1",
-        } | extra  # fmt: skip
+        return (
+            kept
+            | {
+                "HF_ENDPOINT": self.endpoint,
+                "HF_HOME": str(home),
+                "HF_HUB_DISABLE_TELEMETRY": "1",
+                "NO_PROXY": "127.0.0.1",
+            }
+            | extra
+        )
 
     def folder(self, kind: str, repo: str) -> Path:
         """The folder of `repo` ("org/name"), made where it is missing; `kind` is "models" or "datasets"."""

@@ -8,29 +8,58 @@ from summkit.models.loading import auto_class, tiny_tokenizer
 _SIZES = {"vocab_size": 264, "d_model": 32, "eos_token_id": 0, "pad_token_id": 1}
 _T5 = _SIZES | {"d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 1}
 _BART = _SIZES | {
-    "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "bos_token_id": 2,
-    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "decoder_start_token_id": 0,
-}  # fmt: skip
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "bos_token_id": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "decoder_start_token_id": 0,
+}
 CONFIGS = {
     "t5": ("T5Config", _T5),
     "longt5": ("LongT5Config", _T5 | {"encoder_attention_type": "local", "local_radius": 15}),
-    "longt5-global": ("LongT5Config", _T5 | {
-        "encoder_attention_type": "transient-global", "local_radius": 15, "global_block_size": 4,
-        "feed_forward_proj": "gated-gelu",
-    }),
+    "longt5-global": (
+        "LongT5Config",
+        _T5
+        | {
+            "encoder_attention_type": "transient-global",
+            "local_radius": 15,
+            "global_block_size": 4,
+            "feed_forward_proj": "gated-gelu",
+        },
+    ),
     "bart": ("BartConfig", _BART | {"max_position_embeddings": 512}),
-    "led": ("LEDConfig", _BART | {
-        "attention_window": 16, "max_encoder_position_embeddings": 512, "max_decoder_position_embeddings": 256,
-    }),
-    "bigbird": ("BigBirdPegasusConfig", _BART | {
-        "max_position_embeddings": 512, "attention_type": "block_sparse", "block_size": 8, "num_random_blocks": 1,
-        "decoder_start_token_id": 1,
-    }),
-}  # fmt: skip
+    "led": (
+        "LEDConfig",
+        _BART
+        | {
+            "attention_window": 16,
+            "max_encoder_position_embeddings": 512,
+            "max_decoder_position_embeddings": 256,
+        },
+    ),
+    "bigbird": (
+        "BigBirdPegasusConfig",
+        _BART
+        | {
+            "max_position_embeddings": 512,
+            "attention_type": "block_sparse",
+            "block_size": 8,
+            "num_random_blocks": 1,
+            "decoder_start_token_id": 1,
+        },
+    ),
+}
 _PHI = {
-    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "max_position_embeddings": 2048, "partial_rotary_factor": 0.5,
-}  # fmt: skip
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 2048,
+    "partial_rotary_factor": 0.5,
+}
 
 
 def config(kind: str, **changes):

@@ -12,9 +12,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from summkit import progress
+from summkit.config import Precision
 from summkit.errors import SummkitError, check_known
 from summkit.models.families import family_of
 from summkit.models.tiny import TINY, tiny_tokenizer
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+PRECISIONS = get_args(Precision)
 FOUR_BITS = ("nf4", "nf4-single")
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", *FOUR_BITS)
 _log = logging.getLogger(__name__)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from summkit.config import Profile
 from summkit.data import templates
@@ -30,14 +30,12 @@ class Method:
 
     Attributes:
         trains: What trains, in words.
-        prepare: (model, profile) → the model ready to train, with everything else frozen.
+        prepare: (model, profile) → the model ready to train, with everything else frozen. The memory planner calls it
+            with a model on the meta device, which has shapes and no weights.
         own_weights: Whether the model's own weights train, not an adapter beside them.
         precisions: Those of `loading.PRECISIONS` that the model may have.
         encoder_decoder: Whether it needs an encoder-decoder.
         prompt_tuning: Whether virtual tokens train that are put before every input.
-        planned_as: How the memory planner counts a step: "adapters" beside linear layers, "full" where backward goes
-            through the whole model (an upper bound where few weights train), "decoder" where it ends at the encoder.
-            None: the planner cannot count it.
     """
 
     trains: str
@@ -46,7 +44,6 @@ class Method:
     precisions: tuple[str, ...] = loading.PRECISIONS
     encoder_decoder: bool = False
     prompt_tuning: bool = False
-    planned_as: Literal["adapters", "full", "decoder"] | None = None
 
 
 def apply_method(model: PreTrainedModel, profile: Profile) -> PreTrainedModel | PeftModel:
@@ -67,7 +64,7 @@ def apply_method(model: PreTrainedModel, profile: Profile) -> PreTrainedModel | 
         >>> from summkit.config import choose_profile
         >>> model = apply_method(loading.load_model("tiny-llama", "nf4"), choose_profile("smoke", rank=8))
         >>> loading.parameter_report(model)["trainable"]
-        17920
+        16384
     """
     method = check_fits(profile.method, model, profile.precision)
     if profile.gradient_checkpointing:
@@ -87,7 +84,7 @@ def check_fits(name: str, model: torch.nn.Module, precision: str | None = None) 
         SummkitError: The method is unknown, needs an encoder-decoder, or does not take the precision.
 
     Example:
-        >>> check_fits("head", loading.tiny_llama()).trains
+        >>> check_fits("head", loading.load_model("tiny-llama")).trains
         'the output head, and the input embedding where they are tied'
     """
     method = METHODS.find(name)
@@ -218,7 +215,7 @@ def train_parts(*switches: str) -> Prepare:
         switches: In order, "+part" to train and "-part" to freeze: everything, head, embeddings, encoder, last block.
 
     Example:
-        >>> model = train_parts("+everything", "-embeddings")(loading.tiny_llama(), None)
+        >>> model = train_parts("+everything", "-embeddings")(loading.load_model("tiny-llama"), None)
         >>> model.get_input_embeddings().weight.requires_grad
         False
     """
@@ -237,32 +234,23 @@ def _own(trains: str, *switches: str, **needs: Any) -> Method:
     return Method(trains, train_parts(*switches), own_weights=True, precisions=("fp32",), **needs)
 
 
-METHODS: Registry[Method] = Registry(
-    "method",
-    {
-        "prompt": Method("virtual tokens initialised from the instruction", _prompt, prompt_tuning=True),
-        "prompt-random": Method("virtual tokens initialised at random", _random_prompt, prompt_tuning=True),
-        "lora": Method("low-rank matrices beside the linear layers", _lora(), planned_as="adapters"),
-        "rslora": Method("LoRA scaled by alpha over the root of the rank", _lora(use_rslora=True)),
-        "dora": Method("LoRA for the direction of each weight, and its length apart", _lora(use_dora=True)),
-        "qlora": Method(
-            "LoRA beside weights in four bits", _lora(), precisions=loading.FOUR_BITS, planned_as="adapters"
-        ),
-        "head": _own("the output head, and the input embedding where they are tied", "+head"),
-        "last-block": _own("the head and the last block", "+head", "+last block"),
-        "full": _own("every weight", "+everything", planned_as="full"),
-        "frozen-embeddings": _own(
-            "every weight but the token embeddings", "+everything", "-embeddings", planned_as="full"
-        ),
-        "frozen-encoder": _own(
-            "an encoder-decoder's decoder alone", "+everything", "-encoder", planned_as="decoder", encoder_decoder=True
-        ),
-        # The embeddings train: backward goes through the whole encoder all the same.
-        "frozen-encoder-layers": _own(
-            "an encoder-decoder's decoder and the token embeddings",
-            *("+everything", "-encoder", "+embeddings"),
-            planned_as="full",
-            encoder_decoder=True,
-        ),
-    },
-)
+_ROWS = {
+    "prompt": Method("virtual tokens initialised from the instruction", _prompt, prompt_tuning=True),
+    "prompt-random": Method("virtual tokens initialised at random", _random_prompt, prompt_tuning=True),
+    "lora": Method("low-rank matrices beside the linear layers", _lora()),
+    "rslora": Method("LoRA scaled by alpha over the root of the rank", _lora(use_rslora=True)),
+    "dora": Method("LoRA for the direction of each weight, and its length apart", _lora(use_dora=True)),
+    "qlora": Method("LoRA beside weights in four bits", _lora(), precisions=loading.FOUR_BITS),
+    "head": _own("the output head, and the input embedding where they are tied", "+head"),
+    "last-block": _own("the head and the last block", "+head", "+last block"),
+    "full": _own("every weight", "+everything"),
+    "frozen-embeddings": _own("every weight but the token embeddings", "+everything", "-embeddings"),
+    "frozen-encoder": _own("an encoder-decoder's decoder alone", "+everything", "-encoder", encoder_decoder=True),
+    # The embeddings train, so that backward goes through the whole encoder all the same.
+    "frozen-encoder-layers": _own(
+        "an encoder-decoder's decoder and the token embeddings",
+        *("+everything", "-encoder", "+embeddings"),
+        encoder_decoder=True,
+    ),
+}
+METHODS: Registry[Method] = Registry("method", _ROWS)

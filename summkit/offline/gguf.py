@@ -1,53 +1,74 @@
-"""Floor 0. From the embedded model's GGUF file to a folder that `from_pretrained` loads, checked before it is kept."""
+"""Convert the embedded decoder's GGUF file to a folder that `from_pretrained` loads, and check it."""
+
+from __future__ import annotations
 
 import contextlib
 import functools
-import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from summkit.errors import SummkitError
+from summkit.progress import quiet_transformers
 
-CONVERTER = 1  # part of a converted model's folder name: raise it where `convert` changes what it writes
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def convert(gguf: Path, folder: Path, parameters: int) -> None:
     """Write model and tokenizer to `folder` as transformers saves them, in fp32. Takes about half a minute.
 
-    Raises SummkitError where what was read has not `parameters` weights or has lost its wits.
+    Args:
+        gguf: The GGUF file.
+        folder: An empty folder.
+        parameters: The number of weights that the model must have.
+
+    Raises:
+        SummkitError: The converted model has another number of weights, or fails its sanity check.
     """
     import torch
     import transformers
 
-    with _quiet(transformers), _read_once():
-        where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "local_files_only": True}
-        tokenizer = _tokenizer(transformers.AutoTokenizer.from_pretrained(**where))
-        model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    options = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "local_files_only": True}
+    with quiet_transformers(), _reading_once():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**options)
+        model = transformers.AutoModelForCausalLM.from_pretrained(**options, dtype=torch.float32)
+        _complete_tokenizer(tokenizer)
         _forget_gguf(model)
         _set_special_tokens(model, tokenizer)
-        _check_model(gguf.stem, parameters, model, tokenizer)
+        prompt = tokenizer("The capital of France is", return_tensors="pt")
+        with torch.inference_mode():
+            answer = tokenizer.decode(int(model.eval()(**prompt).logits[0, -1].argmax()))
+        check_conversion(gguf.stem, model, parameters, answer, " Paris")
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    for path in folder.iterdir():
-        path.chmod(0o644)  # the weights come out readable by their owner only; a cache may be shared
+
+
+def check_conversion(name: str, model: torch.nn.Module, parameters: int, answer: str, expected: str) -> None:
+    """Refuse a model that was not read correctly: another release of a library may read or load a file differently.
+
+    Args:
+        name: The model's name, for the error.
+        model: The converted model.
+        parameters: The number of weights that it must have.
+        answer: What it answers to a question.
+        expected: What it must answer.
+
+    Raises:
+        SummkitError: The number or the answer differs.
+    """
+    count = sum(weights.numel() for weights in model.parameters())
+    if count != parameters or answer != expected:
+        raise SummkitError(
+            f"{name} was not converted correctly ({count:,} parameters, {parameters:,} expected; it answers "
+            f"{answer[:60]!r}, {expected!r} expected): install the versions in requirements.txt"
+        )
 
 
 @contextlib.contextmanager
-def _quiet(transformers):
-    """Without the loader's own bars, which show 5 of its 30 seconds. transformers is imported before: its log stays."""
-    bars = transformers.utils.logging
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def _read_once():
-    """Transformers reads the file for the tokenizer, the configuration and the weights; a third of that is enough."""
+def _reading_once() -> Iterator[None]:
+    """Have the file parsed once: transformers parses it for the tokenizer, the configuration and the weights."""
     import gguf
 
     reader = gguf.GGUFReader
@@ -58,8 +79,8 @@ def _read_once():
         gguf.GGUFReader = reader
 
 
-def _tokenizer(tokenizer):
-    """Mend what the GGUF reader leaves out: single digits as in the original, and a pad that is not the EOS."""
+def _complete_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set what the GGUF reader leaves out: single digits as in the original, and a pad token that is not the EOS."""
     from tokenizers import pre_tokenizers
 
     digits = pre_tokenizers.Digits(individual_digits=True)
@@ -68,10 +89,11 @@ def _tokenizer(tokenizer):
     tokenizer.pad_token = tokenizer.unk_token  # <|endoftext|>: masking the padding can then never mask the EOS
     for key in ("local_files_only", "is_local", "gguf_file"):
         tokenizer.init_kwargs.pop(key, None)
-    return tokenizer
+    if not tokenizer.chat_template:
+        raise SummkitError("the GGUF file has no chat template: install the versions in requirements.txt")
 
 
-def _forget_gguf(model) -> None:
+def _forget_gguf(model: PreTrainedModel) -> None:
     # Left in place, Trainer, .float() and save_pretrained take the dequantised model for a quantised one.
     for key in ("hf_quantizer", "is_quantized", "quantization_method"):
         model.__dict__.pop(key, None)
@@ -79,25 +101,10 @@ def _forget_gguf(model) -> None:
         del model.config.quantization_config
 
 
-def _set_special_tokens(model, tokenizer) -> None:
+def _set_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     from transformers import GenerationConfig
 
     ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
     model.config.update(ids)
     model.generation_config = GenerationConfig(**ids)
     tokenizer.model_max_length = model.config.max_position_embeddings
-
-
-def _check_model(name: str, parameters: int, model, tokenizer) -> None:
-    """Another release of transformers may read GGUF differently: a model that lost its wits must not be cached."""
-    import torch
-
-    count = sum(p.numel() for p in model.parameters())
-    prompt = tokenizer("The capital of France is", return_tensors="pt")
-    with torch.inference_mode():
-        best = int(model.eval()(**prompt).logits[0, -1].argmax())
-    if count != parameters or tokenizer.decode(best) != " Paris" or not tokenizer.chat_template:
-        raise SummkitError(
-            f"{name} did not survive its conversion ({count:,} parameters, {parameters:,} expected): "
-            "install the versions in requirements.txt"
-        )

@@ -1,100 +1,121 @@
-"""Floor 0. From the 8-bit ONNX graphs of a T5 to a folder that `from_pretrained` loads, checked before it is kept.
+"""Convert the 8-bit ONNX graphs of a T5 to a folder that `from_pretrained` loads, and check it.
 
-The weights passed through 8 bits once, a scale a tensor: they come back to within half a step, not to what they were.
+The weights passed through 8 bits once, with one scale a tensor: they come back to within half a step.
 """
 
-import contextlib
+from __future__ import annotations
+
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from summkit.errors import SummkitError
+from summkit.offline.gguf import check_conversion
+from summkit.progress import quiet_transformers
 
-CONVERTER = 1  # part of a converted model's folder name: raise it where `convert` changes what it writes
 _QUESTION = "translate English to German: The house is wonderful."
 _ANSWER = "Das Haus ist wunderbar."
 
 
 def convert(source: Path, folder: Path, parameters: int) -> None:
-    """Write to `folder`, in fp32, the model whose encoder.onnx, decoder.onnx and tokenizer.json lie in `source`.
+    """Write the model to `folder` in fp32, and check it.
 
-    Raises SummkitError where what was read has not `parameters` weights or has lost its wits.
+    Args:
+        source: The folder with encoder.onnx, decoder.onnx and tokenizer.json.
+        folder: The folder to write; it may be there already.
+        parameters: The number of weights that the model must have.
+
+    Raises:
+        SummkitError: The package onnx is missing, or the converted model has another number of weights or fails its
+            sanity check.
     """
-    write(source, folder)
-    _check_model(folder, parameters)
+    import transformers
+
+    write_model(source, folder)
+    with quiet_transformers():  # it warns that head and embedding are two tensors: they are meant to be
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        model, keys = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True)
+        question = tokenizer(_QUESTION, return_tensors="pt")
+        answer = tokenizer.decode(model.generate(**question, max_new_tokens=20)[0], skip_special_tokens=True)
+    if keys["missing_keys"] or keys["unexpected_keys"]:
+        answer = "nothing: its weights have other names"
+    check_conversion("the T5", model, parameters, answer, _ANSWER)
 
 
-def write(source: Path, folder: Path) -> None:
-    """The same, unchecked: model.safetensors, config.json, generation_config.json and the tokenizer's files."""
+def write_model(source: Path, folder: Path) -> None:
+    """Write model.safetensors, config.json, generation_config.json and the tokenizer, unchecked; see `convert`."""
     from safetensors.numpy import save_file
 
     weights = {name: array for part in ("encoder", "decoder") for name, array in _weights(source / f"{part}.onnx")}
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     special = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
-    _write_json(folder / "config.json", _config(weights) | special)
-    _write_json(folder / "generation_config.json", special)
+    for name, values in (("config", _config(weights) | special), ("generation_config", special)):
+        (folder / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     _write_tokenizer(source / "tokenizer.json", folder)
-    for path in folder.iterdir():
-        path.chmod(0o644)  # readable by all: a cache may be shared
 
 
-def _write_json(path: Path, values: dict) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def _weights(path: Path):
-    """Names, as transformers gives them, and float32 arrays of one graph's weights. The embedding comes from both."""
-    import numpy as np
-    import onnx
+def _weights(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield names, as transformers has them, and float32 arrays of one graph. The embedding comes from both graphs."""
+    try:
+        import onnx
+    except ImportError:
+        raise SummkitError("converting this model needs the package onnx: pip install 'summkit[long]'") from None
 
     graph = onnx.load(path, load_external_data=False).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    # A linear layer's matrix has a number for a name: the node that multiplies with it says where it belongs.
+    # A linear layer's matrix has a number for a name: the node that multiplies with it says which layer it is.
     linear = {node.input[1]: node.name for node in graph.node if node.op_type == "MatMulInteger"}
     for name, array in arrays.items():
         if name in linear:
-            yield _named(linear[name].replace("/MatMul_quant", "/weight")), _dequantised(name, arrays).T.copy()
+            yield _renamed(linear[name].replace("/MatMul_quant", "/weight")), _dequantised(name, arrays).T.copy()
         elif name.endswith("_quantized"):
-            yield _named(name.removesuffix("_quantized")), _dequantised(name, arrays)
+            yield _renamed(name.removesuffix("_quantized")), _dequantised(name, arrays)
         elif array.dtype == np.float32 and array.ndim:
-            yield _named(name), array
+            yield _renamed(name), array
 
 
-def _dequantised(name: str, arrays: dict):
-    import numpy as np
-
+def _dequantised(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
     stem = name.removesuffix("_quantized")
     steps = arrays[name].astype(np.float32) - arrays[f"{stem}_zero_point"].astype(np.float32)
     return steps * arrays[f"{stem}_scale"]
 
 
-def _named(name: str) -> str:
-    """ "/m/decoder/block.0/layer.0/SelfAttention/q/weight" and "enc.embed_tokens.weight" as transformers says them."""
+def _renamed(name: str) -> str:
+    """Rename "/m/decoder/block.0/layer.0/SelfAttention/q/weight" and "enc.embed_tokens.weight" as transformers does."""
     name = name.replace("/", ".").strip(".").removeprefix("m.")
     return re.sub(r"^encoder\.embed_tokens", "shared", re.sub(r"^enc\.", "encoder.", name))
 
 
-def _config(weights: dict) -> dict:
-    """What the shapes say. The head and the embedding are two matrices: tied, one would be lost without a word."""
-    bias, query = (
-        weights[f"encoder.block.0.layer.0.SelfAttention.{part}.weight"] for part in ("relative_attention_bias", "q")
-    )
+def _config(weights: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Read the configuration off the shapes. Head and embedding are two matrices: tied, one would silently be lost."""
+    attention = "encoder.block.0.layer.0.SelfAttention"
+    buckets, heads = weights[f"{attention}.relative_attention_bias.weight"].shape
+    vocabulary, width = weights["shared.weight"].shape
     queries = [name for name in weights if name.endswith(".SelfAttention.q.weight")]
-    layers = {part: sum(name.startswith(part) for name in queries) for part in ("encoder", "decoder")}
     return {
-        "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "is_encoder_decoder": True,
-        "vocab_size": weights["shared.weight"].shape[0], "d_model": weights["shared.weight"].shape[1],
-        "d_kv": query.shape[0] // bias.shape[1], "num_heads": bias.shape[1],
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "is_encoder_decoder": True,
+        "vocab_size": vocabulary,
+        "d_model": width,
+        "d_kv": weights[f"{attention}.q.weight"].shape[0] // heads,
+        "num_heads": heads,
         "d_ff": weights["encoder.block.0.layer.1.DenseReluDense.wo.weight"].shape[1],
-        "num_layers": layers["encoder"], "num_decoder_layers": layers["decoder"],
-        "relative_attention_num_buckets": bias.shape[0], "feed_forward_proj": "gated-gelu",
+        "num_layers": sum(name.startswith("encoder") for name in queries),
+        "num_decoder_layers": sum(name.startswith("decoder") for name in queries),
+        "relative_attention_num_buckets": buckets,
+        "feed_forward_proj": "gated-gelu",
         "tie_word_embeddings": False,
-    }  # fmt: skip
+    }
 
 
 def _write_tokenizer(path: Path, folder: Path) -> None:
-    """Without the limit of 48 tokens that a program for titles sets, and spaces parted as T5's own tokenizer does."""
+    """Write it without the limit of 48 tokens that a program for titles sets, and with spaces split as T5 does."""
     from tokenizers import Tokenizer, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -105,35 +126,3 @@ def _write_tokenizer(path: Path, folder: Path) -> None:
     core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), words])
     special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=512, **special).save_pretrained(folder)
-
-
-def _check_model(folder: Path, parameters: int) -> None:
-    """Another release of a library may read or load differently: a model that lost its wits must not be cached."""
-    import transformers
-
-    with _quiet(transformers):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        model, keys = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True)
-        asked = tokenizer(_QUESTION, return_tensors="pt")
-        answer = tokenizer.decode(model.generate(**asked, max_new_tokens=20)[0], skip_special_tokens=True)
-    count = sum(p.numel() for p in model.parameters())
-    if count != parameters or answer != _ANSWER or keys["missing_keys"] or keys["unexpected_keys"]:
-        raise SummkitError(
-            f"the T5 did not survive its conversion ({count:,} parameters, {parameters:,} expected; it says "
-            f"{answer[:60]!r}): install the versions in requirements.txt"
-        )
-
-
-@contextlib.contextmanager
-def _quiet(transformers):
-    """Without the loader's bars, and its warning that head and embedding are two: they are meant to be."""
-    log = transformers.utils.logging
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()

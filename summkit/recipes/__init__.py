@@ -1,8 +1,8 @@
-"""Runs without a reader: notebooks by papermill, a training from a configuration, a sweep of many.
+"""Runs without a reader: chapters by papermill, a training from a configuration, a sweep of many.
 
 `notebooks` runs chapters by name; `finetune` trains from one file; `sweep` trains every combination of a plan.
 """
 
 from summkit.recipes.finetune import train
-from summkit.recipes.notebooks import repository_root, run_notebooks
+from summkit.recipes.notebooks import RunFailedError, repository_root, run_notebooks, stages
 from summkit.recipes.sweep import run_sweep

@@ -1,11 +1,11 @@
-"""Records of runs, and what is made from them: reports, figures, widgets.
+"""Records of runs, and what is made from them: reports, comparisons, figures, widgets.
 
-`records` writes and reads run.json; `reports` turns records into pages and tables; `costs` compares what trainings
-took; `figures` draws; `widgets` shows summaries side by side.
+`records` writes and reads run.json; `report` turns one record into a page; `comparison` puts several side by side;
+`tables` has the tables of both; `figures` draws; `widgets` shows summaries side by side.
 """
 
 from summkit.reporting import figures, widgets
-from summkit.reporting.costs import cost_table
-from summkit.reporting.markup import cell_text, display_name
+from summkit.reporting.comparison import comparison_table, cost_table
 from summkit.reporting.records import add_earlier_runs, fill_record, new_record, read_record, run_folder, write_record
-from summkit.reporting.reports import comparison_table
+from summkit.reporting.report import closing_lines, publish, report_page, write_report
+from summkit.reporting.tables import cell_text, display_name

@@ -29,15 +29,14 @@ MANIFEST = "complete.json"  # written into a checkpoint when everything else in 
 SETTINGS = "summkit.json"  # beside an adapter: what is needed to ask it again
 ASKING = (
     *("model", "precision", "compute_dtype", "template", "wording"),
-    *("max_length", "max_new_tokens", "task", "method"),
+    *("max_length", "max_new_tokens", "task", "kind", "method"),
 )
 OWN_WEIGHTS = "trained_weights.safetensors"  # of a method that trains the model's own weights: those that did
 # Options that may differ between a run and its resumption, since they change no step of the training.
 _FREE = {
-    *("name", "reason", "track", "generation_batch_size", "teacher", "teacher_precision"),
+    *("name", "reason", "task", "track", "generation_batch_size", "teacher", "teacher_precision"),
     *("dataset", "train_rows", "validation_rows", "test_rows", "min_words", "max_words"),  # the rows are compared
 }
-_OLDER = {"task": "summary", "wording": "news", "method": "lora"}  # of adapters saved before there were others
 _log = logging.getLogger(__name__)
 
 
@@ -75,18 +74,19 @@ def save_settings(folder: str | Path, profile: Profile) -> Path:
     return _write_json(Path(folder) / SETTINGS, {key: getattr(profile, key) for key in ASKING})
 
 
-def read_settings(folder: str | Path, task: str = "summary") -> dict[str, Any]:
+def read_settings(folder: str | Path, kind: str = "summarisation") -> dict[str, Any]:
     """Read the settings beside an adapter.
 
     Args:
         folder: The adapter's.
-        task: What it is to be asked. Trained for another task it would meet another template, and answer nonsense.
+        kind: "summarisation" or "classification": what the adapter is to do. Trained for the other, it would meet
+            another template than in training, and answer nonsense.
 
     Returns:
         The options of ASKING.
 
     Raises:
-        SummkitError: `folder` holds no whole adapter of this library, or one for another task.
+        SummkitError: `folder` holds no whole adapter of this library, or one for another kind of task.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -97,25 +97,33 @@ def read_settings(folder: str | Path, task: str = "summary") -> dict[str, Any]:
         if not (folder / name).is_file():
             raise SummkitError(f"{folder} is not an adapter that this library saved: {name} is missing")
     _check_weights(folder / names[-1])
-    return settings_in(folder, task)
+    return settings_in(folder, kind)
 
 
-def settings_in(folder: Path, task: str = "summary") -> dict[str, Any]:
+def settings_in(folder: Path, kind: str = "summarisation") -> dict[str, Any]:
     """Read SETTINGS in `folder`, without a look at the weights.
 
     Raises:
-        SummkitError: The file is broken, or the task is another one.
+        SummkitError: The file is broken, or the kind of task is another one.
     """
     try:
         written = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        settings = {key: (_OLDER | written)[key] for key in ASKING}
+        settings = {key: _completed(written)[key] for key in ASKING}
     except (ValueError, KeyError, TypeError) as error:
         raise SummkitError(f"{folder / SETTINGS} is broken ({error}): save the adapter again") from None
-    if settings["task"] != task:
+    if settings["kind"] != kind:
         raise SummkitError(
-            f"{folder} was trained for the task {settings['task']!r}, not for {task!r}: use one that was"
+            f"{folder} was trained for the task {settings['task']!r}, which is {settings['kind']}, not {kind}: use an "
+            "adapter that was trained for it"
         )
     return settings
+
+
+def _completed(written: dict[str, Any]) -> dict[str, Any]:
+    """Add the options that files lack which were written before there was such an option."""
+    settings = {"task": "summary", "method": "lora", "wording": "news", "deepspeed": "", "fsdp": False} | written
+    labels = settings["task"] in ("agnews", "goemotions", "mnli")
+    return {"kind": "classification" if labels else "summarisation"} | settings
 
 
 def load_adapter(base: PreTrainedModel, folder: str | Path, name: str) -> PreTrainedModel | PeftModel:
@@ -223,7 +231,7 @@ def check_same(checkpoint: Path, now: dict[str, Any]) -> dict[str, Any]:
         SummkitError: It is of another; the message names each setting that differs.
     """
     manifest = read_manifest(checkpoint)
-    before = _OLDER | {"deepspeed": "", "fsdp": False} | manifest.get("made_with", {})
+    before = _completed(manifest.get("made_with", {}))
     different = [f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in now if before.get(key) != now[key]]
     if different:
         raise SummkitError(

@@ -93,7 +93,7 @@ def valid(book):
 
 
 def title(book):
-    number, cell = book.cells[0]
+    _, cell = book.cells[0]
     if cell.cell_type != "markdown" or not re.match(r"# \w", cell.source):
         yield "cell 1: must be a title, '# …'"
     wanted = (r"colab\.research\.google\.com", r"kaggle\.com", r"\d+\s*min", r"\bcpu\b", r"\bt4\b")
@@ -102,7 +102,7 @@ def title(book):
 
 
 def aims(book):
-    number, cell = book.cells[1]
+    _, cell = book.cells[1]
     if cell.cell_type != "markdown":
         yield "cell 2: must be text that says what you will do, learn and need"
     for word in words(cell, r"\byou\b", r"\bdo\b", r"\blearn\b", r"\bneed\b"):
@@ -321,10 +321,29 @@ def checked(book):
 RULES = {
     rule.__name__: rule
     for rule in (
-        valid, title, aims, install, imports, parameters, headings, record, parses, ruff, why, known_tags,
-        safe, kernel, paths, debris, svg, errors, size, counts, checked,
+        valid,
+        title,
+        aims,
+        install,
+        imports,
+        parameters,
+        headings,
+        record,
+        parses,
+        ruff,
+        why,
+        known_tags,
+        safe,
+        kernel,
+        paths,
+        debris,
+        svg,
+        errors,
+        size,
+        counts,
+        checked,
     )
-}  # fmt: skip
+}
 
 
 def notebooks() -> list[Path]:

@@ -13,9 +13,23 @@ JOBS = ROOT / "jobs"
 AZURE = sorted(path for path in (JOBS / "azureml").glob("*.yml") if path.name != "environment.yml")
 # What azure-ai-ml 1.35 takes at the top of a file, by its type; a trial's own keys stand under trial.
 COMMON = {
-    "$schema", "type", "name", "display_name", "experiment_name", "description", "tags", "compute", "identity",
-    "inputs", "outputs", "limits", "resources", "queue_settings", "services", "properties",
-}  # fmt: skip
+    "$schema",
+    "type",
+    "name",
+    "display_name",
+    "experiment_name",
+    "description",
+    "tags",
+    "compute",
+    "identity",
+    "inputs",
+    "outputs",
+    "limits",
+    "resources",
+    "queue_settings",
+    "services",
+    "properties",
+}
 COMMAND = {"code", "command", "environment", "environment_variables", "distribution"}
 KNOWN = {
     "command": COMMON | COMMAND,
@@ -138,4 +152,4 @@ def test_every_folder_says_what_it_is_for_and_what_was_tried():
 
 
 def test_the_readme_lists_them():
-    assert "jobs/ " in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "(jobs/README.md)" in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,19 +1,18 @@
 """Every option of a profile does something: settings that nothing reads are a known mistake of work of this kind."""
 
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
-from summkit.config import Profile
+from summkit.config import options
 
 PACKAGE = Path(__file__).parents[2] / "summkit"
-READERS = {path.name: path.read_text(encoding="utf-8") for path in PACKAGE.glob("*.py") if path.name != "profiles.py"}
+READERS = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py") if path.name != "config.py"}
 NOTEBOOK = (PACKAGE.parent / "task3" / "NOTEBOOK" / "task_3.ipynb").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Profile) if field.name != "reason"])
+@pytest.mark.parametrize("name", options())
 def test_an_option_is_read_where_things_are_done(name):
-    use = re.compile(rf"\b(profile|chosen|known|dial)\.{name}\b")
+    use = re.compile(rf"\b(profile|chosen|settings)\.({name}|limits)\b" if "max_" in name else rf"\.{name}\b")
     assert any(use.search(text) for text in (*READERS.values(), NOTEBOOK)), f"nothing reads the option {name}"

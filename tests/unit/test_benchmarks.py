@@ -107,9 +107,13 @@ def test_own_memory_leaves_out_what_is_of_files(tmp_path):
 
     size = 2**26
     (tmp_path / "file").write_bytes(b"x" * size)
-    with growth.OwnMemory() as own:
-        with open(tmp_path / "file", "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            assert all(mapped[page] for page in range(0, size, mmap.PAGESIZE)) and time.sleep(0.1) is None
+    with (
+        growth.OwnMemory() as own,
+        open(tmp_path / "file", "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+    ):
+        assert all(mapped[page] for page in range(0, size, mmap.PAGESIZE))
+        time.sleep(0.1)
     with growth.OwnMemory() as read_whole:
         held = (tmp_path / "file").read_bytes()
         time.sleep(0.1)
@@ -156,8 +160,8 @@ def test_a_contestant_that_cannot_run_is_a_row_that_says_why(monkeypatch, tmp_pa
     assert found["bad"] == {"about": "about", "rounds": [], "absent": "bad failed: it fell over"}
     text = page.table(found, page.STARTED)
     assert "not measured: bad failed: it fell over" in text and "not installed here: no_such_module" in text
+    monkeypatch.setattr(harness, "start", lambda b, n, w, t: start(b, "bad" if b != "ceiling" else n, w, t))
     with pytest.raises(SummkitError, match="fell over"):  # not where it is the library itself
-        monkeypatch.setattr(harness, "start", lambda b, n, w, t: start(b, "bad" if b != "ceiling" else n, w, t))
         harness.compete("training", {"summkit": one}, {}, rounds=1, threads=1)
 
 

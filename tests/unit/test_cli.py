@@ -90,23 +90,41 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
         ("[1]", "a JSON object is needed"),
         ('{"profile": "huge"}', "unknown profile 'huge'"),
         ('{"profile": "smoke", "learning_rat": 1}', "unknown option 'learning_rat'; known: alpha, batch_size"),
-        ('{"profile": "smoke", "learning_rate": "fast"}', "learning_rate='fast': float is needed, not str"),
-        ('{"profile": "smoke", "learning_rate": -1}', "learning_rate=-1: a number above 0"),
-        ('{"profile": "smoke", "train_rows": 2.5}', "train_rows=2.5: int | None is needed, not float"),
-        ('{"profile": "smoke", "batch_size": true}', "batch_size=True: int is needed, not bool"),
-        ('{"profile": "smoke", "seed": "x"}', "seed='x' is of the wrong kind"),
+        (
+            '{"profile": "smoke", "learning_rate": "fast"}',
+            "option learning_rate='fast': input should be a valid number",
+        ),
+        ('{"profile": "smoke", "learning_rate": -1}', "learning_rate=-1: input should be greater than 0"),
+        ('{"profile": "smoke", "train_rows": 2.5}', "train_rows=2.5: input should be a valid integer"),
+        ('{"profile": "smoke", "batch_size": true}', "batch_size=True: input should be a valid integer"),
+        ('{"profile": "smoke", "seed": "x"}', "seed='x': input should be a valid integer"),
         (
             '{"profile": "smoke", "task": "news"}',
             "unknown task 'news'; known: agnews, costs, goemotions, long, methods, mnli, summary",
         ),
-        ('{"profile": "smoke", "task": ["agnews"]}', "task=['agnews'] is of the wrong kind"),
-        ('{"profile": "smoke", "task": null}', "task=None is of the wrong kind"),
-        ('{"profile": "smoke", "out": 3}', "out=3 is of the wrong kind"),
-        ('{"profile": "smoke", "watch": "all"}', "watch='all' is of the wrong kind"),
-        ('{"profile": "smoke", "watch": -1}', "watch=-1: a number of rows, 0 for none"),
+        ('{"profile": "smoke", "task": ["agnews"]}', "task=['agnews']: input should be a valid string"),
+        ('{"profile": "smoke", "task": null}', "task=None: input should be a valid string"),
+        ('{"profile": "smoke", "out": 3}', "out=3: input should be a valid string"),
+        ('{"profile": "smoke", "watch": "all"}', "watch='all': input should be a valid integer"),
+        ('{"profile": "smoke", "watch": -1}', "watch=-1: input should be greater than or equal to 0"),
         ('{"profile": "smoke", "watch": 2, "task": "agnews"}', "only a model that writes texts can be watched"),
-        ('{"profile": "smoke", "track": "neptune"}', "unknown tracker 'neptune'; known: mlflow, trackio, wandb"),
+        (
+            '{"profile": "smoke", "track": "neptune"}',
+            "option track='neptune': input should be '', 'trackio', 'wandb' or 'mlflow'",
+        ),
         ('{"profile": "smoke", "data_dir": "gone"}', "data folder gone: no such folder"),
+        ('{"profile": "smoke", "dropout": 1.5}', "c.json: option dropout=1.5: input should be less than 1"),
+        ('{"profile": "smoke", "gradient_accumulation": 0}', "gradient_accumulation=0: input should be greater than"),
+        ('{"profile": "smoke", "compute_dtype": "bf16"}', "input should be 'float32', 'float16' or 'bfloat16'"),
+        (
+            '{"profile": "smoke", "optimizer": "adamw_8bit_paged"}',
+            "optimizer='adamw_8bit_paged': input should be 'adamw",
+        ),
+        ('{"profile": "smoke", "seed": -1}', "c.json: seed=-1: input should be greater than or equal to 0"),
+        ('{"profile": "smoke", "score": ["all"]}', "score.0='all': input should be 'train', 'validation' or 'test'"),
+        ('{"profile": "smoke", "patience": -1}', "patience=-1: input should be greater than or equal to 1"),
+        ('{"profile": "smoke", "targets": ["q_proj"]}', "targets=['q_proj']: input should be a valid string"),
+        ('{"profile": "smoke", "min_words": 9, "max_words": 3}', "max_words=3: it has to be at least min_words"),
     ],
 )
 def test_a_wrong_configuration_is_refused(capsys, tmp_path, monkeypatch, config, said):
@@ -117,11 +135,35 @@ def test_a_wrong_configuration_is_refused(capsys, tmp_path, monkeypatch, config,
     assert "gone.json: No such file" in refused(capsys, "train", "gone.json")
 
 
+def test_null_is_a_value_and_a_byte_order_mark_is_skipped(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text('{"profile": "cpu", "max_words": null}', encoding="utf-8-sig")
+    assert finetune.read_configuration(path, {})[1].max_words is None
+    assert finetune.read_configuration(path, {"max_words": 99})[1].max_words == 99
+
+
+def test_a_configuration_may_be_yaml(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("profile: smoke\nseed: 3  # of the split\n")
+    settings, profile = finetune.read_configuration(path, {})
+    assert (settings.seed, profile.name) == (3, "smoke")
+
+
+def test_the_options_are_listed_with_what_they_are(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--options"])
+    listed = capsys.readouterr().out
+    assert stop.value.code == 0 and "seed  " in listed and "LoRA's rank" in listed
+    assert all(line.split()[1:] for line in listed.splitlines()), "each option says what it is"
+
+
 def test_what_a_call_says_stands_in_place_of_the_configuration(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("c.json").write_text('{"profile": "huge", "seed": 1}')
     assert "unknown profile 'huge'" in refused(capsys, "train", "c.json", "-p", "seed=2")
-    assert "watch=-1: a number" in refused(capsys, "train", "c.json", "-p", "profile=smoke", "-p", "watch=-1")
+    assert "watch=-1: input should be greater" in refused(
+        capsys, "train", "c.json", "-p", "profile=smoke", "-p", "watch=-1"
+    )
     assert "unknown option 'sed'" in refused(capsys, "train", "c.json", "-p", "profile=smoke", "-p", "sed=2")
     assert "NAME=VALUE is needed" in refused(capsys, "train", "c.json", "-p", "seed")
     assert Path("c.json").read_text() == '{"profile": "huge", "seed": 1}'
@@ -181,7 +223,7 @@ LABELS = {"profile": "smoke", "out": "mine", "train_rows": 8, "validation_rows":
 def test_train_on_labels_without_a_notebook(one_thread, tmp_path, monkeypatch, capsys, task, rows):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
-    monkeypatch.setattr(finetune.hub, "require", lambda what: pytest.fail(f"{what} was asked for"))
+    monkeypatch.setattr(finetune.hub, "require_hub", lambda what: pytest.fail(f"{what} was asked for"))
     Path("c.json").write_text(json.dumps(LABELS | {"task": task}))
     assert main(["train", "c.json"]) == 0
     record = json.loads(Path("mine/run.json").read_text())
@@ -212,7 +254,7 @@ def test_train_on_a_folder_with_classes_of_its_own(one_thread, tmp_path, monkeyp
 
 def test_what_a_task_needs_of_the_hub_is_asked_at_once(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(finetune.hub, "require", asked.append)
+    monkeypatch.setattr(finetune.hub, "require_hub", asked.append)
     for name, task in (("smoke", "agnews"), ("cpu", "agnews"), ("cpu", "goemotions"), ("cpu", "mnli")):
         finetune.ask_for_hub(choose_profile(name, task=task), None)
     assert asked == []

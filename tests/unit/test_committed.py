@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from summkit.models import methods
-from summkit.reporting import records, reports
+from summkit.reporting import records, report
 
 ROOT = Path(__file__).parents[2]
 SPINE = ("task1/xsum", "task2", "task3")
@@ -29,7 +29,7 @@ def notebook(stage: str) -> dict:
 def test_a_report_is_made_from_the_record_beside_it(stage):
     record = records.read_record(REPORTS[stage] / "run.json")
     assert record["stage"] == stage and record["profile"] == "cpu" and record["seed"] == 0
-    assert (REPORTS[stage] / "README.md").read_text(encoding="utf-8") == reports.markdown(record)
+    assert (REPORTS[stage] / "README.md").read_text(encoding="utf-8") == report.report_page(record)
     for name in record["figures"]:
         assert (REPORTS[stage] / name).read_bytes().startswith(b"\x89PNG")
 
@@ -64,7 +64,7 @@ def test_the_run_was_the_one_that_is_described(result):
 
 def test_the_readme_shows_the_records_table(result):
     shown = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = [line for line in reports.markdown(result).split("## Differences")[0].splitlines() if line.startswith("|")]
+    rows = [line for line in report.report_page(result).split("## Differences")[0].splitlines() if line.startswith("|")]
     assert len(rows) == 6 and all(row in shown for row in rows)
 
 
@@ -126,8 +126,8 @@ def test_of_pairs_the_report_says_whether_it_does_or_why_not():
     assert ("beats" in verdict) == (difference["low"] > 0)
     assert f"{100 * abs(difference['difference']):.1f} points" in verdict
     assert ("Why that can be" in verdict) == (difference["low"] <= 0)
-    report = (REPORTS["task1/mnli"] / "README.md").read_text(encoding="utf-8")
-    assert verdict.split(":")[0] in report and "few rows to learn from" in report
+    page = (REPORTS["task1/mnli"] / "README.md").read_text(encoding="utf-8")
+    assert verdict.split(":")[0] in page and "few rows to learn from" in page
 
 
 def test_against_counting_words_emotions_gain_and_topics_cannot_be_told():

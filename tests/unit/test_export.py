@@ -11,7 +11,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from summkit.cli import main
-from summkit.config import PROFILES
+from summkit.config import choose_profile
 from summkit.data import tokenisation
 from summkit.errors import SummkitError
 from summkit.inference import export, generation
@@ -55,7 +55,7 @@ def base(folder):
 def adapter(base, folder, method="lora", **changes):
     """An adapter folder of `method` whose weights are drawn at random, as if it had been trained."""
     profile = dataclasses.replace(
-        PROFILES["smoke"], model=base, max_new_tokens=12, method=method, **{"precision": "fp32"} | changes
+        choose_profile("smoke"), model=base, max_new_tokens=12, method=method, **{"precision": "fp32"} | changes
     )
     torch.manual_seed(0)
     model = methods.apply_method(loading.load_model(base, profile.precision), profile)
@@ -130,7 +130,7 @@ def test_an_adapter_beside_four_bits_is_merged_into_full_precision(base, tmp_pat
     name = "model.layers.1.mlp.down_proj"
     a, b = (low[f"base_model.model.{name}.lora_{letter}.weight"] for letter in "AB")
     before = AutoModelForCausalLM.from_pretrained(base).get_submodule(name).weight
-    profile = PROFILES["smoke"]
+    profile = choose_profile("smoke")
     expected = before + b @ a * profile.alpha / profile.rank
     assert torch.allclose(whole.get_submodule(name).weight, expected, atol=1e-6)
     assert checkpoints.settings_in(tmp_path / "merged")["precision"] == "fp32"

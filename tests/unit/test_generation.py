@@ -244,34 +244,33 @@ def rewrite(folder, **changes):
 
 
 def test_an_adapter_of_before_there_were_tasks_writes_summaries(broken, saved):
-    assert rewrite(broken, task=None)["task"] is None
+    assert rewrite(broken, task=None, kind=None)["task"] is None
     assert checkpoints.read_settings(broken) == checkpoints.read_settings(saved[0])
     assert generation.Summarizer.load(broken).summarize(TEXTS[:1])
 
 
 @pytest.mark.parametrize("task", ["agnews", "goemotions", "mnli"])
-def test_an_adapter_of_another_task_is_refused(broken, task):
-    rewrite(broken, task=task)
-    with pytest.raises(SummkitError, match=rf"adapter was trained for the task '{task}', not for 'summary'"):
+def test_an_adapter_for_labels_is_refused_where_summaries_are_asked_for(broken, task):
+    rewrite(broken, task=task, kind=None)  # as it was saved before kinds were
+    with pytest.raises(SummkitError, match=rf"trained for the task '{task}', which is classification, not summaris"):
         generation.Summarizer.load(broken)
-    assert checkpoints.read_settings(broken, task)["task"] == task
-    with pytest.raises(SummkitError, match=rf"'{task}', not for 'other'"):
-        checkpoints.read_settings(broken, "other")
+    assert checkpoints.read_settings(broken, "classification")["task"] == task
 
 
-def test_the_task_is_saved_and_counts_when_a_training_is_resumed(saved, tmp_path):
+def test_the_kind_of_task_is_saved_and_counts_when_a_training_is_resumed(saved, tmp_path):
     profile = choose_profile("smoke", task="agnews")
-    assert json.loads(checkpoints.save_settings(tmp_path, profile).read_text())["task"] == "agnews"
-    with pytest.raises(SummkitError, match="'agnews', not for 'summary'"):
+    settings = json.loads(checkpoints.save_settings(tmp_path, profile).read_text())
+    assert (settings["task"], settings["kind"]) == ("agnews", "classification")
+    with pytest.raises(SummkitError, match="'agnews', which is classification"):
         checkpoints.read_settings(save_adapter(saved[1], tmp_path / "adapter", profile))
     checkpoint = tmp_path / "checkpoint-1"
     checkpoint.mkdir()
     checkpoints.write_manifest(checkpoint, {}, checkpoints.fingerprint(profile, 0, [], []))
-    now = checkpoints.fingerprint(dataclasses.replace(profile, task="summary"), 0, [], [])
-    with pytest.raises(SummkitError, match="task was 'agnews', now 'summary'"):
+    now = checkpoints.fingerprint(profile.replace(kind="summarisation"), 0, [], [])
+    with pytest.raises(SummkitError, match="kind was 'classification', now 'summarisation'"):
         checkpoints.check_same(checkpoint, now)
-    checkpoints.write_manifest(checkpoint, {}, {key: value for key, value in now.items() if key != "task"})
-    checkpoints.check_same(checkpoint, now)  # made before there were tasks
+    checkpoints.write_manifest(checkpoint, {}, {key: value for key, value in now.items() if key != "kind"})
+    checkpoints.check_same(checkpoint, now)  # made before there were kinds
 
 
 def test_an_adapter_of_another_shape(broken):

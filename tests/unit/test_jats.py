@@ -91,5 +91,5 @@ def test_no_entity_is_read_from_anywhere(tmp_path):
     doctype = f'<!DOCTYPE article PUBLIC "-//NLM//DTD v3.0//EN" "file://{tmp_path}/secret">'
     assert jats.paper(article(head=doctype))["id"] == "10.1/x"  # as PLOS's begin: never fetched
     for body in ("<p>&x;</p>", "<p>cut off"):
-        with pytest.raises(SummkitError, match="no JATS file"):
+        with pytest.raises(SummkitError, match="not a JATS file"):
             jats.paper(article(body=body, head=doctype))

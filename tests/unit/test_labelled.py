@@ -211,8 +211,8 @@ def test_what_has_no_labels_is_refused():
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_task_has_settings_in_every_profile(name, task):
     profile = choose_profile(name, task=task)
-    # The study that compares methods has settings of its own, and its task is the summary.
-    assert (profile.name, profile.task) == (name, task if task in STUDIES else "summary")
+    kind = "classification" if task in STUDIES else "summarisation"
+    assert (profile.name, profile.task, profile.kind) == (name, task, kind)
     if task in STUDIES:
         assert profile.dataset in classification.SCHEMAS and profile.min_words == 0
 
@@ -260,8 +260,12 @@ def test_no_label_of_a_trial_needs_more_than_an_answers_room(task):
 @pytest.mark.parametrize("name", sorted(classification.SCHEMAS))
 def test_no_word_of_a_schema_begins_another(name):
     schema, tokenizer = classification.SCHEMAS[name], loading.tiny_tokenizer()
-    task = next(task for task in STUDIES if classification.SCHEMAS[classification.STUDIES[task].hub].words[:2] == schema.words[:2]
-                or name in str(TASKS[task]))  # fmt: skip
+    task = next(
+        task
+        for task in STUDIES
+        if classification.SCHEMAS[classification.STUDIES[task].hub].words[:2] == schema.words[:2]
+        or name in {choose_profile(profile, task=task).dataset for profile in PROFILES}
+    )
     template = classification.label_template(choose_profile("smoke", task=task), tokenizer, schema)
     assert len(label_scores.label_tokens(template, tokenizer, schema.words)) == len(schema.classes) == len(schema.words)
 

@@ -1,6 +1,7 @@
 """A T5 in 8-bit ONNX and back: every weight to within half a step, under its own name, the right way round."""
 
 import json
+import sys
 
 import numpy as np
 import onnx
@@ -87,7 +88,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def written(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "model"
-    onnx_t5.write(source, folder)
+    onnx_t5.write_model(source, folder)
     return folder
 
 
@@ -119,18 +120,24 @@ def test_the_tokenizer_has_no_limit_no_padding_and_ends_its_inputs(written):
     assert "<extra_id_0>" not in made.decode(made("a<extra_id_0>").input_ids, skip_special_tokens=True)
 
 
-def test_a_model_without_its_wits_is_refused_and_the_log_is_as_before(source, tmp_path, capfd):
+def test_a_model_that_answers_nonsense_is_refused_and_the_log_is_as_before(source, tmp_path, capfd):
     from transformers.utils import logging
 
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    with pytest.raises(SummkitError, match=r"did not survive its conversion \([\d,]+ parameters, 76,961,152 expected"):
+    with pytest.raises(SummkitError, match=r"was not converted correctly \([\d,]+ parameters, 76,961,152 expected"):
         onnx_t5.convert(source, tmp_path / "model", 76_961_152)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
     assert "tied weights" not in capfd.readouterr().err
 
 
+def test_without_the_package_onnx_the_error_names_the_extra(source, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(SummkitError, match=r"package onnx: pip install 'summkit\[long\]'"):
+        onnx_t5.convert(source, tmp_path / "model", 76_961_152)
+
+
 @pytest.mark.skipif(
-    not assets._model_path(assets.ASSETS["flan-t5-small"]).is_dir(), reason="the cache does not hold flan-t5-small"
+    not assets.ASSETS["flan-t5-small"].model_folder.is_dir(), reason="the cache does not hold flan-t5-small"
 )
 def test_the_cached_flan_t5_translates():
     folder = assets.embedded_model("flan-t5-small")

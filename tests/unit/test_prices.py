@@ -40,8 +40,8 @@ def test_our_own_rows_say_when_and_who():
 
 
 def test_it_goes_into_the_package():
-    project = tomllib.loads((Path(prices.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
-    assert "*.csv" in project["tool"]["setuptools"]["package-data"]["summkit"]
+    project = tomllib.loads((Path(prices.__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "*.csv" in project["tool"]["setuptools"]["package-data"]["*"]
 
 
 def test_money_is_hours_times_the_machines_price_or_kwh_times_the_grids(table):

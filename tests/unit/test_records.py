@@ -112,11 +112,6 @@ def test_the_home_folder_is_refused_inside_a_text_too(record, monkeypatch):
     records.fill_record(record, "details", note="a 50/50 chance, and/or ~5 km, bed/home/somebody else")
 
 
-def test_portable_is_relative_inside_and_a_bare_name_outside(tmp_path):
-    assert records.portable_path(tmp_path / "figures" / "loss.png", tmp_path) == "figures/loss.png"
-    assert records.portable_path(tmp_path / "loss.png", tmp_path / "run") == "loss.png"
-
-
 def test_other_kinds_of_value_are_refused(record):
     with pytest.raises(SummkitError, match="cannot hold a set"):
         records.fill_record(record, "details", seen={1, 2})
@@ -160,16 +155,6 @@ def test_a_record_with_a_stray_key_is_not_written(record, tmp_path):
         records.write_record(record, tmp_path / "run.json")
 
 
-def test_differences_skip_time_and_machine(record):
-    other = records.new_record("task3", "smoke", 0)
-    records.fill_record(other, "run", wall_seconds=9.0, started="2000-01-01T00:00:00+00:00")
-    records.fill_record(other, "training", seconds=3.0)
-    assert records.record_differences(record, other) == {}
-    records.fill_record(other, "training", train_loss=2.5)
-    assert records.record_differences(record, other) == {"training.train_loss": (None, 2.5)}
-    assert "wall_seconds" in records.record_differences(record, other, ignore=())
-
-
 def test_git_commit_says_dirty_and_is_null_outside(tmp_path):
     inside, loose = tmp_path / "module.py", tmp_path / "untracked.py"
     inside.write_text("a = 1\n")
@@ -183,3 +168,33 @@ def test_git_commit_says_dirty_and_is_null_outside(tmp_path):
     assert records.git_commit(loose) is None  # as a package installed inside another project's checkout
     inside.write_text("a = 2\n")
     assert records.git_commit(inside) == head + "+dirty"
+
+
+class Installed:
+    """A distribution whose pip wrote `origin` into direct_url.json."""
+
+    def __init__(self, origin):
+        self.origin = origin
+
+    def read_text(self, name):
+        assert name == "direct_url.json"
+        return self.origin
+
+
+@pytest.mark.parametrize(
+    ("origin", "commit"),
+    [
+        ('{"url": "https://example.org/x.git", "vcs_info": {"vcs": "git", "commit_id": "abc123"}}', "abc123"),
+        ('{"url": "file:///somewhere", "dir_info": {"editable": true}}', None),
+        (None, None),
+    ],
+)
+def test_without_a_checkout_the_commit_is_the_one_that_pip_installed(monkeypatch, origin, commit):
+    monkeypatch.setattr(records, "_git", lambda *_: None)
+    monkeypatch.setattr(records.importlib.metadata, "distribution", lambda _: Installed(origin))
+    assert records.git_commit() == commit
+
+
+def test_every_key_of_a_record_says_what_it_is():
+    for section, keys in records._LISTED.items():
+        assert all(isinstance(meaning, str) and len(meaning) > 4 for meaning in keys.values()), section

@@ -16,7 +16,7 @@ from summkit.models import embeddings, loading
 from summkit.models.tiny import tiny_llama
 
 WORDS = (
-    "the bridge over river was closed on a day after crack cable found drivers go through town and council said".split()
+    ["the", "bridge", "over", "river", "was", "closed", "on", "a", "day", "after", "crack", "cable", "found", "drivers", "go", "through", "town", "and", "council", "said"]
 )
 LIMITS = {"max_length": 320, "max_new_tokens": 24}
 

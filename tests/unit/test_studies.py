@@ -3,8 +3,8 @@
 import pytest
 
 from summkit.errors import SummkitError
-from summkit.reporting import markup, reports
-from tests.unit.test_reports import entry, make_run
+from summkit.reporting import report, tables
+from tests.unit.test_report import entry, make_run
 
 STUDY = "notebooks/01_lengths"
 
@@ -29,7 +29,7 @@ def run(tmp_path):
 
 def test_a_study_is_put_back_beside_the_others(run, repository):
     before = {path for path in repository.rglob("*") if path.is_file()}
-    page = reports.publish(run, repository)
+    page = report.publish(run, repository)
     assert page == repository / "notebooks/REPORT/01_lengths/README.md"
     made = {str(path.relative_to(page.parent)) for path in page.parent.rglob("*") if path.is_file()}
     assert made == {"README.md", "run.json", "figures/a.png"}
@@ -41,7 +41,7 @@ def test_a_study_is_put_back_beside_the_others(run, repository):
 
 def test_a_study_leaves_the_courses_result_in_the_readme(run, repository):
     before = (repository / "README.md").read_text()
-    reports.publish(run, repository)
+    report.publish(run, repository)
     assert (repository / "README.md").read_text() == before
 
 
@@ -50,12 +50,12 @@ def test_a_run_of_another_name_replaces_nothing(tmp_path, repository, stage):
     made = make_run(tmp_path / "made", stage)
     (made / "01_lengths.ipynb").write_text("executed")
     before = {path: path.read_text() for path in repository.rglob("*") if path.is_file()}
-    with pytest.raises(SummkitError, match="keeps no such notebook"):
-        reports.publish(made, repository)
+    with pytest.raises(SummkitError, match="has no such notebook"):
+        report.publish(made, repository)
     assert {path: path.read_text() for path in repository.rglob("*") if path.is_file()} == before
 
 
 def test_every_lead_is_named_alike():
-    assert [markup.display_name(key) for key in ("lead1", "lead5", "lead12", "misleading1")] == [
+    assert [tables.display_name(key) for key in ("lead1", "lead5", "lead12", "misleading1")] == [
         "lead-1", "lead-5", "lead-12", "misleading1",
     ]  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from summkit.cli import main
 from summkit.errors import SummkitError
 from summkit.recipes import finetune, sweep
-from summkit.reporting import records, reports
+from summkit.reporting import comparison, records
 from summkit.training import checkpoints
 
 BASE = {"profile": "smoke", "train_rows": 8, "validation_rows": 2, "test_rows": 2, "max_new_tokens": 4}
@@ -15,7 +15,7 @@ BASE = {"profile": "smoke", "train_rows": 8, "validation_rows": 2, "test_rows": 
 
 def test_every_combination_has_a_name_that_says_what_varies():
     plan = {"base": BASE, "vary": {"method": ["lora", "prompt"], "seed": [0, 1]}, "only": [{"method": "dora"}]}
-    found = sweep.combinations(plan)
+    found = sweep.Plan(**plan).combinations()
     assert list(found) == ["method-lora,seed-0", "method-lora,seed-1", "method-prompt,seed-0", "method-prompt,seed-1",
                            "method-dora"]  # fmt: skip
     assert found["method-prompt,seed-1"] == BASE | {"method": "prompt", "seed": 1}
@@ -23,12 +23,12 @@ def test_every_combination_has_a_name_that_says_what_varies():
 
 @pytest.mark.parametrize(("plan", "message"), [
     ({"base": BASE}, "asks for nothing"),
-    ({"vary": {"seed": 3}}, "vary.seed: a list"),
-    ({"vary": {"seed": []}}, "vary.seed: a list"),
-    ({"varies": {"seed": [0]}}, "the plan has varies; known: base, vary, only, out, apart, keep"),
+    ({"vary": {"seed": 3}}, "plan's vary.seed=3: input should be a valid list"),
+    ({"vary": {"seed": []}}, "vary.seed=.*at least 1 item"),
+    ({"varies": {"seed": [0]}}, "unknown key in the plan's 'varies'; known: base, keep, only, out, subprocess, vary"),
     ({"only": [{"name": "a"}, {"name": "a", "seed": 1}]}, "two combinations called 'a'"),
-    ({"only": [{"seed": 1}], "keep": "nothing"}, "keep.*nothing.*all, records"),
-    ({"only": [{"launch": "-m torch.distributed.run"}]}, '"launch", which starts other processes: say "apart": true'),
+    ({"only": [{"seed": 1}], "keep": "nothing"}, "keep='nothing': input should be 'all' or 'records'"),
+    ({"only": [{"launch": "-m torch.distributed.run"}]}, '"launch", which starts other processes: it needs "subprocess": true'),
 ])  # fmt: skip
 def test_a_wrong_plan_says_what_is_wrong(tmp_path, plan, message):
     with pytest.raises(SummkitError, match=message):
@@ -111,17 +111,17 @@ def test_the_command_trains_scores_and_compares(tmp_path, capsys):
 def test_apart_each_has_its_own_process_and_one_that_fails_leaves_the_reason(tmp_path, capsys):
     only = [{"name": "lost", "data_dir": "gone"}, {"name": "head", "method": "head", "seed": 3}]
     base = BASE | {"precision": "fp32"}
-    runs = sweep.run_sweep({"base": base, "only": only, "apart": True}, tmp_path)
+    runs = sweep.run_sweep({"base": base, "only": only, "subprocess": True}, tmp_path)
     assert [run.name for run in runs] == ["lost", "head"]
     failed, trained = (records.read_record(run / "run.json") for run in runs)
     assert failed["details"]["failed"].startswith("data folder gone: no such folder")
     assert (failed["profile"], failed["training"]["steps"]) == ("smoke", None)
     assert trained["seed"] == 3 and trained["training"]["steps"] > 0 and trained["details"]["training_kwh"] > 0
     assert "adapter and record" in (tmp_path / "head" / "log.txt").read_text()
-    table = reports.comparison_table(runs)
+    table = comparison.comparison_table(runs)
     assert "data folder gone" in table and "useful tokens/s" in table
     capsys.readouterr()
-    sweep.run_sweep({"base": base, "only": only, "apart": True}, tmp_path)
+    sweep.run_sweep({"base": base, "only": only, "subprocess": True}, tmp_path)
     assert "[1/2] lost\n  failed: data folder" in (shown := capsys.readouterr().out)
     assert "[2/2] head: has its record, left as it is" in shown
 
@@ -130,7 +130,7 @@ def test_a_launch_starts_what_it_says(one_thread, tmp_path):
     """Two processes on the same rows: the step sees both batches."""
     launch = "-m torch.distributed.run --standalone --nproc_per_node=2"
     base = BASE | {"precision": "fp32", "method": "head", "batch_size": 2, "gradient_accumulation": 1, "epochs": 1}
-    two = {"base": base, "only": [{"name": "two", "launch": launch, "batch_size": 1}], "apart": True}
+    two = {"base": base, "only": [{"name": "two", "launch": launch, "batch_size": 1}], "subprocess": True}
     runs = sweep.run_sweep({"base": base, "only": [{"name": "one"}]}, tmp_path) + sweep.run_sweep(two, tmp_path)
     one, two = (records.read_record(run / "run.json") for run in runs)
     assert one["training"]["steps"] == two["training"]["steps"]

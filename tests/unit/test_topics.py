@@ -15,7 +15,7 @@ from summkit.evaluation import metrics, summarisation
 from summkit.inference import generation
 from summkit.models import embeddings, loading, methods
 from summkit.recipes import finetune
-from summkit.reporting import markup, records, reports
+from summkit.reporting import records, report, tables
 from summkit.training import checkpoints
 
 WORDING = templates.WORDINGS["topics"]
@@ -195,14 +195,14 @@ def test_tables_and_reports_show_the_columns_where_a_system_has_them(encoder, tm
     differences = {"student_minus_few_shot": topics.compare_topics(GOOD * 4, BAD * 4, REFERENCES * 4, encoder)}
     records.fill_record(record, "details", differences=differences)
     records.write_record(record, tmp_path / "run.json")
-    page = reports.markdown(records.read_record(tmp_path / "run.json"))
+    page = report.report_page(records.read_record(tmp_path / "run.json"))
     assert "| BLEU-3 | similarity | topic F1 |" in page and "points of topic F1" in page and "BLEU-3 points" in page
-    assert "topic F1" in markup.scores_table(record["scores"])
+    assert "topic F1" in tables.scores_table(record["scores"])
 
 
 def test_the_wording_goes_with_the_adapter(tmp_path):
     profile = choose_profile("smoke", task="topics", precision="fp32")
-    assert (profile.wording, profile.task, profile.teacher) == ("topics", "summary", "")
+    assert (profile.wording, profile.task, profile.kind) == ("topics", "topics", "summarisation")
     model = methods.apply_method(loading.load_model(profile.model), profile)
     folder = checkpoints.save_adapter(model, tmp_path / "adapter", profile)
     prompt = generation.Summarizer.load(folder).template.prompt("A text.")
@@ -220,14 +220,14 @@ def test_the_wording_goes_with_the_adapter(tmp_path):
 def test_training_asks_in_the_profiles_wording():
     for wording, start in (("topics", INSTRUCTION), ("title", "Write the title of")):
         profile = choose_profile("smoke", task="topics", wording=wording)
-        splits, template, rows = finetune._rows(profile, loading.tiny_tokenizer(), 0, None)
+        splits, template, rows = finetune._load(profile, loading.tiny_tokenizer(), 0, None)
         assert template.head.startswith(f"Instruction: {start}") and rows == (splits.train, splits.validation)
 
 
 def test_every_profile_has_its_topics():
     for name in PROFILES:
         profile = choose_profile(name, task="topics")
-        assert profile.task == "summary" and profile.wording in templates.WORDINGS
+        assert profile.kind == "summarisation" and profile.wording in templates.WORDINGS
         assert profile.teacher_precision in ("", *loading.PRECISIONS) and bool(profile.teacher) == (
             name in ("t4", "gpu")
         )

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from summkit.config import PROFILES, choose_profile
+from summkit.config import choose_profile
 from summkit.errors import SummkitError
 from summkit.models.tiny import tiny_llama
 from summkit.training import trackers
 from summkit.training.trainer import Job, fit, training_arguments
 
 ROOT = Path(__file__).parents[2]
-SMOKE = PROFILES["smoke"]
+SMOKE = choose_profile("smoke")
 WANDB = """
 import json, os, pathlib
 run = None

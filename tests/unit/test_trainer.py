@@ -16,7 +16,7 @@ import pytest
 import torch
 import transformers
 
-from summkit.config import PROFILES
+from summkit.config import choose_profile
 from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
 from summkit.inference import generation
@@ -25,7 +25,7 @@ from summkit.models.tiny import tiny_llama
 from summkit.training import checkpoints, fit, mean_loss, save_adapter, summary_loss
 
 ROOT = Path(__file__).parents[2]
-SMOKE = dataclasses.replace(PROFILES["smoke"], evaluations_per_epoch=3)
+SMOKE = dataclasses.replace(choose_profile("smoke"), evaluations_per_epoch=3)
 PLAIN = dataclasses.replace(SMOKE, precision="fp32", optimizer="adamw_torch", dropout=0.0)
 TOKENIZER = loading.tiny_tokenizer()
 TEMPLATE = templates.build_template("instruction", TOKENIZER, "Sum up.")
@@ -231,7 +231,7 @@ def stopped_at(step):
 
 PATIENT = dataclasses.replace(SMOKE, patience=50)
 # It learns nothing, so the first evaluation is the best one, and the third the last.
-IMPATIENT = dataclasses.replace(SMOKE, learning_rate=0.0, patience=2, epochs=3)
+IMPATIENT = dataclasses.replace(SMOKE, learning_rate=1e-30, patience=2, epochs=3)
 
 
 @pytest.mark.parametrize(

@@ -114,33 +114,37 @@ def test_without_a_kernel_or_headless_it_is_plain_html(monkeypatch):
 
 @pytest.fixture
 def live(monkeypatch):
-    """The playground as in a live notebook: (text area, model, decoding, button, answer)."""
+    """The playground as in a live notebook: (text area, model, decoding, button, press it and give the answer)."""
     monkeypatch.delenv("SUMMKIT_HEADLESS", raising=False)
     monkeypatch.setattr("IPython.get_ipython", lambda: object())
 
     def show(summarizer):
-        return widgets.playground(summarizer).children
+        playground = widgets.playground(summarizer)
+        *controls, button, _ = playground.children
+
+        def press():
+            button.click()
+            return playground.result
+
+        return *controls, button, press
 
     return show
 
 
 def test_the_button_answers_with_what_was_chosen(live):
     fake = Fake()
-    area, which, decoding, button, answer = live(fake)
+    area, which, decoding, button, shown = live(fake)
     area.value, which.value, decoding.value = ARTICLE, "adapter", "nucleus"
-    button.click()
-    assert fake.asked == [("nucleus", False)]
-    assert Reader(answer.value).marked[:3] == ["Bob", "Stone", "12"]
-    assert not button.disabled
+    assert fake.asked == []
+    assert Reader(shown().data).marked[:3] == ["Bob", "Stone", "12"]
+    assert fake.asked == [("nucleus", False)] and not button.disabled and button.description == "Summarise"
 
 
 def test_the_button_says_what_went_wrong(live):
-    area, *_, button, answer = live(Fake())
+    area, *_, shown = live(Fake())
     area.value = ""
-    button.click()
-    assert "no text to summarise" in answer.value
-    area.value, broken = ARTICLE, Fake()
+    assert "no text to summarise" in shown().data
+    broken = Fake()
     broken.summarize = lambda *_, **__: 1 / 0
-    area, *_, button, answer = live(broken)
-    button.click()
-    assert "ZeroDivisionError" in answer.value and not button.disabled
+    area, _, _, button, shown = live(broken)
+    assert "ZeroDivisionError" in shown().data and not button.disabled

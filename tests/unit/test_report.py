@@ -9,7 +9,7 @@ import pytest
 from summkit import progress
 from summkit.errors import SummkitError
 from summkit.evaluation import classification
-from summkit.reporting import markup, records, reports
+from summkit.reporting import comparison, records, report, tables
 
 EVIL = "<script>x</script> *bold* [a](b) | `c`\nd"
 
@@ -72,12 +72,12 @@ def run(tmp_path, monkeypatch):
 
 
 def test_a_page_says_what_got_better_and_what_got_worse(run):
-    page = reports.markdown(records.read_record(run / "run.json"))
+    page = report.report_page(records.read_record(run / "run.json"))
     for said in (
         "# task3: report of a run", "rows: 215 train, 64 test. Rows dropped: empty 2.", "Model a/model\\_x (nf4).",
         "| fine-tuned | 26.1 [24.1, 28.1]", "n = 64 test rows; in brackets 95 % intervals",
         "- fine-tuned is **above** lead-1 by 9.3 [6.1, 12.4] ROUGE-1 points",
-        "- fine-tuned and lead-1, ROUGE-2 points: these rows cannot tell, +0.4 [-0.8, +1.7]",
+        "- fine-tuned and lead-1: no clear difference, +0.4 [-0.8, +1.7] ROUGE-2 points\n",
         "- fine-tuned is **below** zero-shot by 12.0 [5.0, 19.0] percentage points of names and numbers that the",
         "- fine-tuned is **shorter than** zero-shot by 3.1 [2.0, 4.0] words", "![scores](figures/scores.png)",
         "| greedy | 25.0 [23.0, 27.0]", "| nf4 + adapter | 2.314 |", "| reference support | 0.4 [0.3, 0.5] |",
@@ -93,15 +93,37 @@ def test_a_page_says_what_got_better_and_what_got_worse(run):
     assert not [a for a, b in pairs if a.startswith("#") and b.startswith("#")], "a heading with nothing under it"
 
 
+HOSTILE = "<script>x</script> *b* [a](b) `c` # {{ 7 * 7 }} {% raw %}"
+
+
+def test_no_text_of_a_record_is_markup_or_template(run):
+    """Whatever place of a record a text is in: a page shows it as it is."""
+    record = records.read_record(run / "run.json")
+    record["stage"] = record["profile"] = record["started"] = HOSTILE
+    record["model"] |= {"id": HOSTILE, "quantization": HOSTILE}
+    record["data"] |= {"id": f"xsum {HOSTILE}", "source": HOSTILE, "dropped": {HOSTILE: 3}}
+    record["environment"]["device"] = HOSTILE
+    record["scores"] = {HOSTILE: entry(20, 8), "b": entry(21, 8) | {HOSTILE: 1.5}}
+    pair = {f"{HOSTILE}_minus_b": {HOSTILE: {"difference": 1.0, "low": 0.5, "high": 2.0}}}
+    facts = {"scored_on": HOSTILE, "single": HOSTILE, HOSTILE: {HOSTILE: {HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]}}}
+    record["details"] = {"differences": pair, "examples": [{HOSTILE: HOSTILE}], **facts}
+    record["figures"] = [f"figures/{HOSTILE}) <b>.png"]
+    page = report.report_page(record)
+    assert "<" not in page and "*b*" not in page and "[a](b)" not in page and "49" not in page
+    assert page.count("&lt;script&gt;x&lt;/script&gt; \\*b\\* \\[a\\](b)") >= 20
+    for line in page.splitlines():
+        assert not line.startswith("#") or line.startswith(("# ", "## ")), line
+
+
 def test_a_record_of_few_sections_has_no_empty_headings(tmp_path):
-    page = reports.markdown(records.read_record(make_run(tmp_path, "task2") / "run.json"))
+    page = report.report_page(records.read_record(make_run(tmp_path, "task2") / "run.json"))
     assert [line for line in page.splitlines() if line.startswith("#")] == [
         "# task2: report of a run",
         "## What it took",
     ]
     scores = {"lead1": entry(12, 8)}
     made = make_run(tmp_path, "task1/xsum", {"scored_on": "validation", "lengths": {"words": 1.5}}, scores)
-    page = reports.markdown(records.read_record(made / "run.json"))
+    page = report.report_page(records.read_record(made / "run.json"))
     assert "n = 8 validation rows" in page and "## Lengths" in page and "Differences" not in page
 
 
@@ -131,13 +153,13 @@ def labels_run(tmp_path, monkeypatch):
 def test_rows_that_are_quoted_are_credited(run, name, credit):
     record = records.read_record(run / "run.json")
     record["data"]["id"] = name
-    page = reports.markdown(record)
+    page = report.report_page(record)
     assert "© BBC" not in page and credit in page and ("CC BY" in page) is bool(credit)
 
 
 def test_a_page_of_label_scores_has_their_columns_and_no_others(labels_run):
-    run, scores, differences = labels_run
-    page = reports.markdown(records.read_record(run / "run.json"))
+    run, *_ = labels_run
+    page = report.report_page(records.read_record(run / "run.json"))
     heads = ("system", "accuracy, %", "macro F1, %", "Matthews", "calibration error, points", "n")
     assert f"| {' | '.join(heads)} |" in page and "ROUGE" not in page and "words" not in page
     cells = [line for line in page.splitlines() if line.startswith(("| majority |", "| fine-tuned |"))]
@@ -148,8 +170,8 @@ def test_a_page_of_label_scores_has_their_columns_and_no_others(labels_run):
 
 
 def test_differences_of_labels_are_said_in_words(labels_run):
-    run, scores, differences = labels_run
-    page = reports.markdown(records.read_record(run / "run.json"))
+    run, _, differences = labels_run
+    page = report.report_page(records.read_record(run / "run.json"))
     for measure, factor, digits, unit in (
         ("accuracy", 100, 1, "points of accuracy"), ("macro_f1", 100, 1, "points of macro F1"),
         ("matthews", 1, 2, "of Matthews' correlation"),
@@ -157,8 +179,8 @@ def test_differences_of_labels_are_said_in_words(labels_run):
         d = differences["fine_tuned_minus_majority"][measure]
         by, low, high = (f"{factor * d[key]:.{digits}f}" for key in ("difference", "low", "high"))
         assert f"- fine-tuned is **above** majority by {by} [{low}, {high}] {unit}\n" in page
-    assert "- majority and first, points of accuracy: these rows cannot tell, +0.0 [+0.0, +0.0]" in page
-    assert "these rows cannot tell, +0.00 [+0.00, +0.00]" in page
+    assert "- majority and first: no clear difference, +0.0 [+0.0, +0.0] points of accuracy\n" in page
+    assert "no clear difference, +0.00 [+0.00, +0.00]" in page
 
 
 def test_several_labels_have_columns_of_their_own(tmp_path):
@@ -167,22 +189,22 @@ def test_several_labels_have_columns_of_their_own(tmp_path):
         classification.top_label(actual), actual, several=True, probabilities=actual / 2
     )
     made = make_run(tmp_path, "task1/goemotions", scores={"tfidf": entry})
-    page = reports.markdown(records.read_record(made / "run.json"))
+    page = report.report_page(records.read_record(made / "run.json"))
     assert "| system | micro F1, % | macro F1, % | all labels right, % | calibration error, points | n |" in page
 
 
 def test_labels_and_summaries_share_a_table_of_several_runs(run, labels_run):
-    table = reports.comparison_table([Path("out/task3"), Path("out/task1/agnews")]).partition("\n\n")[0].splitlines()
+    table = comparison.comparison_table([Path("out/task3"), Path("out/task1/agnews")]).partition("\n\n")[0].splitlines()
     assert table[0].startswith("| system | n | ROUGE-1 |") and "| accuracy, % |" in table[0] and len(table) == 8
     assert table[-1].startswith("| out/task1/agnews: task1/agnews, cpu, seed 0, fine-tuned | 40 | – |")
-    text = reports.closing_lines(Path("out").absolute(), ["task1/agnews"])
+    text = report.closing_lines(Path("out").absolute(), ["task1/agnews"])
     assert "accuracy, %" in text and "ROUGE" not in text and "reference  " in text
 
 
 def test_closing_shows_table_summaries_and_cost(run, monkeypatch):
     make_run(Path("out/task2"), "task2", resources={"peak_rss_bytes": 4e9})
     monkeypatch.setenv("COLUMNS", "79")
-    text = reports.closing_lines(Path("out").absolute(), ["task2", "task3"])
+    text = report.closing_lines(Path("out").absolute(), ["task2", "task3"])
     for said in ("ROUGE-Lsum", "fine-tuned  26.1 [24.1, 28.1]", "n = 64 test rows", "Time 16.7 min, peak memory 4.0 GB",
                  "energy 12 Wh (an estimate", "run folder: out\n", "report: out/README.md"):  # fmt: skip
         assert said in text, said
@@ -193,13 +215,11 @@ def test_closing_shows_table_summaries_and_cost(run, monkeypatch):
 
 
 def test_write_report_and_publish(run, tmp_path):
-    page = reports.write_report(run, run / "REPORT")
+    page = report.write_report(run, run / "REPORT")
     assert {path.name for path in page.parent.iterdir()} == {"README.md", "run.json", "figures"}
     repository = tmp_path / "repository"
-    with pytest.raises(
-        SummkitError, match="out/task3: a run of 'task3', of which the repository keeps no such notebook"
-    ):
-        reports.publish(run, repository)
+    with pytest.raises(SummkitError, match="out/task3: a run of 'task3', but the repository has no such notebook"):
+        report.publish(run, repository)
     kept = repository / "task3" / "NOTEBOOK" / "task_3.ipynb"
     kept.parent.mkdir(parents=True)
     kept.write_text("old")
@@ -207,7 +227,7 @@ def test_write_report_and_publish(run, tmp_path):
     other = "<!-- result of task1/agnews: -->\nkept\n<!-- end of result -->\n"
     mine = "<!-- result of task3: made by it -->\nold\n<!-- end of result -->\n"
     (repository / "README.md").write_text(f"a\n{other}{mine}b\n")
-    reports.publish(run, repository)
+    report.publish(run, repository)
     assert kept.read_text() == "executed"
     assert (repository / "task3/REPORT/figures/scores.png").is_file()
     readme = (repository / "README.md").read_text()
@@ -217,12 +237,12 @@ def test_write_report_and_publish(run, tmp_path):
 
 def test_several_runs_in_one_table(run):
     make_run(Path("other"), "task3", scores={"fine_tuned": entry(20, 32)})
-    table, _, trained = reports.comparison_table([run, Path("other")]).partition("\n\n")
+    table, _, trained = comparison.comparison_table([run, Path("other")]).partition("\n\n")
     assert trained.startswith("|  | seconds | useful tokens/s |") and trained.count("\n") == 2
     table = table.splitlines()
     assert table[0].startswith("| system | n | ROUGE-1") and len(table) == 7
     assert table[-1].startswith("| other: task3, cpu, seed 0, fine-tuned | 32 | 20.0")
-    assert reports.comparison_table([make_run(Path("none"), "task2")]) == "none of these runs has scores to compare"
+    assert comparison.comparison_table([make_run(Path("none"), "task2")]) == "none of these runs has scores to compare"
 
 
 @pytest.mark.parametrize("broken", ["missing", "half", "wrong", "figure", "outside"])
@@ -237,13 +257,13 @@ def test_a_broken_record_is_named_and_nothing_is_lost(run, broken):
     if broken == "missing":
         (run / "run.json").unlink()
     with pytest.raises(SummkitError, match=r"out/task3/run\.json"):
-        reports.write_report(run, run / "REPORT")
+        report.write_report(run, run / "REPORT")
     assert (run / "REPORT" / "README.md").read_text() == "earlier"
 
 
 def test_numbers_have_the_digits_that_say_something():
     values = {3: "3", 12345.678: "12,346", 0.123456: "0.123", 1.23456: "1.235", 2e-5: "2e-05", -0.5: "-0.5"}
-    assert {value: markup.number_text(value) for value in values} == values
+    assert {value: tables.number_text(value) for value in values} == values
 
 
 class Screen:

@@ -1,0 +1,95 @@
+"""Several runs side by side: their scores, and what their trainings cost."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from summkit.evaluation import markdown_table, score_table
+from summkit.progress import near
+from summkit.reporting import records, tables
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def comparison_table(runs: list[Path]) -> str:
+    """Return several runs as Markdown tables: scores, and the cost of trainings.
+
+    Args:
+        runs: Folders with a run.json.
+
+    Returns:
+        A table with a row for each system of each run, and a table with a row for each training; one that failed has
+        the reason in it.
+
+    Raises:
+        SummkitError: A record cannot be read.
+    """
+    scores: dict[str, dict] = {}
+    trainings: dict[str, dict] = {}
+    for run in runs:
+        record = records.read_record(run / "run.json")
+        title = f"{near(run)}: {record['stage']}, {record['profile']}, seed {record['seed']}"
+        scores |= {f"{title}, {tables.display_name(system)}": entry for system, entry in record["scores"].items()}
+        if record["training"]["steps"] or record["details"].get("failed"):
+            trainings[title] = record
+    parts = []
+    if scores:
+        table = score_table(scores)
+        table.insert(0, "n", [entry["n"] for entry in scores.values()])
+        parts.append(markdown_table(table))
+    if trainings:
+        parts.append(markdown_table(cost_table(trainings).map(tables.cell_text)))
+    return "\n\n".join(parts) or "none of these runs has scores to compare"
+
+
+def cost_table(runs: dict[str, dict], untrained: float = 0.0) -> DataFrame:
+    """Return what trainings cost, from their records, a row for each.
+
+    All of it is of the training alone, for loading and scoring a model is the same work for every way to train it.
+    Of several processes, memory is the first one's, and so are energy, carbon and money: it counts the whole machine.
+
+    Args:
+        runs: Records of `train` by name.
+        untrained: ROUGE-1 of the untrained model, for the cents that a point costs.
+
+    Returns:
+        seconds: of steps, evaluations and checkpoints; useful tokens/s: of the rows; computed tokens/s: with padding;
+        host GB, device GB: peaks of the whole run; Wh, g CO2, US cents; validation loss; ROUGE-1: of the test rows;
+        cents a point: of ROUGE-1 above `untrained`; failed: why there are no numbers. None is unknown.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame({name: _costs(run, untrained) for name, run in runs.items()}, dtype=object).T
+    return frame.where(frame.notna(), None)
+
+
+def _costs(record: dict, untrained: float) -> dict[str, float | str | None]:
+    """Return a row of `cost_table`. NaN is unknown, and so is whatever is computed from it."""
+
+    def known(section: dict, key: str) -> float:
+        return math.nan if section.get(key) is None else section[key]
+
+    training = record["training"]
+    resources = record["resources"]
+    seconds = known(training, "seconds")
+    kwh = known(record["details"], "training_kwh")
+    rouge1 = known((record["scores"].get("fine_tuned") or {}).get("rouge1") or {}, "mean")
+    cents = 100 * known(resources, "cost_usd") * seconds / known(record, "wall_seconds")
+    return {
+        "seconds": seconds,
+        "useful tokens/s": known(training, "tokens") / seconds,
+        "computed tokens/s": known(training, "tokens") / (1 - known(training, "padding_fraction")) / seconds,
+        "host GB": known(resources, "peak_rss_bytes") / 1e9,
+        "device GB": known(resources, "peak_device_bytes") / 1e9,
+        "Wh": 1000 * kwh,
+        # Of the run's carbon the share that the training has of its energy.
+        "g CO2": 1000 * known(resources, "co2_kg") * kwh / (known(resources, "energy_kwh") or math.nan),
+        "US cents": cents,
+        "validation loss": known(training, "eval_loss"),
+        "ROUGE-1": rouge1,
+        "cents a point": cents / (rouge1 - untrained) if rouge1 > untrained else math.nan,
+        "failed": record["details"].get("failed"),
+    }

@@ -1,0 +1,236 @@
+"""The report of a run: run.json as a Markdown page, and what is printed at the end. Nothing in it is typed by hand."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from functools import cache
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from summkit.errors import SummkitError
+from summkit.evaluation import score_table
+from summkit.evaluation.summarisation import COLUMNS
+from summkit.files import write_text
+from summkit.progress import near
+from summkit.reporting import records, tables
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# Measure of a difference → factor, and what a difference is counted in.
+UNITS = {
+    "rouge1": (1, "ROUGE-1 points"),
+    "rouge2": (1, "ROUGE-2 points"),
+    "rougeL": (1, "ROUGE-L points"),
+    "rougeLsum": (1, "ROUGE-Lsum points"),
+    "bleu3": (1, "BLEU-3 points"),
+    "similarity": (1, "points of similarity"),
+    "topic_f1": (1, "points of topic F1"),
+    "support": (100, "percentage points of names and numbers that the article supports"),
+    "words": (1, "words"),
+    "accuracy": (100, "points of accuracy"),
+    "micro_f1": (100, "points of micro F1"),
+    "macro_f1": (100, "points of macro F1"),
+    "matthews": (1, "of Matthews' correlation"),
+    "subset_accuracy": (100, "points of rows with all labels right"),
+}
+CREDITS = {
+    "xsum|bbc": "© BBC, quoted.",
+    "mts-dialog": "MTS-Dialog, Ben Abacha et al., 2023, CC BY 4.0.",
+    "aci-bench": "ACI-Bench, Yim et al., 2023, CC BY 4.0.",
+}
+_ELSEWHERE = ("differences", "examples", "scored_on")  # details that have a place of their own on the page
+
+
+def publish(run: Path, repository: Path) -> Path:
+    """Put a run's executed notebook and report where the repository keeps them: what is committed comes from here.
+
+    A chapter keeps them in its folder; a study keeps them beside the others (notebooks/NAME.ipynb and
+    notebooks/REPORT/NAME/). The README shows the chapter that its mark names, between its two marks.
+
+    Args:
+        run: The run's folder.
+        repository: The root of the repository.
+
+    Returns:
+        The report's page.
+
+    Raises:
+        SummkitError: The record is broken, or the repository has no notebook of that name.
+    """
+    record = records.read_record(run / "run.json")
+    chapter = repository / record["stage"]
+    is_study = chapter.parent == repository / "notebooks"
+    notebooks = chapter.parent if is_study else chapter / "NOTEBOOK"
+    report = notebooks / "REPORT" / chapter.name if is_study else chapter / "REPORT"
+    executed = sorted(run.glob(f"{chapter.name}.ipynb" if is_study else "*.ipynb"))
+    if not executed or not all((notebooks / path.name).is_file() for path in executed):
+        raise SummkitError(f"{near(run)}: a run of {record['stage']!r}, but the repository has no such notebook")
+    page = write_report(run, report)
+    for path in executed:
+        shutil.copy(path, notebooks / path.name)
+    readme = repository / "README.md"
+    if record["scores"] and readme.is_file():
+        result = f"{tables.scores_table(record['scores'])}\n\n{scores_note(record)}\n\n{cost_line([record])}\n"
+        marks = re.compile(rf"(<!-- result of {record['stage']}: [^\n]*-->\n).*?(<!-- end of result -->)", re.DOTALL)
+        write_text(readme, marks.sub(lambda mark: mark[1] + result + mark[2], readme.read_text(encoding="utf-8")))
+    return page
+
+
+def write_report(run: Path, report: Path) -> Path:
+    """Write a run's report: the page as README.md, its figures, and the record itself.
+
+    Args:
+        run: The run's folder.
+        report: The folder to write; what is there is replaced.
+
+    Returns:
+        The page.
+
+    Raises:
+        SummkitError: The record is broken, or a figure is missing. Nothing is replaced then.
+    """
+    record = records.read_record(run / "run.json")
+    page = _page(run)
+    for name in record["figures"]:
+        if not (run / name).resolve().is_relative_to(run.resolve()) or not (run / name).is_file():
+            raise SummkitError(f"{near(run / 'run.json')}: its figure {name} is not in the run's folder")
+    shutil.rmtree(report, ignore_errors=True)
+    for name in ("run.json", *record["figures"]):
+        (report / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(run / name, report / name)
+    return write_text(report / "README.md", page)
+
+
+def _page(run: Path, folder: str = "") -> str:
+    """Return a run's page, or raise a SummkitError that names a record whose values are not what they should be."""
+    from jinja2 import TemplateError
+
+    record = records.read_record(run / "run.json")
+    try:
+        return report_page(record, folder)
+    except (TemplateError, KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration) as error:
+        raise SummkitError(f"{near(run / 'run.json')} is broken: {type(error).__name__}: {error}") from None
+
+
+def report_page(record: dict, folder: str = "") -> str:
+    """Return a record as a Markdown page: scores, differences, figures, details, time and memory.
+
+    Args:
+        record: A run record.
+        folder: The path from the page to the run's folder, for its links.
+    """
+    details = {key: value for key, value in record["details"].items() if key not in _ELSEWHERE}
+    dataset = str(record["data"]["id"]).lower()
+    return (
+        _page_environment()
+        .get_template("report.md.j2")
+        .render(
+            record=record,
+            folder=folder,
+            differences=_differences(record["details"].get("differences") or {}),
+            credit=next((text for pattern, text in CREDITS.items() if re.search(pattern, dataset)), ""),
+            facts={key: value for key, value in details.items() if tables.is_single(value)},
+            parts={key: value for key, value in details.items() if not tables.is_single(value)},
+        )
+    )
+
+
+@cache
+def _page_environment() -> Environment:
+    """Return the templates' environment. Every value that a template prints is escaped, unless it is marked safe."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("summkit.reporting"),
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(tables.cell_text(value)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"name": lambda key: Markup(tables.display_name(key)), "duration": _time, "energy": _energy}
+    for function in (tables.scores_table, tables.rows_table, tables.facts_table, scores_note):
+        environment.globals[function.__name__] = function
+    return environment
+
+
+def closing_lines(folder: Path, names: list[str]) -> str:
+    """Write the page of several chapters' runs, folder/README.md, and return what `run` prints at the end.
+
+    Args:
+        folder: The folder that holds the runs.
+        names: The chapters, each a folder in it.
+
+    Returns:
+        Scores, three summaries side by side, time and memory, and where everything is.
+    """
+    runs = {name: records.read_record(folder / name / "run.json") for name in names}
+    write_text(folder / "README.md", "\n".join(_page(folder / name, f"{name}/") for name in names))
+    results = [_result_text(record) for record in runs.values() if "fine_tuned" in record["scores"]]
+    places = [f"run folder: {near(folder)}", f"report: {near(folder / 'README.md')}"]
+    return "\n".join(["", *results, cost_line(list(runs.values())), *places])
+
+
+def cost_line(runs: list[dict]) -> str:
+    """Return time, peak memory and energy of several records in one line."""
+    kwh = sum(run["resources"]["energy_kwh"] or 0 for run in runs)
+    is_estimate = any(run["resources"]["energy_is_estimate"] for run in runs)
+    peak = max(run["resources"]["peak_rss_bytes"] or 0 for run in runs)
+    parts = [f"Time {_time(sum(run['wall_seconds'] or 0 for run in runs))}", f"peak memory {peak / 1e9:.1f} GB"]
+    if kwh:
+        parts.append(f"energy {_energy(kwh, is_estimate)}")
+    return ", ".join(parts) + "."
+
+
+def scores_note(record: dict) -> str:
+    """Return what a reader of the table of scores has to know: how many rows, and what the brackets are."""
+    rows = tables.plain_text(record["details"].get("scored_on", "test"))
+    sizes = sorted({entry["n"] for entry in record["scores"].values() if entry["n"]})
+    n = " to ".join(f"{size:,}" for size in dict.fromkeys(sizes[:1] + sizes[-1:]))
+    note = f"n = {n} {rows} rows; in brackets 95 % intervals (bootstrap over rows)."
+    has_rouge = any(entry["rouge1"] is not None for entry in record["scores"].values())
+    return f"{note} ROUGE goes from 0 to 100." if has_rouge else note
+
+
+def _result_text(record: dict) -> str:
+    """Return the table of scores and the examples' summaries side by side, as wide as the terminal."""
+    table = score_table({tables.display_name(system): entry for system, entry in record["scores"].items()})
+    columns = ("reference", "zero_shot", "fine_tuned")
+    width = max(16, (min(shutil.get_terminal_size((100, 24)).columns, 160) - 4) // 3)
+    lines = [table.iloc[:, :4].to_string(), scores_note(record), ""]
+    lines += ["  ".join(tables.display_name(key).ljust(width) for key in columns).rstrip()]
+    for example in record["details"].get("examples", []):
+        texts = ["".join(c if c.isprintable() else " " for c in example.get(key) or "–") for key in columns]
+        rows = zip_longest(*(textwrap.wrap(text, width) for text in texts), fillvalue="")
+        lines += ["  ".join(cell.ljust(width) for cell in row).rstrip() for row in rows] + [""]
+    return "\n".join(lines)
+
+
+def _differences(pairs: dict[str, dict]) -> list[dict]:
+    """Return the known differences as rows of the template: the two systems, the numbers, and how to show them."""
+    rows = []
+    for pair, measures in pairs.items():
+        a, b = pair.split("_minus_")
+        for measure, difference in measures.items():
+            if difference["difference"] is not None:
+                factor, unit = UNITS.get(measure, (1, tables.display_name(measure)))
+                digits = max(1, COLUMNS.get(measure, ("", 1, 1))[2])  # as many as in the table of scores
+                numbers = {key: factor * number for key, number in difference.items()}
+                is_clear = numbers["low"] > 0 or numbers["high"] < 0
+                rows.append({"a": a, "b": b, "unit": unit, "digits": digits, "is_clear": is_clear, **numbers})
+    return rows
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def _energy(kwh: float, is_estimate: bool) -> str:
+    return f"{1000 * kwh:.2g} Wh" + (" (an estimate: this machine has no meter)" if is_estimate else " (measured)")

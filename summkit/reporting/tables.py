@@ -1,0 +1,101 @@
+"""Values of a record as text: any JSON value as the text of a cell, several values as a Markdown table.
+
+Texts come from articles and models. All of them are escaped, so that Markdown and HTML show them as they are.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from summkit.evaluation import markdown_table, score_table
+from summkit.evaluation.summarisation import COLUMNS
+
+_NAMES = yaml.safe_load(Path(__file__).with_name("names.yaml").read_text(encoding="utf-8"))
+_SCORE = {"mean", "low", "high"}
+
+
+def is_single(value: Any) -> bool:
+    """Whether a value fits into one cell: a number, a text, a score with its interval, or a list of such."""
+    if isinstance(value, list):
+        return not any(isinstance(item, dict | list) for item in value)
+    return not isinstance(value, dict) or set(value) == _SCORE or not value
+
+
+def facts_table(values: dict[str, Any]) -> str:
+    """Return names and values as a Markdown table of two columns."""
+    return _table({"value": [cell_text(value) for value in values.values()]}, values, "what")
+
+
+def scores_table(scores: dict[str, dict]) -> str:
+    """Return the scores of several systems as a Markdown table, with n and whatever other numbers the entries hold."""
+    table = score_table({display_name(system): entry for system, entry in scores.items()})
+    for key, value in next(iter(scores.values())).items():
+        if key not in COLUMNS and isinstance(value, int | float):
+            table[display_name(key)] = [cell_text(entry.get(key)) for entry in scores.values()]
+    return markdown_table(table)
+
+
+def rows_table(rows: dict[str, Any] | list, index: str = "") -> str:
+    """Return rows of values as a Markdown table.
+
+    Args:
+        rows: Rows by name, or a list of rows; a row is a dict of values, or one value.
+        index: Heading of the column of names.
+    """
+    named: dict = rows if isinstance(rows, dict) else dict(enumerate(rows, 1))
+    if all(isinstance(row, dict) and {"rouge1", "n"} <= set(row) for row in named.values()):
+        return scores_table(named)
+    cells = {key: {"value": row} if is_single(row) or isinstance(row, list) else row for key, row in named.items()}
+    columns = dict.fromkeys(column for row in cells.values() for column in row)
+    return _table({display_name(c): [cell_text(row.get(c)) for row in cells.values()] for c in columns}, named, index)
+
+
+def _table(columns: dict[str, list[str]], names: Iterable, title: str) -> str:
+    import pandas as pd
+
+    return markdown_table(pd.DataFrame(columns, index=pd.Index([display_name(name) for name in names], name=title)))
+
+
+def cell_text(value: Any) -> str:
+    r"""Return any JSON value as the text of a cell.
+
+    Example:
+        >>> cell_text({"mean": 26.31, "low": 24.1, "high": 28.56})
+        '26.31 [24.1, 28.56]'
+        >>> cell_text(["*bold*", None, 12345])
+        '\\*bold\\*, –, 12,345'
+    """
+    if value is None or isinstance(value, bool):
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, dict) and set(value) == _SCORE:
+        interval = None not in (value["low"], value["high"])
+        ends = f" [{cell_text(value['low'])}, {cell_text(value['high'])}]" if interval else ""
+        return cell_text(value["mean"]) + ends
+    if isinstance(value, dict):
+        return ", ".join(f"{display_name(key)} {cell_text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(cell_text(item) for item in value)
+    return number_text(value) if isinstance(value, int | float) else plain_text(value)
+
+
+def number_text(value: float) -> str:
+    """Return a number with four digits, three if it is below 1; whole numbers and thousands in full."""
+    if float(value).is_integer() or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def plain_text(value: Any) -> str:
+    """Return a text, in one line, that Markdown and HTML show as it is."""
+    return re.sub(r"([\\`*_\[\]#~])", r"\\\1", html.escape(" ".join(str(value).split()), quote=False))
+
+
+def display_name(key: Any) -> str:
+    """Return a key of the record as a person would write it."""
+    return _NAMES.get(key) or re.sub(r"^(lead|oracle)(\d+)$", r"\1-\2", plain_text(str(key).replace("_", " ")))

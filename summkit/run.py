@@ -1,0 +1,153 @@
+"""One run of a chapter or a training: its profile, seed, folder, meter and record, from `start` to `finish`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from summkit import progress
+from summkit.config import Profile, choose_profile, detect_hardware
+from summkit.models import TINY, footprint, parameter_report
+from summkit.offline import ASSETS
+from summkit.reporting import add_earlier_runs, figures, fill_record, new_record, run_folder, write_record
+from summkit.resources import Meter
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from transformers import PreTrainedModel
+
+    from summkit.data import Splits
+    from summkit.training import FitResult
+
+
+class Run:
+    """A run that has begun: its meter is on.
+
+    Attributes:
+        profile: Every setting of the run.
+        seed: Of the split, of first weights, of the order of rows, of the bootstrap.
+        folder: Where figures, adapters and run.json go.
+        record: What becomes run.json; see `summkit.reporting.records`.
+        meter: Measures time, memory and energy from the start of the run.
+        hardware: What this machine computes with.
+    """
+
+    def __init__(self, stage: str, profile: Profile, seed: int, folder: str | Path) -> None:
+        self.profile = profile
+        self.seed = seed
+        self.folder = Path(folder)
+        self.hardware = detect_hardware()
+        self.record = new_record(stage, profile.name, seed, device=self.hardware.name)
+        self.meter = Meter()
+        self.meter.__enter__()
+
+    def lap(self, name: str) -> float:
+        """Return the seconds since the start or the last lap, and keep them in the record under `name`."""
+        return self.meter.lap(name)
+
+    def save_figure(self, figure: Figure, name: str) -> Path:
+        """Write a figure to figures/NAME.png in the run's folder, and name it in the record."""
+        path = figures.save(figure, self.folder, name)
+        entry = path.relative_to(self.folder).as_posix()
+        if entry not in self.record["figures"]:
+            self.record["figures"].append(entry)
+        return path
+
+    def finish(
+        self,
+        *,
+        model: PreTrainedModel | dict[str, Any] | None = None,
+        data: Splits | dict[str, Any] | None = None,
+        training: FitResult | None = None,
+        scores: dict[str, dict] | None = None,
+        generation: dict[str, float] | None = None,
+        earlier: Iterable[dict] = (),
+        **details: Any,
+    ) -> Path:
+        """Stop the meter and write run.json. A second call writes it again with what the first one measured.
+
+        Args:
+            model: The model that was used, or what is to be said of it beside its name and source: its `parameters`,
+                `trainable` ones and `footprint_bytes`. None: no model was used.
+            data: The splits that were used, or the record's section itself.
+            training: What `fit` returned.
+            scores: {system: entry of `score_summaries` or its like}.
+            generation: `samples`, `seconds` and `new_tokens` of the answers.
+            earlier: Records of runs that this one continues: their time, energy and money are added.
+            **details: What else this stage has to say, by name.
+
+        Returns:
+            The path of run.json.
+
+        Raises:
+            SummkitError: A value cannot be recorded, or the file cannot be written.
+        """
+        if self.meter.wall_seconds is None:
+            self.meter.__exit__(None, None, None)
+        sections: dict[str, dict] = {"run": {"wall_seconds": self.meter.wall_seconds}, "scores": scores or {}}
+        sections["model"] = {} if model is None else self._about_model(model)
+        sections["data"] = {} if data is None else self._about_data(data)
+        sections["training"] = training.record() if training else {}
+        sections["generation"] = generation or {}
+        sections["resources"] = self.meter.resources()
+        sections["details"] = details | ({"laps": self.meter.laps} if self.meter.laps else {})
+        for section, values in sections.items():
+            fill_record(self.record, section, **values)
+        add_earlier_runs(self.record, list(earlier))
+        path = write_record(self.record, self.folder / "run.json")
+        peak = self.meter.peak_rss_bytes
+        memory = f", peak memory {peak / 1e9:.1f} GB" if peak else ""
+        if progress.first_process():
+            print(f"recorded in run.json: {self.record['wall_seconds'] / 60:.1f} min{memory}")
+        return path
+
+    def _about_model(self, model: PreTrainedModel | dict[str, Any]) -> dict[str, Any]:
+        name = self.profile.model
+        asset = ASSETS.get(name)
+        about: dict[str, Any] = {"id": name, "source": "hub", "quantization": self.profile.precision}
+        if asset:
+            about |= {"source": "embedded", "revision": asset.version, "sha256": asset.sha256}
+        elif name in TINY:
+            about["source"] = "code"
+        elif Path(name).is_dir():
+            about |= {"id": Path(name).name, "source": "local"}
+        if isinstance(model, dict):
+            return about | model
+        about.setdefault("revision", getattr(model.config, "_commit_hash", None))
+        return about | parameter_report(model) | {"footprint_bytes": sum(footprint(model).values())}
+
+    def _about_data(self, data: Splits | dict[str, Any]) -> dict[str, Any]:
+        if isinstance(data, dict):
+            return data
+        name = "local" if data.source == "local" else self.profile.dataset
+        return {"id": name, "source": data.source} | data.counts()
+
+
+def start(stage: str, profile: str = "auto", seed: int = 0, *, task: str = "summary", **options: Any) -> Run:
+    """Begin a run of a chapter: choose the profile, make the folder, start the meter, and say what was chosen and why.
+
+    Args:
+        stage: The chapter's name, such as "task3" or "notebooks/03_long_documents".
+        profile: "smoke", "cpu", "t4", "gpu" or "auto".
+        seed: See `Run`.
+        task: The preset; see `choose_profile`.
+        **options: Options of the profile by name. None leaves the preset's value.
+
+    Returns:
+        The run; its `finish` ends it.
+
+    Raises:
+        SummkitError: As `choose_profile` does, or where the folder cannot be made.
+
+    Example:
+        >>> run = start("task3", "smoke", train_rows=8)  # doctest: +SKIP
+        profile smoke (asked for by name): tiny-llama, NF4 weights, float32 compute
+    """
+    progress.quiet_libraries()
+    figures.style()
+    given = {name: value for name, value in options.items() if value is not None}
+    chosen = choose_profile(profile, task, **given)
+    run = Run(stage, chosen, seed, run_folder(stage))
+    print(chosen.line())
+    return run

@@ -1,0 +1,71 @@
+"""What README and docs/ promise is there: files, anchors, options, commands; and README stays short."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.static.test_settings import options
+
+ROOT = Path(__file__).parents[2]
+SKIPPED = {"runs", "build"}
+PAGES = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not SKIPPED & set(path.relative_to(ROOT).parts) and not path.relative_to(ROOT).parts[0].startswith(".")
+)
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
+def read(name: str | Path) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_inside_the_repository_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://|mailto:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (page.parent / name).resolve() if name else page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked.read_text(encoding="utf-8")), target
+
+
+def test_the_readme_reaches_its_first_table_of_chapters_in_900_words():
+    before, end, _ = read("README.md").partition("<!-- end of chapters -->")
+    assert end and len(before.split()) <= 900
+
+
+def test_every_page_of_docs_is_in_the_readme():
+    assert DOCS and all(f"(docs/{page.name})" in read("README.md") for page in DOCS)
+
+
+def test_every_option_is_explained_and_every_explained_option_exists():
+    section = read("docs/configuration.md").split("## Options")[1].split("\n## ")[0]
+    named = {
+        name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert named == set(options()) - {"name", "task", "reason"}
+
+
+def test_every_command_is_explained():
+    source = read("summkit/cli.py")
+    rows = re.findall(r"^\| `(\w+)", read("docs/command-line.md"), flags=re.MULTILINE)
+    assert rows == ["doctor", "list", "run", "train", "sweep", "summarize", "label", "export", "report"]
+    assert all(f'"{name}"' in source for name in rows)
+
+
+def test_every_file_that_the_architecture_names_exists():
+    named = set(re.findall(r"`((?:summkit|tests|tools|docs|notebooks|jobs)/[\w./-]*)`", read("docs/architecture.md")))
+    assert len(named) > 10
+    missing = sorted(name for name in named if not (ROOT / name).exists())
+    assert missing == []

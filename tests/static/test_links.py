@@ -1,0 +1,104 @@
+"""Badges, install cells, CITATION.cff and the table of chapters agree with the one place that names the repository."""
+
+import importlib.util
+import json
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import summkit
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+links = load("links")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+NOTEBOOKS = [path for path in links.pages() if path.suffix == ".ipynb"]
+
+
+def test_every_page_agrees_with_pyproject():
+    changed = [str(path.relative_to(ROOT)) for path in links.outdated(links.repository())]
+    assert changed == [], "run `make links`"
+    assert links.names_used() == {links.repository()}
+
+
+def test_all_addresses_of_the_project_are_in_the_repository():
+    assert all(url.startswith(PROJECT["urls"]["Repository"]) for url in PROJECT["urls"].values())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_has_badges_and_an_install_cell_with_its_extras(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    name, slug = path.relative_to(ROOT).as_posix(), links.repository()
+    title = "".join(notebook["cells"][0]["source"])
+    assert f"]({links.colab(slug, name)})" in title and f"]({links.kaggle(slug, name)})" in title
+    extras = notebook["metadata"]["summkit"]["extras"]
+    assert set(extras) <= set(PROJECT["optional-dependencies"])
+    (install,) = [c for c in notebook["cells"] if "nbval-skip" in c["metadata"].get("tags", [])]
+    assert f'"{links.requirement(slug, extras)}"' in "".join(install["source"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebooks_title_is_the_one_in_its_metadata(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    heading = "".join(notebook["cells"][0]["source"]).splitlines()[0]
+    assert heading == f"# {notebook['metadata']['summkit']['title']}"
+
+
+def test_the_table_has_every_chapter_and_its_pages_exist():
+    table = links.table(links.repository())
+    rows = [line for line in table.splitlines() if line.startswith("| [")]
+    titles = [metadata["title"] for _, metadata in links.chapters()]
+    assert [re.match(r"\| \[([^\]]+)\]", row)[1] for row in rows] == titles
+    assert [metadata["stage"] for _, metadata in links.chapters()][:3] == ["task1/xsum", "task2", "task3"]
+    for target in re.findall(r"\]\(([^)]+)\)", table):
+        assert target.startswith("https://") or (ROOT / target).is_file(), target
+
+
+def test_a_fork_gets_its_own_links(tmp_path):
+    for name in ("README.md", "CITATION.cff", "pyproject.toml", "task2", "notebooks", "task1", "task3"):
+        copied = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copied(ROOT / name, tmp_path / name)
+    for path, text in links.outdated("a-teacher/course.2027", tmp_path).items():
+        path.write_text(text, encoding="utf-8")
+    assert links.outdated("a-teacher/course.2027", tmp_path) == {}
+    assert links.repository(tmp_path / "pyproject.toml") == "a-teacher/course.2027"
+    for path in links.pages(tmp_path):
+        assert f"github.com/{links.repository()}" not in path.read_text(encoding="utf-8"), path
+
+
+def test_an_edit_of_pyproject_alone_is_seen_and_repaired(tmp_path):
+    for name in ("README.md", "CITATION.cff", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("task1", "task2", "task3", "notebooks"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    pyproject = tmp_path / "pyproject.toml"
+    text = pyproject.read_text(encoding="utf-8")
+    pyproject.write_text(text.replace(f"github.com/{links.repository()}", "github.com/me/mine"), encoding="utf-8")
+    changed = links.outdated("me/mine", tmp_path)
+    assert {tmp_path / "README.md", tmp_path / "CITATION.cff"} < set(changed)
+
+
+def test_versions_agree():
+    version = summkit.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## [{version}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    date = re.search(rf"## \[{re.escape(version)}\] - (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))[1]
+    assert f"date-released: {date}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_licence_is_the_one_that_is_declared():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text and "Copyright 2026 the summkit authors" in text
+    assert PROJECT["license"] == "Apache-2.0" and PROJECT["authors"] == [{"name": "the summkit authors"}]
+    assert "\nlicense: Apache-2.0\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

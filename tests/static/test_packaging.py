@@ -1,0 +1,78 @@
+"""Dependencies: what the library imports is declared, what is pinned fits the bounds, and both say what it is for."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+PINNED = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+# Where the name to import is not the name to install.
+INSTALLED_AS = {"IPython": "ipython", "sklearn": "scikit-learn", "yaml": "pyyaml", "azure": "azure-ai-ml"}
+# Packages that a user installs for one option, and that are named where they are missing.
+OPTIONAL = {"wandb", "mlflow"}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    parsed = [Requirement(line.split("#")[0].strip()) for line in lines]
+    return {normal(found.name): found for found in parsed if found.name != "summkit"}
+
+
+BASE = requirements(PROJECT["dependencies"])
+DECLARED = BASE | requirements([line for lines in EXTRAS.values() for line in lines])
+TESTED = requirements(PINNED)
+
+
+def imported() -> set[str]:
+    names = set()
+    for path in (ROOT / "summkit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(node.module.split(".")[0])
+    return {normal(INSTALLED_AS.get(name, name)) for name in names - set(sys.stdlib_module_names) - {"summkit"}}
+
+
+def test_what_is_imported_is_declared():
+    assert imported() - set(DECLARED) - OPTIONAL - {"traitlets"} == set()  # traitlets comes with ipywidgets
+
+
+@pytest.mark.parametrize("name", sorted(TESTED))
+def test_a_pinned_version_fits_its_bound(name):
+    (pin,) = TESTED[name].specifier
+    assert pin.operator == "=="
+    if name != "setuptools":  # it installs the package, so it is declared under build-system
+        assert DECLARED[name].specifier.contains(pin.version)
+
+
+def test_the_tested_set_has_every_dependency():
+    installed_apart = {"trl", "trackio", "deepspeed"}  # for `make bench`, for tracking, for `make test-deepspeed`
+    assert set(DECLARED) - set(TESTED) == installed_apart
+
+
+def test_each_pin_and_each_dependency_says_what_it_is_for():
+    assert all(re.search(r"  # \S", line) for line in PINNED)
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = text.split("\ndependencies = [\n")[1].split("\n]")[0]
+    assert all(re.search(r'",  # \S', line) for line in block.splitlines())
+
+
+def test_services_and_large_libraries_of_few_chapters_are_extras():
+    assert {"openai", "codecarbon", "onnx", "ctranslate2", "pypdf"} & set(BASE) == set()
+
+
+def test_the_linter_is_one_version_everywhere():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    (pin,) = TESTED["ruff"].specifier
+    assert f"rev: v{pin.version}" in hooks
