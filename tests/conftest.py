@@ -1,14 +1,26 @@
-"""Fixtures that several test files use."""
+"""Fixtures that several test files use, and which test files are slow."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.hub import LocalHub
 
+# Files whose tests start processes, train, or wait. `make quick` leaves them out: python -m pytest -m "not slow".
+SLOW = {
+    "test_hub_stages.py",
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(item.fspath).name in SLOW:
+            item.add_marker(pytest.mark.slow)
+
 
 def hear_ctrl_c() -> None:
-    """For `preexec_fn` of a child that is to be interrupted: what a shell runs in the background is deaf to SIGINT."""
+    """For `preexec_fn` of a child that will be interrupted: what a shell starts in the background ignores SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -19,7 +19,7 @@ from summkit.data import summarisation, templates
 from summkit.data.checks import reason_unusable
 from summkit.distillation import ledger, teachers, topics
 from summkit.errors import SummkitError
-from summkit.evaluation import metrics
+from summkit.evaluation.intervals import score_entry
 
 RETRY_TEMPERATURE = 0.3  # at 0 a teacher would only repeat its answer
 
@@ -199,7 +199,7 @@ def agreement(first: Labels, second: Labels, seed: int = 0) -> dict:
         raise SummkitError("no row has a label in both: ask the teacher twice about the same rows")
     ours, theirs = ([labels.labels[row] for row in shared] for labels in (first, second))
     identical = sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(shared)
-    entry = metrics.mean_entry(topics.topic_f1_rows(ours, theirs), seed)
+    entry = score_entry(topics.topic_f1_rows(ours, theirs), seed=seed)
     return {"topic_f1": entry, "identical": identical, "n": len(shared)}
 
 

@@ -11,6 +11,8 @@ from summkit.data import summarisation, templates
 from summkit.data.checks import check_texts
 from summkit.errors import SummkitError, check_known
 from summkit.evaluation import metrics
+from summkit.evaluation.intervals import difference_entry, mean_statistic, score_entry
+from summkit.evaluation.summarisation import ended_share
 
 MOST_TOPICS = 8
 KEPT = 5  # of a label: as many as the instruction asks for
@@ -104,17 +106,9 @@ def score_topics(predictions, references, encoder, seed: int = 0, ended=None) ->
     ROUGE, BLEU-3 and topic F1 from 0 to 100, similarity (by an `embeddings.Encoder`) from −100 to 100.
     """
     rows = _rows(predictions, references, encoder)
-    if ended is not None and len(ended) != len(predictions):
-        raise SummkitError(f"one row each is needed, but there are {len(predictions)} predictions, {len(ended)} ended")
-    result = {}
-    for name, values in rows.items():
-        if name == "bleu3":
-            mean, low, high = _bleu3_interval(values, metrics.bleu3_of, seed)
-            result[name] = metrics.plain(mean=mean, low=low, high=high)
-        else:
-            result[name] = metrics.mean_entry(values, seed)
-    share = None if ended is None else sum(map(bool, ended)) / len(ended)
-    return result | {"ended_by_eos": share, "n": len(predictions)}
+    statistics = {"bleu3": _bleu3(len(predictions))}
+    result = {name: score_entry(rows[name], statistics.get(name, mean_statistic), seed) for name in MEASURES}
+    return result | {"ended_by_eos": ended_share(ended, len(predictions)), "n": len(predictions)}
 
 
 def compare_topics(a, b, references, encoder, seed: int = 0) -> dict:
@@ -122,21 +116,12 @@ def compare_topics(a, b, references, encoder, seed: int = 0) -> dict:
 
     Paired bootstrap (95 %): an interval that leaves out 0 is a difference that these rows can show.
     """
-    import numpy as np
-
-    def bleu3(sums):
-        size = sums.shape[1] // 2
-        return metrics.bleu3_of(sums[:, :size]) - metrics.bleu3_of(sums[:, size:])
-
     ours, theirs = (_rows(texts, references, encoder) for texts in (a, b))
-    result = {}
-    for name in MEASURES:
-        if name == "bleu3":
-            numbers = _bleu3_interval(np.concatenate([ours[name], theirs[name]], axis=1), bleu3, seed)
-        else:
-            numbers = metrics.paired_bootstrap(ours[name], theirs[name], seed)
-        result[name] = metrics.plain(**dict(zip(("difference", "low", "high"), numbers, strict=True)))
-    return result
+    statistics = {"bleu3": _bleu3(len(a))}
+    return {
+        name: difference_entry(ours[name], theirs[name], statistics.get(name, mean_statistic), seed)
+        for name in MEASURES
+    }
 
 
 def _rows(predictions, references, encoder) -> dict:
@@ -151,13 +136,11 @@ def _rows(predictions, references, encoder) -> dict:
     return rows
 
 
-def _bleu3_interval(counts, statistic, seed: int) -> tuple[float, float, float]:
-    """(value, low, high) of a statistic of sums over the rows of `counts` [rows, columns]."""
+def _bleu3(rows: int):
+    """BLEU-3 from means over `rows` rows of its counts, for the bootstrap."""
     import numpy as np
 
-    rows = len(counts)
-    low, high = metrics.bootstrap(counts, lambda means: statistic(np.rint(rows * means)), seed)
-    return statistic(counts.sum(axis=0)[None])[0], low, high
+    return lambda means: metrics.bleu3_of(np.rint(rows * means))
 
 
 def _pieces(answer: str) -> list[str]:

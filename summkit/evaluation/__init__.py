@@ -1,7 +1,8 @@
-"""What answers are worth: scores with intervals, baselines, paired differences.
+"""Score summaries and labels: metrics with intervals, baselines, paired differences, tables.
 
-`summarisation` scores summaries and `classification` labels; `metrics` has one number a row; `support` finds the names
-and numbers that a summary invents; `baselines` are the scores to beat; `watch` scores answers during training.
+`summarisation` scores summaries and `classification` labels; `metrics` has one row for each metric, `intervals` the
+bootstrap, `tables` what is printed. `support` finds the names and numbers that a summary invents; `baselines` are the
+scores to beat; `watch` scores answers during training.
 """
 
 from summkit.evaluation.baselines import TfIdf, extractive_oracle, majority_baseline
@@ -18,23 +19,9 @@ from summkit.evaluation.classification import (
     top_label,
     true_labels,
 )
-from summkit.evaluation.metrics import (
-    ROUGE_TYPES,
-    bootstrap,
-    bootstrap_interval,
-    novel_ngrams,
-    paired_bootstrap,
-    rouge_rows,
-    similarity_metric,
-)
-from summkit.evaluation.summarisation import (
-    compare_summaries,
-    difference_table,
-    lead_baselines,
-    markdown_table,
-    oracle_extracts,
-    score_summaries,
-    score_table,
-)
+from summkit.evaluation.intervals import bootstrap, difference_entry, paired_bootstrap, score_entry
+from summkit.evaluation.metrics import METRICS, ROUGE_TYPES, Metric, novel_ngrams, rouge_rows
+from summkit.evaluation.summarisation import compare_summaries, lead_baselines, oracle_extracts, score_summaries
 from summkit.evaluation.support import supported_facts, unsupported_spans
+from summkit.evaluation.tables import difference_table, markdown_table, score_table
 from summkit.evaluation.watch import generation_scores, rouge1_bleu3

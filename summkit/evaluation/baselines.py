@@ -1,107 +1,164 @@
-"""Floor 7. What a label costs without a language model: the commonest class, and TF-IDF with logistic regression."""
+"""Baselines without a language model: the most common class, TF-IDF with logistic regression, the best extract."""
+
+from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from summkit.data.sentences import split_sentences
 from summkit.errors import SummkitError
-from summkit.evaluation import classification
+from summkit.evaluation.classification import assign_labels, best_threshold, micro_f1
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+Labelled = tuple[Sequence[str], np.ndarray]  # texts and their labels, boolean [rows, classes]
+NGrams = tuple[Counter, Counter]  # words, and pairs of words
 
 
-def majority_baseline(train, rows: int):
-    """The commonest class of the training truth, for every row: boolean [rows, classes]."""
-    import numpy as np
+def majority_baseline(train: ArrayLike, rows: int) -> np.ndarray:
+    """Predict the most common class of the training labels [rows, classes] for every row: boolean [rows, classes].
 
+    Example:
+        >>> majority_baseline([[True, False], [False, True], [False, True]], rows=2).tolist()
+        [[False, True], [False, True]]
+    """
     counts = np.asarray(train).sum(axis=0)
     return np.tile(np.arange(len(counts)) == counts.argmax(), (rows, 1))
 
 
 class TfIdf:
-    """TF-IDF of words and pairs of words, and logistic regression (scikit-learn), its strictness C chosen on validation
-    rows: the baseline that a language model has to earn its keep against.
+    """TF-IDF of words and pairs of words with logistic regression (scikit-learn): the baseline that a model must beat.
+
+    Attributes:
+        C: scikit-learn's parameter of regularisation, chosen on the validation rows: a larger C is a weaker one.
+        pipeline: The fitted scikit-learn pipeline.
     """
 
-    def __init__(self, train: tuple, validation: tuple, several: bool = False):
-        """`train` and `validation` are (texts, truth [rows, classes]).
+    def __init__(self, train: Labelled, validation: Labelled, several: bool = False) -> None:
+        """Fit the classifier.
 
-        Raises SummkitError where the training rows have fewer than two classes: there is nothing to tell apart.
+        Args:
+            train: (texts, labels [rows, classes]).
+            validation: The same, to choose the regularisation on.
+            several: Whether a row may have several labels.
+
+        Raises:
+            SummkitError: The training rows have fewer than two classes.
         """
-        if (found := int(train[1].any(axis=0).sum())) < 2:
-            raise SummkitError(f"the training rows have {found} class: a classifier needs two; ask for more train_rows")
-        self.several, self.classes = several, train[1].shape[1]
-        fitted = {strictness: self._fit(*train, strictness) for strictness in (1, 10, 100)}
-        self.strictness, self.pipeline = max(fitted.items(), key=lambda item: self._quality(item[1], *validation))
+        labels = train[1]
+        self.several = several
+        self.classes = labels.shape[1]
+        self.known = np.flatnonzero(labels.any(axis=0))  # classes that a training row has
+        if len(self.known) < 2:
+            raise SummkitError(
+                f"the training rows have {len(self.known)} class: a classifier needs two; ask for more train_rows"
+            )
+        fitted = {c: self._fit(*train, c) for c in (1, 10, 100)}
+        self.C = max(fitted, key=lambda c: self._quality(fitted[c], *validation))
+        self.pipeline = fitted[self.C]
 
-    def probabilities(self, texts):
-        """Of each class, [rows, classes]; a class that no training row has gets 0."""
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """Return each class's probability, [rows, classes]; 0 for a class that no training row has."""
         return self._probabilities(self.pipeline, texts)
 
     def telling_words(self, count: int = 8) -> dict[int, list[str]]:
-        """The words with the largest weights, by class number; a class that every row has needs no words."""
+        """Return the words with the largest weights by class number, without classes that every training row has."""
         names = self.pipeline[0].get_feature_names_out()
-        return {n: [names[i] for i in w.argsort()[::-1][:count]] for n, w in self._weights().items()}
+        return {
+            label: [names[position] for position in weights.argsort()[::-1][:count]]
+            for label, weights in self._weights().items()
+        }
 
-    def _fit(self, texts, actual, strictness: float):
+    def _fit(self, texts: Sequence[str], actual: np.ndarray, c: float) -> Pipeline:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.multiclass import OneVsRestClassifier
         from sklearn.pipeline import make_pipeline
 
-        regression = LogisticRegression(C=strictness, max_iter=2000)
-        self.known = [number for number in range(self.classes) if actual[:, number].any()]
-        targets = actual[:, self.known] if self.several else actual.argmax(axis=1)
         words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
-        return make_pipeline(words, OneVsRestClassifier(regression) if self.several else regression).fit(texts, targets)
-
-    def _probabilities(self, pipeline, texts):
-        import numpy as np
-
-        found = np.zeros((len(texts), self.classes))
-        found[:, self.known] = pipeline.predict_proba(list(texts))
-        return found
-
-    def _quality(self, pipeline, texts, actual) -> float:
-        found = self._probabilities(pipeline, texts)
-        threshold = classification.best_threshold(found, actual) if self.several else 2
-        return classification.micro_f1(classification.assign_labels(found, threshold), actual)
-
-    def _weights(self) -> dict:
-        model = self.pipeline[-1]
+        regression = LogisticRegression(C=c, max_iter=2000)
         if self.several:
-            fitted = zip(self.known, model.estimators_, strict=True)
-            return {number: one.coef_[0] for number, one in fitted if hasattr(one, "coef_")}
-        weights = model.coef_ if len(model.coef_) > 1 else [-model.coef_[0], model.coef_[0]]
-        return dict(zip(self.known, weights, strict=True))
+            return make_pipeline(words, OneVsRestClassifier(regression)).fit(texts, actual[:, self.known])
+        return make_pipeline(words, regression).fit(texts, actual.argmax(axis=1))
+
+    def _probabilities(self, pipeline: Pipeline, texts: Sequence[str]) -> np.ndarray:
+        probabilities = np.zeros((len(texts), self.classes))
+        probabilities[:, self.known] = pipeline.predict_proba(list(texts))
+        return probabilities
+
+    def _quality(self, pipeline: Pipeline, texts: Sequence[str], actual: np.ndarray) -> float:
+        probabilities = self._probabilities(pipeline, texts)
+        threshold = best_threshold(probabilities, actual) if self.several else 2  # 2: the most likely label alone
+        return micro_f1(assign_labels(probabilities, threshold), actual)
+
+    def _weights(self) -> dict[int, np.ndarray]:
+        """Return the weight of each word by class number."""
+        model = self.pipeline[-1]
+        labels = self.known.tolist()
+        if self.several:
+            models = zip(labels, model.estimators_, strict=True)
+            return {label: one.coef_[0] for label, one in models if hasattr(one, "coef_")}
+        # Of two classes scikit-learn has the weights of the second alone.
+        weights = model.coef_ if len(model.coef_) > 1 else np.concatenate([-model.coef_, model.coef_])
+        return dict(zip(labels, weights, strict=True))
 
 
 def extractive_oracle(document: str, summary: str, sentences: int = 3) -> str:
-    """The sentences of `document`, at most so many, that together overlap `summary` most, one a line, in their order.
+    """Choose the sentences of a document that together overlap a summary most.
 
-    Chosen one by one, greedily, by the mean F1 of ROUGE-1 and ROUGE-2, while it grows (Nallapati et al. 2017). It has
-    seen the reference: about the best that an extract of this length can reach, beside `facts.lead`, which anyone can.
+    They are chosen one by one, greedily, by the mean F1 of ROUGE-1 and ROUGE-2, while it grows (Nallapati et al.
+    2017). The reference is known here: this is about the best that an extract of this length can reach, while
+    `sentences.lead` needs no reference.
+
+    Args:
+        document: The text to extract from.
+        summary: The reference summary.
+        sentences: At most so many.
+
+    Returns:
+        The sentences, one a line, in the document's order.
+
+    Example:
+        >>> extractive_oracle("It rained. A bridge closed on Monday. Fog came.", "The bridge closed Monday.", 1)
+        'A bridge closed on Monday.'
     """
     from rouge_score.tokenizers import DefaultTokenizer
 
-    words, parts = DefaultTokenizer(use_stemmer=True).tokenize, split_sentences(document)
-    grams, wanted = [_grams(words(part)) for part in parts], _grams(words(summary))
-    chosen, held, best = [], (Counter(), Counter()), 0.0
+    tokenise = DefaultTokenizer(use_stemmer=True).tokenize
+    parts = split_sentences(document)
+    ngrams = [_ngrams(tokenise(part)) for part in parts]
+    reference = _ngrams(tokenise(summary))
+    chosen: list[int] = []
+    extract: NGrams = (Counter(), Counter())
+    best = 0.0
     for _ in range(min(sentences, len(parts))):
-        free = (number for number in range(len(parts)) if number not in chosen)
-        value, number = max((_overlap(held, grams[number], wanted), -number) for number in free)
-        if value <= best:
+        overlaps = {
+            number: _overlap(extract, ngrams[number], reference) for number in range(len(parts)) if number not in chosen
+        }
+        number = max(overlaps, key=lambda number: overlaps[number])  # the first of equals
+        if overlaps[number] <= best:
             break
-        chosen.append(-number)
-        held, best = tuple(a + b for a, b in zip(held, grams[-number], strict=True)), value
+        best = overlaps[number]
+        chosen.append(number)
+        words, pairs = ngrams[number]
+        extract = (extract[0] + words, extract[1] + pairs)
     return "\n".join(parts[number] for number in sorted(chosen))
 
 
-def _grams(words: list[str]) -> tuple[Counter, Counter]:
-    return Counter(words), Counter(zip(words, words[1:], strict=False))
+def _ngrams(words: list[str]) -> NGrams:
+    return Counter(words), Counter(pairwise(words))
 
 
-def _overlap(held: tuple, extra: tuple, wanted: tuple) -> float:
-    """The F1 of words and of pairs of words, summed, of `held` and `extra` together against `wanted`."""
+def _overlap(extract: NGrams, sentence: NGrams, reference: NGrams) -> float:
+    """Return F1 of words and of pairs of words, added, of an extract with one more sentence against a reference."""
     total = 0.0
-    for ours, more, theirs in zip(held, extra, wanted, strict=True):
-        matches = sum(min(ours[gram] + more[gram], number) for gram, number in theirs.items())
+    for ours, more, theirs in zip(extract, sentence, reference, strict=True):
+        matches = sum(min(ours[ngram] + more[ngram], number) for ngram, number in theirs.items())
         total += matches / max(1, ours.total() + more.total() + theirs.total())
     return total

@@ -1,8 +1,10 @@
-"""Floor 1. What a text says, by rule: its sentences, its names and numbers, and which of those another text holds.
+"""Names and numbers in a text, and which of those another text has: a simple check for invented facts.
 
-Standard library only, no model and no downloaded data: the rules are for English news, and their limits are stated
-where they bite. Every function takes time linear in the text.
+Standard library only, no model and no downloaded data. The rules are for English news, and each function states their
+limits. Every function takes time linear in the text.
 """
+
+from __future__ import annotations
 
 import re
 import unicodedata
@@ -10,11 +12,11 @@ from decimal import Decimal
 
 from summkit.data.sentences import ACRONYM, OPENERS, sentence_spans
 
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen".split()
-)
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+Key = Decimal | str  # of a number its value, of a word its bare letters
+
+_UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_UNITS += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SPELT = {word: value for value, word in enumerate(_UNITS)} | {word: 10 * i for i, word in enumerate(_TENS, 2)}
 _SPELT |= {f"{tens}-{_UNITS[unit]}": _SPELT[tens] + unit for tens in _TENS for unit in range(1, 10)}
 _SCALES = {"hundred": 2, "thousand": 3, "k": 3, "million": 6, "m": 6, "mn": 6, "billion": 9, "b": 9, "bn": 9}
@@ -30,25 +32,69 @@ _TOKEN = re.compile(
 _POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
 
 
-def names_and_numbers(summary: str) -> list[tuple[int, int, object]]:
-    """The summary's names and numbers, as (start, end, key): decided from the summary alone, so that an invented name
-    counts as much as a true one, and a summary's total does not depend on the article.
+def names_and_numbers(summary: str) -> list[tuple[int, int, Key]]:
+    """Find the names and numbers of a summary.
 
-    A number is any figure ("1,000", "£1.5m") or a number word but a bare "one". A name is a word with a capital. What
-    opens a sentence or a quotation counts only where its form says more: a second capital ("BBC"), a possessive, or
-    another capitalised word right after it ("Adam Voges"). Openers ("The", "Former") and titles ("Mr") never count.
-    Text in title case or in capitals has too many "names", text without capitals has none.
+    The summary alone decides, so an invented name counts as much as a true one, and the total does not depend on the
+    article. A number is any figure ("1,000", "£1.5m") or a number word except "one" alone. A name is a word with a
+    capital. The first word of a sentence or a quotation counts only if its form says more: a second capital ("BBC"), a
+    possessive, or another capitalised word right after it ("Adam Voges"). Openers ("The", "Former") and titles ("Mr")
+    never count. Text in title case or in capitals has too many "names", text without capitals has none.
+
+    Args:
+        summary: The text.
+
+    Returns:
+        (start, end, key) in characters and in order; equal keys are the same name or number.
+
+    Example:
+        >>> [(start, end) for start, end, _ in names_and_numbers("The man met Sam Sodje in 2016.")]
+        [(12, 15), (16, 21), (25, 29)]
     """
     openers = {token.start() for span in sentence_spans(summary) if (token := _TOKEN.search(summary, *span))}
-    found, last = [], 0
+    spans: list[tuple[int, int, Key]] = []
+    last = 0
     for token in _TOKEN.finditer(summary):
         opens = token.start() in openers or bool(re.search(r":|,\s*[\"“'‘]", summary[last : token.start()]))
         last = token.end()
         if _is_number(token) if token["number"] else _is_name(token, opens):
             possessive = _POSSESSIVE.search(token[0])
             end = token.start() + possessive.start() if possessive else last
-            found.append((token.start(), end, _key(token)))
-    return found
+            spans.append((token.start(), end, _key(token)))
+    return spans
+
+
+def supported_facts(summary: str, document: str) -> tuple[int, int]:
+    """Count the summary's names and numbers that the document has.
+
+    A name must be there with a capital ("US" is not "us"), a number with the same value ("two" is 2, "£1.5million" is
+    1,500,000). This says where a word comes from, not whether the sentence is true: words are checked one by one (one
+    man's first name with another's surname passes), units and currencies are not compared, small numbers are often
+    there by chance, and a true fact from outside the article, or "Scottish" for its "Scotland", counts as unsupported.
+
+    Args:
+        summary: The text to check.
+        document: The text that it is about.
+
+    Returns:
+        (how many the document has, how many there are).
+
+    Example:
+        >>> supported_facts("It was Sam, aged 38", "Sam Sodje, 37, denied fraud.")
+        (1, 2)
+    """
+    supported = [is_supported for _, _, is_supported in _checked(summary, document)]
+    return sum(supported), len(supported)
+
+
+def unsupported_spans(summary: str, document: str) -> list[tuple[int, int]]:
+    """Return the names and numbers of the summary that the document lacks: (start, end) in characters, in order."""
+    return [(start, end) for start, end, is_supported in _checked(summary, document) if not is_supported]
+
+
+def _checked(summary: str, document: str) -> list[tuple[int, int, bool]]:
+    keys = _document_keys(document)
+    return [(start, end, key in keys) for start, end, key in names_and_numbers(summary)]
 
 
 def _is_number(token: re.Match) -> bool:
@@ -57,8 +103,8 @@ def _is_number(token: re.Match) -> bool:
 
 def _is_name(token: re.Match, opens: bool) -> bool:
     word = token["word"]
-    shouted = word.isupper() and len(word) > 1
-    if word == word.lower() or (not shouted and _key(token).split("'")[0] in OPENERS):
+    in_capitals = word.isupper() and len(word) > 1
+    if word == word.lower() or (not in_capitals and str(_key(token)).split("'")[0] in OPENERS):
         return False
     if not opens or _POSSESSIVE.search(word) or sum(letter.isupper() for letter in word) > 1:
         return True
@@ -66,8 +112,8 @@ def _is_name(token: re.Match, opens: bool) -> bool:
     return after[:1] in (" ", "-") and after[1:].isupper()
 
 
-def _key(token: re.Match):
-    """What is compared: of a number its value, of a word its letters without case, accents, dots and possessive."""
+def _key(token: re.Match) -> Key:
+    """Return what is compared: a number's value; a word's letters without case, accents, dots and possessive."""
     if token["word"]:
         bare = _POSSESSIVE.sub("", token["word"]).replace("’", "'").replace(".", "")
         return "".join(c for c in unicodedata.normalize("NFKD", bare) if not unicodedata.combining(c)).casefold()
@@ -78,34 +124,12 @@ def _key(token: re.Match):
     return Decimal(_SPELT.get(digits, digits)) * 10 ** _SCALES.get(scale, 0)
 
 
-def _held(document: str) -> set:
-    """The keys of all that the document names or counts: words with a capital, and numbers."""
-    keys = set()
+def _document_keys(document: str) -> set[Key]:
+    """Return the keys of all words with a capital and all numbers."""
+    keys: set[Key] = set()
     for token in _TOKEN.finditer(document):
         if token["number"] or token["word"] != token["word"].lower():
             keys.add(_key(token))
         if token["letter"]:  # "100m" may be metres as well as millions
             keys.add(Decimal(token["number"].replace(",", "")))
     return keys
-
-
-def _checked(summary: str, document: str) -> list[tuple[int, int, bool]]:
-    held = _held(document)
-    return [(start, end, key in held) for start, end, key in names_and_numbers(summary)]
-
-
-def supported_facts(summary: str, document: str) -> tuple[int, int]:
-    """(how many of the summary's `facts` stand in the document, how many there are).
-
-    A name must stand there with a capital ("US" is not "us"), a number with the same value ("two" is 2, "£1.5million"
-    is 1,500,000). This says where a word comes from, not whether the sentence is true: words are taken one by one (one
-    man's first name with another's surname passes), units and currencies are not compared, small numbers are often
-    there by chance, and a true fact from outside the article, or "Scottish" for its "Scotland", counts as unsupported.
-    """
-    found = [supported for _, _, supported in _checked(summary, document)]
-    return sum(found), len(found)
-
-
-def unsupported_spans(summary: str, document: str) -> list[tuple[int, int]]:
-    """Where in the summary, (start, end) in characters and in order, a name or number is not in the document."""
-    return [(start, end) for start, end, supported in _checked(summary, document) if not supported]

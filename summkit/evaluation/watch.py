@@ -1,28 +1,62 @@
-"""Floor 6. What a loss does not say: the answers that a model gives while it is trained, and their scores."""
+"""Score the answers that a model gives during training, which the loss does not show."""
 
-from summkit.config import Profile
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 from summkit.errors import SummkitError
 from summkit.evaluation import metrics
 from summkit.inference import generation
 from summkit.training import sharding
 
+Scores = Callable[[list[str], list[str]], dict[str, float]]  # of texts and references
 
-def rouge1_bleu3(texts: list[str], references: list[str]) -> dict[str, float]:
-    """{"rouge1", "bleu3"} of all texts together, 0 to 100: the mean of the rows' ROUGE-1, and BLEU-3 of the corpus."""
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+    from summkit.config import Profile
+    from summkit.data.templates import Template
+
+
+def rouge1_bleu3(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Return {"rouge1", "bleu3"}, 0 to 100: the mean of the rows' ROUGE-1, and BLEU-3 of the corpus.
+
+    Example:
+        >>> round(rouge1_bleu3(["the bridge is open"], ["rain fell on the town"])["rouge1"], 1)
+        22.2
+    """
     mean = float(metrics.rouge_rows(texts, references)["rouge1"].mean())
     return {"rouge1": mean} | metrics.bleu3().compute(predictions=texts, references=references)
 
 
-def generation_scores(tokenizer, template, rows, profile: Profile, scores=rouge1_bleu3, limit: int = 8):
-    """A callback for `training.fit` that has the model answer the first `limit` of `rows` at every evaluation.
+def generation_scores(
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    rows: Dataset,
+    profile: Profile,
+    scores: Scores = rouge1_bleu3,
+    limit: int = 8,
+) -> TrainerCallback:
+    """Return a callback for `training.fit` that has the model answer a few rows at every evaluation.
 
-    `rows` have document and summary, not tokens. `scores(texts, references)` → {name: number}; each number stands in
-    the training's history as eval_NAME, beside the evaluation's loss. The answers are greedy. A few rows show a trend,
-    and no more: every evaluation pays for them, and its seconds count as the training's.
-    The training is to the last bit what it would have been unwatched. Of several processes the first one asks, or all
-    where none of them holds the whole model.
-    Raises SummkitError where there is no row to answer.
+    A few rows show a trend, and no more. Every evaluation takes longer, and its seconds count as the training's. The
+    answers are greedy. The training itself is bit for bit what it would be without the callback. Of several processes
+    the first one answers, or all where none of them holds the whole model.
+
+    Args:
+        tokenizer: The model's.
+        template: The prompt's.
+        rows: A data set with document and summary, not tokens.
+        profile: Lengths and batch size are read from it.
+        scores: A function (texts, references) → {name: number}; the training's history has each number as eval_NAME.
+        limit: How many rows are answered.
+
+    Raises:
+        SummkitError: There is no row to answer.
     """
+    import torch
     from transformers import TrainerCallback
 
     rows = rows.select(range(min(limit, len(rows))))
@@ -32,32 +66,23 @@ def generation_scores(tokenizer, template, rows, profile: Profile, scores=rouge1
     limits["batch_size"] = profile.generation_batch_size
 
     class GenerationScores(TrainerCallback):
-        def on_evaluate(self, args, state, control, model=None, metrics=None, **_):
+        def on_evaluate(self, args, state, control, model=None, metrics=None, **_) -> None:  # noqa: ANN001, ANN003
             if not (state.is_world_process_zero or sharding.is_spread(profile)):
                 return
-            with _same_random_numbers(model):
-                found = generation.summarize(model, tokenizer, template, list(rows["document"]), **limits)
-                values = scores([answer.text for answer in found], list(rows["summary"]))
+            # Answering may seed torch and draw from it: dropout and the order of rows must not notice.
+            with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+                answers = generation.summarize(model, tokenizer, template, list(rows["document"]), **limits)
+                values = scores([answer.text for answer in answers], list(rows["summary"]))
             metrics |= {f"eval_{name}": float(value) for name, value in values.items()}
 
     return GenerationScores()
 
 
 def watched_scores(history: list[dict]) -> list[dict]:
-    """The watched scores out of `FitResult.history`: [{"step", "eval_rouge1", …}], one entry an evaluation."""
-    watched = [
-        {
-            key: value
-            for key, value in entry.items()
-            if key == "step" or (key.startswith("eval_") and key != "eval_loss")
-        }
-        for entry in history
-    ]
-    return [entry for entry in watched if len(entry) > 1]
-
-
-def _same_random_numbers(model):
-    """Inside it torch may be seeded and drawn from; after it, dropout and the rows' order go on as if it had not."""
-    import torch
-
-    return torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else [])
+    """Return the scores of `generation_scores` from a training's history: [{"step", "eval_rouge1", …}]."""
+    watched = []
+    for entry in history:
+        scores = {name: value for name, value in entry.items() if name.startswith("eval_") and name != "eval_loss"}
+        if scores:
+            watched.append({"step": entry["step"]} | scores)
+    return watched

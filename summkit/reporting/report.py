@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from summkit.errors import SummkitError
-from summkit.evaluation import score_table
-from summkit.evaluation.summarisation import COLUMNS
+from summkit.evaluation import METRICS, Metric, score_table
 from summkit.files import write_text
 from summkit.progress import near
 from summkit.reporting import records, tables
@@ -22,23 +21,6 @@ from summkit.reporting import records, tables
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# Measure of a difference → factor, and what a difference is counted in.
-UNITS = {
-    "rouge1": (1, "ROUGE-1 points"),
-    "rouge2": (1, "ROUGE-2 points"),
-    "rougeL": (1, "ROUGE-L points"),
-    "rougeLsum": (1, "ROUGE-Lsum points"),
-    "bleu3": (1, "BLEU-3 points"),
-    "similarity": (1, "points of similarity"),
-    "topic_f1": (1, "points of topic F1"),
-    "support": (100, "percentage points of names and numbers that the article supports"),
-    "words": (1, "words"),
-    "accuracy": (100, "points of accuracy"),
-    "micro_f1": (100, "points of micro F1"),
-    "macro_f1": (100, "points of macro F1"),
-    "matthews": (1, "of Matthews' correlation"),
-    "subset_accuracy": (100, "points of rows with all labels right"),
-}
 CREDITS = {
     "xsum|bbc": "© BBC, quoted.",
     "mts-dialog": "MTS-Dialog, Ben Abacha et al., 2023, CC BY 4.0.",
@@ -220,9 +202,10 @@ def _differences(pairs: dict[str, dict]) -> list[dict]:
         a, b = pair.split("_minus_")
         for measure, difference in measures.items():
             if difference["difference"] is not None:
-                factor, unit = UNITS.get(measure, (1, tables.display_name(measure)))
-                digits = max(1, COLUMNS.get(measure, ("", 1, 1))[2])  # as many as in the table of scores
-                numbers = {key: factor * number for key, number in difference.items()}
+                metric = METRICS.get(measure) or Metric(measure)
+                unit = metric.unit or tables.display_name(measure)
+                digits = max(1, metric.decimals)  # as many as in the table of scores
+                numbers = {key: metric.factor * number for key, number in difference.items()}
                 is_clear = numbers["low"] > 0 or numbers["high"] < 0
                 rows.append({"a": a, "b": b, "unit": unit, "digits": digits, "is_clear": is_clear, **numbers})
     return rows

@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from summkit.evaluation import markdown_table, score_table
-from summkit.evaluation.summarisation import COLUMNS
+from summkit.evaluation import METRICS, markdown_table, score_table
 
 _NAMES = yaml.safe_load(Path(__file__).with_name("names.yaml").read_text(encoding="utf-8"))
 _SCORE = {"mean", "low", "high"}
@@ -36,7 +35,7 @@ def scores_table(scores: dict[str, dict]) -> str:
     """Return the scores of several systems as a Markdown table, with n and whatever other numbers the entries hold."""
     table = score_table({display_name(system): entry for system, entry in scores.items()})
     for key, value in next(iter(scores.values())).items():
-        if key not in COLUMNS and isinstance(value, int | float):
+        if key not in METRICS and isinstance(value, int | float):
             table[display_name(key)] = [cell_text(entry.get(key)) for entry in scores.values()]
     return markdown_table(table)
 

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from summkit.cli import COMMANDS
+from summkit.config import TASKS
+from summkit.models import METHODS
 from tests.static.test_settings import options
 
 ROOT = Path(__file__).parents[2]
@@ -58,10 +61,19 @@ def test_every_option_is_explained_and_every_explained_option_exists():
 
 
 def test_every_command_is_explained():
-    source = read("summkit/cli.py")
-    rows = re.findall(r"^\| `(\w+)", read("docs/command-line.md"), flags=re.MULTILINE)
-    assert rows == ["doctor", "list", "run", "train", "sweep", "summarize", "label", "export", "report"]
-    assert all(f'"{name}"' in source for name in rows)
+    section = read("docs/command-line.md").split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)", section, flags=re.MULTILINE)
+    assert sorted(rows) == sorted(name for name, *_ in COMMANDS)
+
+
+def test_every_method_is_explained():
+    section = read("docs/configuration.md").split("## Methods")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE)
+    assert {name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)} == set(METHODS)
+
+
+def test_every_task_is_named():
+    assert all(f"`{name}`" in read("docs/configuration.md") for name in TASKS)
 
 
 def test_every_file_that_the_architecture_names_exists():

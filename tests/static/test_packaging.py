@@ -15,6 +15,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 PINNED = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
 # Where the name to import is not the name to install.
 INSTALLED_AS = {"IPython": "ipython", "sklearn": "scikit-learn", "yaml": "pyyaml", "azure": "azure-ai-ml"}
+COMES_WITH = {"markupsafe": "jinja2", "traitlets": "ipywidgets"}
 # Packages that a user installs for one option, and that are named where they are missing.
 OPTIONAL = {"wandb", "mlflow"}
 
@@ -45,7 +46,7 @@ def imported() -> set[str]:
 
 
 def test_what_is_imported_is_declared():
-    assert imported() - set(DECLARED) - OPTIONAL - {"traitlets"} == set()  # traitlets comes with ipywidgets
+    assert {COMES_WITH.get(name, name) for name in imported()} - set(DECLARED) - OPTIONAL == set()
 
 
 @pytest.mark.parametrize("name", sorted(TESTED))

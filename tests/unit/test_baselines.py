@@ -33,7 +33,7 @@ def test_what_words_tell_is_learned(fitted):
     found, several = fitted
     texts, actual = toy(60, 9, several=several)
     given = found.probabilities(texts)
-    assert given.shape == (60, 4) and found.strictness in (1, 10, 100)
+    assert given.shape == (60, 4) and found.C in (1, 10, 100)
     threshold = classification.best_threshold(given, actual) if several else 2
     assert classification.micro_f1(classification.assign_labels(given, threshold), actual) > 0.95
     if not several:

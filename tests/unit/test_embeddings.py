@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from summkit.errors import SummkitError
-from summkit.evaluation import metrics
 from summkit.models import embeddings
 from summkit.offline import assets
 
@@ -41,11 +40,10 @@ def test_similarity_is_100_times_the_cosine_and_0_for_an_empty_text(tiny):
     assert (abs(found) <= 100 + 1e-9).all() and found[3] < 99
 
 
-def test_the_metric_is_the_mean_and_names_a_row_that_is_no_text(tiny):
-    metric = metrics.similarity_metric(tiny)
-    assert metric.compute(predictions=["same", ""], references=["same", "text"]) == {"similarity": pytest.approx(50)}
+def test_similarity_names_a_row_that_is_no_text(tiny):
+    assert tiny.similarity(["same", ""], ["same", "text"]).mean() == pytest.approx(50)
     with pytest.raises(SummkitError, match="row 2 is NoneType"):
-        metric.compute(predictions=["a", None], references=["a", "b"])
+        tiny.similarity(["a", None], ["a", "b"])
 
 
 @pytest.mark.parametrize(

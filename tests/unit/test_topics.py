@@ -11,7 +11,7 @@ from summkit.config import PROFILES, choose_profile
 from summkit.data import templates
 from summkit.distillation import topics
 from summkit.errors import SummkitError
-from summkit.evaluation import metrics, summarisation
+from summkit.evaluation import metrics, summarisation, tables
 from summkit.inference import generation
 from summkit.models import embeddings, loading, methods
 from summkit.recipes import finetune
@@ -138,7 +138,7 @@ def test_bleu_of_the_counts_is_sacrebleus():
                      for _ in range(2)]  # fmt: skip
             counts = metrics.bleu3_counts(*texts)
             assert counts.shape == (rows, 8)
-            assert metrics.bleu3_of(counts.sum(axis=0)[None])[0] == pytest.approx(metrics._bleu3(*texts)["bleu3"])
+            assert metrics.bleu3_of(counts.sum(axis=0)[None])[0] == pytest.approx(metrics.corpus_bleu3(*texts)["bleu3"])
 
 
 def test_scores_have_the_records_form(encoder):
@@ -146,7 +146,7 @@ def test_scores_have_the_records_form(encoder):
     assert list(entry) == [*topics.MEASURES, "ended_by_eos", "n"]
     for name in topics.MEASURES:
         assert entry[name]["low"] <= entry[name]["mean"] <= entry[name]["high"]
-    assert entry["bleu3"]["mean"] == pytest.approx(metrics._bleu3(GOOD, REFERENCES)["bleu3"])
+    assert entry["bleu3"]["mean"] == pytest.approx(metrics.corpus_bleu3(GOOD, REFERENCES)["bleu3"])
     assert entry["rouge1"]["mean"] == pytest.approx(metrics.rouge_rows(GOOD, REFERENCES)["rouge1"].mean())
     assert entry["similarity"]["mean"] == pytest.approx(encoder.similarity(GOOD, REFERENCES).mean())
     assert entry["topic_f1"]["mean"] == pytest.approx(82.5) and entry["ended_by_eos"] == 0.75 and entry["n"] == 4
@@ -164,7 +164,7 @@ def test_the_interval_of_bleu_is_that_of_corpora_drawn_again(encoder):
     generator, drawn = np.random.default_rng(7), []
     for _ in range(400):
         rows = generator.integers(len(references), size=len(references))
-        drawn.append(metrics._bleu3([predictions[r] for r in rows], [references[r] for r in rows])["bleu3"])
+        drawn.append(metrics.corpus_bleu3([predictions[r] for r in rows], [references[r] for r in rows])["bleu3"])
     low, high = np.quantile(drawn, [0.025, 0.975])
     assert (entry["low"], entry["high"]) == (pytest.approx(low, abs=3), pytest.approx(high, abs=3))
 
@@ -184,11 +184,11 @@ def test_compare_is_paired_and_signed(encoder):
 
 def test_tables_and_reports_show_the_columns_where_a_system_has_them(encoder, tmp_path):
     entry = topics.score_topics(GOOD, REFERENCES, encoder)
-    frame = summarisation.score_table({"student": entry, "title": topics.score_topics(BAD, REFERENCES, encoder)})
+    frame = tables.score_table({"student": entry, "title": topics.score_topics(BAD, REFERENCES, encoder)})
     rouge = ["ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum"]
     assert list(frame.columns) == [*rouge, "BLEU-3", "similarity", "topic F1", "words", "ended by EOS, %"]
     assert frame.loc["student", "topic F1"].startswith("82.5 [")
-    old = summarisation.score_table({"lead1": summarisation.score_summaries(GOOD, REFERENCES, REFERENCES)})
+    old = tables.score_table({"lead1": summarisation.score_summaries(GOOD, REFERENCES, REFERENCES)})
     assert not {"BLEU-3", "similarity", "topic F1"} & set(old.columns) and len(old.columns) == 8
     record = records.new_record("notebooks/02", "smoke", 0)
     records.fill_record(record, "scores", student=entry, few_shot=topics.score_topics(BAD, REFERENCES, encoder))

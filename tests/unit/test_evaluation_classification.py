@@ -216,7 +216,7 @@ def test_the_surest_mistakes_come_first():
         (one_hot([0], 4), one_hot([0]), r"predictions are \(1, 4\)"),
         (np.array([0, 1]), np.array([0, 1]), r"predictions are \(2,\).*\[rows, classes\] is needed"),
         (np.zeros((0, 3)), np.zeros((0, 3)), r"predictions are \(0, 3\)"),
-        (np.ones((2, 3)), one_hot([0, 1], 3), "predictions, row 1: 3 labels, one a row is asked"),
+        (np.ones((2, 3)), one_hot([0, 1], 3), "predictions, row 1: 3 labels, but one a row is asked for"),
         (one_hot([0, 1], 3), one_hot([0, 9], 3), "truth, row 2: 0 labels"),
     ],
 )

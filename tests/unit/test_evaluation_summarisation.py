@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from summkit.errors import SummkitError
-from summkit.evaluation import metrics, summarisation
+from summkit.evaluation import metrics, summarisation, tables
 from summkit.reporting import records
 
 DOCUMENTS = [
@@ -108,36 +108,17 @@ def test_compare_names_the_systems_it_knows_and_leaves_the_unknowable_none():
     assert result["words"] == {"difference": 4, "low": None, "high": None}
 
 
-def test_the_table_reads_the_record_alone():
-    scores = {
-        "lead1": summarisation.score_summaries(BAD, REFERENCES, DOCUMENTS),
-        "a|b": {"rouge1": {"mean": 26.31, "low": None, "high": None}},
-    }
-    scores["lead1"]["rouge1"] = {"mean": 26.31, "low": 24.14, "high": 28.55}
-    scores["lead1"]["support"] = {"mean": 0.483, "low": 0.4, "high": 0.5}
-    frame = summarisation.score_table(scores)
-    assert list(frame.index) == ["lead1", "a|b"] and list(frame.columns)[:4] == [
-        "ROUGE-1",
-        "ROUGE-2",
-        "ROUGE-L",
-        "ROUGE-Lsum",
-    ]
-    assert frame.loc["lead1", "ROUGE-1"] == "26.3 [24.1, 28.6]" and frame.loc["a|b", "ROUGE-1"] == "26.3"
-    assert frame.loc["lead1"].iloc[4] == "48 [40, 50]" and frame.loc["a|b", "words"] == "–"
-    lines = summarisation.markdown_table(frame).splitlines()
-    assert lines[0].startswith("| system | ROUGE-1 |") and lines[1] == "|---" * 9 + "|"
-    assert len(lines) == 4 and lines[3].startswith("| a\\|b | 26.3 | – |")
-    assert frame.loc["lead1", "ended by EOS, %"] == "–" and "accuracy, %" not in frame.columns
+def test_a_metric_from_outside_is_scored_compared_and_shown():
+    def question_marks(predictions, references, documents):
+        return np.array([float(text.count("?")) for text in predictions])
 
-
-def test_a_table_of_differences_marks_those_that_leave_out_zero():
-    def entry(*values):
-        return dict(zip(("difference", "low", "high"), values, strict=True))
-
-    found = {
-        "a_minus_b": {"rouge1": entry(1.26, 0.3, 2.0), "words": entry(-1, -2, 0)},
-        "a_minus_c": {"rouge1": entry(None, None, None), "words": entry(-1.0, -2.0, -0.5)},
-    }
-    table = summarisation.difference_table(found, {"rouge1": "ROUGE-1", "words": "words"})
-    assert table.loc["a_minus_b"].tolist() == ["+1.3 [+0.3, +2.0] *", "-1.0 [-2.0, +0.0]"]
-    assert table.loc["a_minus_c"].tolist() == ["–", "-1.0 [-2.0, -0.5] *"]
+    metrics.METRICS.add("questions", metrics.Metric("questions asked", "questions", decimals=2, rows=question_marks))
+    try:
+        texts = {"a": ["Why?", "Who? When?", "It fell.", "So?"], "b": GOOD}
+        scores = {name: summarisation.score_summaries(rows, REFERENCES, DOCUMENTS) for name, rows in texts.items()}
+        assert list(scores["a"])[-3:] == ["questions", "ended_by_eos", "n"] and scores["a"]["questions"]["mean"] == 1
+        assert tables.score_table(scores)["questions asked"].tolist()[1] == "0.00 [0.00, 0.00]"
+        differences = summarisation.compare_summaries("a", "b", texts, REFERENCES, DOCUMENTS)
+        assert differences["questions"]["difference"] == 1
+    finally:
+        del metrics.METRICS["questions"]

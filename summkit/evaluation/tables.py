@@ -1,0 +1,87 @@
+"""Scores and differences as tables: pandas DataFrames of text, and Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from summkit.evaluation.metrics import METRICS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def score_table(scores: dict[str, dict]) -> DataFrame:
+    """Return the scores of several systems, with intervals, as text.
+
+    A column is there if a system has the metric. The columns of summaries are there if there are summaries, even for
+    a metric that is unknown for all of them. Print the table with `to_string()`, or write it with `markdown_table`.
+
+    Args:
+        scores: Entries of a run record by system, as `score_summaries` and `score_labels` return them.
+
+    Returns:
+        A row for each system, a column for each metric, with cells such as "26.3 [24.1, 28.6]"; "–" is unknown.
+
+    Example:
+        >>> score_table({"lead1": {"accuracy": {"mean": 0.52, "low": 0.424, "high": 0.63}}}).to_dict()
+        {'accuracy, %': {'lead1': '52.0 [42.4, 63.0]'}}
+    """
+    import pandas as pd
+
+    columns = {}
+    for name, metric in METRICS.items():
+        always = "rouge1" if metric.kind == "summary" else name  # known for everything that the column is about
+        shown = any(name in entry and entry.get(always) is not None for entry in scores.values())
+        if metric.heading and shown:
+            cells = [_cell(entry.get(name), metric.factor, metric.decimals) for entry in scores.values()]
+            columns[metric.heading] = cells
+    return pd.DataFrame(columns, index=pd.Index(list(scores), name="system"))
+
+
+def difference_table(differences: dict[str, dict], measures: dict[str, str]) -> DataFrame:
+    """Return the differences of several pairs of systems as text.
+
+    Args:
+        differences: Entries by pair, as `compare_summaries` and `compare_labels` return them.
+        measures: Headings by name of a metric in the entries.
+
+    Returns:
+        A row for each pair, with cells such as "+1.2 [+0.3, +2.0] *"; "–" is unknown. A star marks an interval
+        without 0.
+    """
+    import pandas as pd
+
+    rows = {}
+    for pair, entry in differences.items():
+        rows[pair] = {heading: _difference_cell(**entry[name]) for name, heading in measures.items()}
+    return pd.DataFrame(rows).T
+
+
+def markdown_table(frame: DataFrame) -> str:
+    """Return a DataFrame as a Markdown table, its index first; bars and newlines inside a cell are escaped.
+
+    pandas has `to_markdown`, which needs a further package (tabulate) and does not escape.
+    """
+    rows = [[frame.index.name or "", *frame.columns], *map(list, frame.itertuples())]
+    lines = ["| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines.insert(1, "|---" * (len(frame.columns) + 1) + "|")
+    return "\n".join(lines)
+
+
+def _cell(entry: dict | float | None, factor: float, decimals: int) -> str:
+    """Return the text for a score with its interval, or for a number alone, such as a share."""
+    if not isinstance(entry, dict):
+        entry = {"mean": entry, "low": None, "high": None}
+    if entry["mean"] is None:
+        return "–"
+    mean, low, high = (
+        None if entry[key] is None else f"{entry[key] * factor:.{decimals}f}" for key in ("mean", "low", "high")
+    )
+    return str(mean) if low is None else f"{mean} [{low}, {high}]"
+
+
+def _difference_cell(difference: float | None, low: float | None, high: float | None) -> str:
+    if difference is None or low is None or high is None:
+        return "–"
+    star = " *" if low > 0 or high < 0 else ""
+    return f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]{star}"
