@@ -127,7 +127,7 @@ def fit(
         interrupted = True
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         _log.warning(
-            "interrupted at step %d: the adapter so far is saved, and can be resumed", trainer.state.global_step
+            "interrupted at step %d: the adapter so far is saved; it can be resumed", trainer.state.global_step
         )
     weights = sharding.trained_weights(trainer.model) if sharding.is_spread(profile) else None
     if progress.first_process():
@@ -157,9 +157,7 @@ def _check(job: Job, resume: bool) -> None:
 def _trainer(job: Job, callbacks: list[TrainerCallback]) -> Trainer:
     from transformers import EarlyStoppingCallback, PrinterCallback
 
-    if hasattr(
-        job.model, "peft_config"
-    ):  # for the Trainer's checkpoints what `save_adapter` does: no question to the Hub
+    if hasattr(job.model, "peft_config"):  # as in `save_adapter`: no checkpoint asks the Hub
         job.model.save_pretrained = functools.partial(job.model.save_pretrained, save_embedding_layers=False)
     trainer = loop.summary_trainer(
         job,

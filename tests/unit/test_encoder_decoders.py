@@ -252,10 +252,14 @@ def prepared(kind="t5", model=None, **overrides):
     return methods.apply_method(model or tiny(kind), profile)
 
 
-@pytest.mark.parametrize(("kind", "attention"), [
-    ("t5", ["k", "o", "q", "v"]), ("longt5", ["k", "o", "q", "v"]),
-    ("bart", ["k_proj", "out_proj", "q_proj", "v_proj"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "attention"),
+    [
+        ("t5", ["k", "o", "q", "v"]),
+        ("longt5", ["k", "o", "q", "v"]),
+        ("bart", ["k_proj", "out_proj", "q_proj", "v_proj"]),
+    ],
+)
 def test_attention_is_found_in_encoder_and_decoder(kind, attention):
     model = tiny(kind)
     assert methods.target_layers(model, "attention") == attention
@@ -347,8 +351,14 @@ def test_checkpointing_gives_the_same_gradients(kind):
 # Training, saving, asking
 
 SMOKE = choose_profile(
-    "smoke", model="tiny-t5", template="prefix", learning_rate=3e-3, dropout=0.0, epochs=3, evaluations_per_epoch=1,
-)  # fmt: skip
+    "smoke",
+    model="tiny-t5",
+    template="prefix",
+    learning_rate=3e-3,
+    dropout=0.0,
+    epochs=3,
+    evaluations_per_epoch=1,
+)
 PAIRS = datasets.Dataset.from_list(
     [
         {"document": f"{word} " * size, "summary": f"{word}."}
@@ -366,10 +376,17 @@ def fitted(out, model=None, profile=SMOKE, **settings):
     return ready, fit(ready, tokenizer, made, made, profile, seed=0, out_dir=out, **settings)
 
 
-@pytest.mark.parametrize("changes", [
-    {"precision": "nf4"}, {"precision": "fp32"}, {"precision": "fp32", "method": "full"},
-    {"precision": "fp32", "method": "frozen-encoder"}, {"precision": "fp32", "method": "frozen-embeddings"},
-], ids=["QLoRA", "LoRA", "full", "frozen-encoder", "frozen-embeddings"])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "nf4"},
+        {"precision": "fp32"},
+        {"precision": "fp32", "method": "full"},
+        {"precision": "fp32", "method": "frozen-encoder"},
+        {"precision": "fp32", "method": "frozen-embeddings"},
+    ],
+    ids=["QLoRA", "LoRA", "full", "frozen-encoder", "frozen-embeddings"],
+)
 def test_training_lowers_the_loss_and_what_is_saved_answers_the_same(changes, tmp_path):
     profile = dataclasses.replace(SMOKE, **changes)
     model, result = fitted(tmp_path, profile=profile)

@@ -17,8 +17,14 @@ from tests import tiny_models
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROFILE = choose_profile(
-    "smoke", model="tiny-led", template="prefix", precision="fp32", max_length=100, max_new_tokens=16, batch_size=2,
-)  # fmt: skip
+    "smoke",
+    model="tiny-led",
+    template="prefix",
+    precision="fp32",
+    max_length=100,
+    max_new_tokens=16,
+    batch_size=2,
+)
 ROWS = [{"document": f"Bridge {n} fell.", "summary": "It fell. " * size} for n, size in enumerate((1, 40, 2, 1, 50))]
 
 
@@ -27,9 +33,15 @@ def encoded(tokenizer, rows=ROWS):
     return tokenisation.encode_rows(datasets.Dataset.from_list(rows), template, tokenizer, 100, 16, seq2seq=True)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [
-    ("led", (512, 256)), ("bigbird", (512, 512)), ("longt5", (None, None)), ("gpt2", (None, None)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("led", (512, 256)),
+        ("bigbird", (512, 512)),
+        ("longt5", (None, None)),
+        ("gpt2", (None, None)),
+    ],
+)
 def test_encoder_and_decoder_have_their_own(kind, expected):
     config = tiny_models.published(kind)[0].config
     assert families.family_of(config).positions(config) == expected
@@ -47,8 +59,10 @@ def test_a_plugin_adds_a_family_with_one_row(monkeypatch):
 def test_more_tokens_than_positions_are_refused_by_the_options_name():
     model, tokenizer = tiny_models.published("led")
     template = templates.build_template("prefix", tokenizer, "Sum up:")
-    for limits, said in (((513, 16), "max_length=513: this model .led. has positions for 512"),
-                         ((512, 257), "max_new_tokens=257: this model .led. has positions for 256")):  # fmt: skip
+    for limits, said in (
+        ((513, 16), "max_length=513: this model .led. has positions for 512"),
+        ((512, 257), "max_new_tokens=257: this model .led. has positions for 256"),
+    ):
         asked = dict(zip(("max_length", "max_new_tokens"), limits, strict=True))
         with pytest.raises(SummkitError, match=said):
             generation.summarize(model, tokenizer, template, ["Rain."], **asked)

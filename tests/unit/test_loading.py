@@ -1,6 +1,10 @@
 """Loading at a precision, what was loaded, and what a wrong name gets: on the tiny model, nothing is fetched."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +13,7 @@ from summkit.errors import SummkitError
 from summkit.models import families, loading, methods
 from summkit.models.tiny import tiny_llama, tiny_t5
 
+ROOT_FIRST = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 LINEARS = {"q_proj": 2, "k_proj": 2, "v_proj": 2, "o_proj": 2, "gate_proj": 2, "up_proj": 2, "down_proj": 2}
 # Per block: Q and O are 64 × 64, K and V 64 × 32 (two of four heads), and three layers of the MLP 64 × 128.
 LINEAR_WEIGHTS = [n for _ in range(2) for n in (4096, 2048, 2048, 4096, 8192, 8192, 8192)]
@@ -33,17 +38,22 @@ def logits(model):
 def test_footprint_of_whole_numbers(precision, size):
     model = loading.load_model("tiny-llama", precision)
     assert loading.footprint(model) == {
-        "quantised weights": 0, "quantisation constants": 0, "unquantised weights": PARAMETERS * size
-    }  # fmt: skip
+        "quantised weights": 0,
+        "quantisation constants": 0,
+        "unquantised weights": PARAMETERS * size,
+    }
     assert str(model.dtype) == {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}[precision]
 
 
-@pytest.mark.parametrize(("precision", "constants"), [
-    # A tensor has its 16 levels in fp32. Single: an fp32 absmax for 64 weights. Double: that in 8 bits, a table of 256
-    # levels for it, and an fp32 absmax for 256 blocks.
-    ("nf4-single", sum(64 + 4 * n // 64 for n in LINEAR_WEIGHTS)),
-    ("nf4", sum(64 + n // 64 + 1024 + 4 for n in LINEAR_WEIGHTS)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("precision", "constants"),
+    [
+        # A tensor has its 16 levels in fp32. Single: an fp32 absmax for 64 weights. Double: that in 8 bits, a table of
+        # 256 levels for it, and an fp32 absmax for 256 blocks.
+        ("nf4-single", sum(64 + 4 * n // 64 for n in LINEAR_WEIGHTS)),
+        ("nf4", sum(64 + n // 64 + 1024 + 4 for n in LINEAR_WEIGHTS)),
+    ],
+)
 def test_footprint_of_nf4_is_the_arithmetic(precision, constants):
     model = loading.load_model("tiny-llama", precision)
     assert loading.footprint(model) == {
@@ -136,6 +146,36 @@ def test_an_evaluation_does_not_rewrite_the_weights(monkeypatch):
     model = loading.load_model("tiny-llama", "nf4")
     with torch.no_grad():
         model.eval()(input_ids=ids())
+
+
+NOISE = """
+import importlib.util, sys
+class Avx512:
+    '''bitsandbytes takes this CPU for one with AVX512-BF16, looks for a kernel, and says that there is none.'''
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "bitsandbytes.functional":
+            return None
+        sys.meta_path.remove(Avx512)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+        def exec_module(module):
+            run(module)
+            module.has_avx512bf16 = lambda: True
+        spec.loader.exec_module = exec_module
+        return spec
+sys.meta_path.insert(0, Avx512)
+import summkit
+import peft, bitsandbytes
+assert bitsandbytes.functional.has_avx512bf16()
+summkit.models.load_model("tiny-llama", "nf4")
+"""
+
+
+def test_nothing_is_said_of_a_kernel_that_is_missing():
+    done = subprocess.run([sys.executable, "-c", NOISE], capture_output=True, text=True, env=os.environ | ROOT_FIRST)
+    assert done.returncode == 0, done.stderr
+    assert "kernels" not in done.stdout + done.stderr
 
 
 def test_linear_layers_leave_out_the_head():

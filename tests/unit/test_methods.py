@@ -76,11 +76,14 @@ def test_checkpointing_gives_the_same_gradients_to_every_adapter(precision):
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize(("targets", "names"), [
-    ("attention", ["k_proj", "o_proj", "q_proj", "v_proj"]),
-    ("all-linear", ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
-    ("v_proj,q_proj", ["q_proj", "v_proj"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        ("attention", ["k_proj", "o_proj", "q_proj", "v_proj"]),
+        ("all-linear", ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
+        ("v_proj,q_proj", ["q_proj", "v_proj"]),
+    ],
+)
 def test_target_layers_are_found(targets, names):
     assert methods.target_layers(tiny_llama(), targets) == names
 
@@ -132,12 +135,15 @@ def test_every_method_trains_on_the_tiny_model(method):
     assert loading.parameter_report(model)["trainable"] > 0
 
 
-@pytest.mark.parametrize(("method", "precision", "message"), [
-    ("head", "nf4", "needs precision='fp32'"),
-    ("full", "fp16", "an adapter .'lora'. trains beside weights of any precision"),
-    ("qlora", "fp32", "precision='nf4'"),
-    ("prefix", "fp32", "unknown method 'prefix'; known: dora, frozen-embeddings, frozen-encoder, frozen"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "precision", "message"),
+    [
+        ("head", "nf4", "needs precision='fp32'"),
+        ("full", "fp16", "an adapter .'lora'. trains beside weights of any precision"),
+        ("qlora", "fp32", "precision='nf4'"),
+        ("prefix", "fp32", "unknown method 'prefix'; known: dora, frozen-embeddings, frozen-encoder, frozen"),
+    ],
+)
 def test_a_method_that_does_not_fit_says_why(method, precision, message):
     with pytest.raises(SummkitError, match=message):
         tiny(method=method, precision=precision)
