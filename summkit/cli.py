@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import os
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
 from summkit.errors import SummkitError, check_known
-
-COMMANDS: list[tuple[str, str, Callable[[Namespace], None], Callable[[ArgumentParser], None]]] = []
-
-
-def command(help_text: str, arguments: Callable[[ArgumentParser], None] = lambda parser: None) -> Callable:
-    """Make the function below a command; its name is the function's without the underscore."""
-
-    def register(function: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
-        COMMANDS.append((function.__name__.strip("_"), help_text, function, arguments))
-        return function
-
-    return register
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # no answer is lost to a terminal that cannot print a character
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(wanted=arguments[0] if arguments else "").parse_args(arguments)
     try:
         options.command(options)
         sys.stdout.flush()
@@ -54,15 +41,36 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> ArgumentParser:
+def _parser(wanted: str) -> ArgumentParser:
+    """The parser of commands.yaml; the command that is `wanted` may have more to say in its help."""
+    import yaml
+
+    described = yaml.safe_load(Path(__file__).with_name("commands.yaml").read_text(encoding="utf-8"))
     parser = ArgumentParser(prog="summkit", description="Fine-tune a small language model to summarise.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, help_text, function, arguments in COMMANDS:
-        formatter = argparse.RawDescriptionHelpFormatter
-        subparser = commands.add_parser(name, help=help_text, description=help_text, formatter_class=formatter)
-        subparser.set_defaults(command=function)
-        arguments(subparser)
+    for name, about in described.items():
+        epilog = _options_text() if name == wanted == "train" else None
+        subparser = commands.add_parser(
+            name,
+            help=about["help"],
+            description=about["help"],
+            epilog=epilog,
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+        subparser.set_defaults(command=globals()[f"_{name}"])
+        for argument, settings in about.get("arguments", {}).items():
+            kind: dict[str, Any] = {"type": int} if settings.pop("type", None) == "int" else {}
+            subparser.add_argument(argument, **kind, **settings)
     return parser
+
+
+def _options_text() -> str:
+    """What a configuration may hold, from the options' own model."""
+    from summkit import config
+    from summkit.recipes import finetune
+
+    options = finetune.options() | config.options()
+    return "options of CONFIG:\n" + "\n".join(f"  {name:24}{text}" for name, text in options.items())
 
 
 def _values(texts: list[str]) -> dict[str, Any]:
@@ -80,7 +88,6 @@ def _values(texts: list[str]) -> dict[str, Any]:
     return values
 
 
-@command("what this machine is, the profile and why, what will fit in its memory")
 def _doctor(options: Namespace) -> None:
     from summkit import resources
     from summkit.config import PROFILES, choose_profile, detect_hardware
@@ -101,7 +108,6 @@ def _doctor(options: Namespace) -> None:
             print(f"  {profile.name:5} {profile.model}, batches of {profile.batch_size}: {need / 1e9:.1f} GB, {fits}")
 
 
-@command("the stages and studies, with minutes by profile")
 def _list(options: Namespace) -> None:
     from summkit.recipes import notebooks
 
@@ -110,20 +116,6 @@ def _list(options: Namespace) -> None:
         print(f"{stage.name:12} {stage.title}\n{'':12} {stage.goal}\n{'':12} minutes: {minutes}")
 
 
-def _run_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("stages", nargs="+", metavar="STAGE", help="a name that `list` shows")
-    parser.add_argument("--profile", default="auto", help="smoke, cpu, t4, gpu or auto (default: what the machine is)")
-    parser.add_argument("--out", metavar="DIR", help="where the run goes (default: runs/TIME-PROFILE)")
-    parser.add_argument("--data-dir", metavar="DIR", help="a folder of JSON lines in place of the profile's data")
-    _parameter_argument(parser, "a notebook's parameter, such as -p SEED=1")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-
-
-def _parameter_argument(parser: ArgumentParser, help_text: str) -> None:
-    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help=help_text)
-
-
-@command("run notebooks unattended", _run_arguments)
 def _run(options: Namespace) -> None:
     from summkit import recipes
     from summkit.reporting import closing_lines
@@ -140,28 +132,6 @@ def _run(options: Namespace) -> None:
     print(closing_lines(folder, names))
 
 
-class _Options(argparse.Action):
-    """`--options`: what a configuration may hold, made from the options' own model."""
-
-    def __call__(self, parser: ArgumentParser, *_: Any) -> None:
-        from summkit import config
-        from summkit.recipes import finetune
-
-        for name, text in (finetune.options() | config.options()).items():
-            print(f"{name:24}{text}")
-        parser.exit()
-
-
-def _train_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="JSON or YAML file of options, by name")
-    _parameter_argument(parser, "an option in place of what CONFIG says, such as -p out=runs/mine")
-    parser.add_argument(
-        "--resume", action="store_true", help="continue from the last whole checkpoint, if there is one"
-    )
-    parser.add_argument("--options", nargs=0, action=_Options, help="list the options that CONFIG may hold")
-
-
-@command("train without a notebook, also under torchrun", _train_arguments)
 def _train(options: Namespace) -> None:
     from summkit import progress, recipes
 
@@ -171,30 +141,12 @@ def _train(options: Namespace) -> None:
         print(f"next: python -m summkit summarize FILE --adapter {folder}/adapter")
 
 
-def _sweep_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("plan", metavar="PLAN", help='JSON: {"base": {…}, "vary": {"method": […], "seed": […]}}')
-    parser.add_argument("--out", metavar="DIR", help="where the runs go (default: the plan's out, else runs/sweep)")
-
-
-@command("many trainings from one plan, each once; a stopped sweep continues", _sweep_arguments)
 def _sweep(options: Namespace) -> None:
     from summkit import recipes, reporting
 
     print(reporting.comparison_table(recipes.run_sweep(options.plan, options.out)))
 
 
-def _summarize_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("files", nargs="*", metavar="FILE", help="text, .jsonl or .pdf (default: standard input)")
-    parser.add_argument("--adapter", required=True, metavar="DIR", help="adapter folder of a run, or an exported one")
-    strategies = "for texts longer than the window: first (the default), lead-and-end, chunks, extract, whole"
-    parser.add_argument("--strategy", default="first", metavar="NAME", help=strategies)
-    budget = "with chunks: their joined summaries are the answer once they have so few tokens"
-    parser.add_argument("--budget", type=int, metavar="TOKENS", help=budget)
-    parser.add_argument("--decoding", default="greedy", help="greedy, no-repeat, beam or nucleus")
-    parser.add_argument("--base", action="store_true", help="the model without the adapter, for comparison")
-
-
-@command("one summary a line", _summarize_arguments)
 def _summarize(options: Namespace) -> None:
     from summkit import inference, progress, training
     from summkit.data import text_files
@@ -221,44 +173,15 @@ def _summarize(options: Namespace) -> None:
         print(answer.text)
 
 
-def _label_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="JSON lines with id and document (or abstract, article, text)")
-    parser.add_argument("--out", required=True, metavar="FILE", help="where the labels go, one JSON line a row")
-    teacher = parser.add_mutually_exclusive_group()
-    teacher.add_argument("--teacher", metavar="MODEL", help="a model that is loaded here (default: the profile's)")
-    teacher.add_argument("--url", help="an OpenAI-compatible server; its key, if any, in SUMMKIT_TEACHER_KEY")
-    parser.add_argument("--model", metavar="NAME", help="the model's name at --url")
-    parser.add_argument("--wording", default="topics", help="what is asked for: topics, title or news")
-    parser.add_argument("--examples", metavar="FILE", help="JSON lines of document and topics, shown to the teacher")
-    parser.add_argument("--profile", default="auto", help="limits and precision (default: what the machine is)")
-
-
-@command("a teacher's topics for a file of texts; a stopped job continues", _label_arguments)
 def _label(options: Namespace) -> None:
     from summkit import distillation
 
-    labels = distillation.label_file(
-        options.file,
-        options.out,
-        teacher=options.teacher,
-        url=options.url,
-        model=options.model,
-        wording=options.wording,
-        examples=options.examples,
-        profile=options.profile,
-    )
+    asked = {name: getattr(options, name) for name in ("teacher", "url", "model", "wording", "examples", "profile")}
+    labels = distillation.label_file(options.file, options.out, **asked)
     counts = ", ".join(f"{reason} {rows}" for reason, rows in labels.counts().items())
     print(f"{options.out}: {counts}; {labels.asked} rows asked now, {labels.reused} before, {labels.seconds:.0f} s")
 
 
-def _export_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--adapter", required=True, metavar="DIR", help="adapter folder of a run")
-    parser.add_argument("--out", required=True, metavar="DIR", help="a new folder")
-    parser.add_argument("--format", default="hf", help="hf (Hugging Face) or ctranslate2 (fast on a CPU)")
-    parser.add_argument("--quantization", default="float32", help="of ctranslate2's weights: float32 or int8")
-
-
-@command("the trained model as a folder that other programs serve", _export_arguments)
 def _export(options: Namespace) -> None:
     from summkit import inference, progress, training
 
@@ -274,12 +197,6 @@ def _export(options: Namespace) -> None:
     print(progress.near(folder))
 
 
-def _report_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, or a run.json")
-    parser.add_argument("--publish", action="store_true", help="into the repository: executed notebook and REPORT/")
-
-
-@command("REPORT/README.md from a run's record, or a table of several runs", _report_arguments)
 def _report(options: Namespace) -> None:
     from summkit import progress, recipes, reporting
 

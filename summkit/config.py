@@ -16,7 +16,7 @@ import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from summkit.errors import SummkitError, build, check_known
+from summkit.errors import SummkitError, build, check_known, descriptions
 
 PRESETS = Path(__file__).with_name("presets")
 TASKS = tuple(sorted(path.stem for path in PRESETS.glob("*.yaml")))
@@ -105,7 +105,7 @@ class Profile:
         return f"profile {self.name} ({self.reason}): {self.model}, {weights} weights, {self.compute_dtype} compute"
 
     @property
-    def limits(self) -> dict[str, int]:
+    def limits(self) -> dict[str, Any]:
         """`max_length` and `max_new_tokens`, as `encode` and `summarize` take them."""
         return {"max_length": self.max_length, "max_new_tokens": self.max_new_tokens}
 
@@ -120,8 +120,7 @@ class Profile:
 
 def options() -> dict[str, str]:
     """Return what a reader may set, {option: what it is}, in the order of the profile."""
-    fields = Profile.__pydantic_fields__.items()
-    return {name: field.description for name, field in fields if field.description}
+    return {name: text for name, text in descriptions(Profile).items() if text}
 
 
 def detect_hardware() -> Hardware:
@@ -184,7 +183,7 @@ def _preset(task: str) -> dict[str, dict]:
 
 
 def _from_hardware(machine: Hardware) -> tuple[str, str]:
-    if machine.device != "cuda":
+    if machine.device != "cuda" or machine.memory_bytes is None:
         return "cpu", f"no GPU here, {machine.name}"
     gpu = f"{machine.name}, {machine.memory_bytes / 2**30:.0f} GiB"
     if machine.bf16:

@@ -48,7 +48,15 @@ def build(model: type[Model], values: dict[str, Any], location: str) -> Model:
             str(part) for part in first["loc"] if not re.fullmatch(r"constrained-\w+|int|str|float", str(part))
         )
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            check_known(f"key in {location}", str(first["loc"][0]), model.__pydantic_fields__)  # type: ignore[attr-defined]
+            check_known(f"key in {location}", str(first["loc"][0]), descriptions(model))
         reason = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
         value = "" if first["type"].startswith("missing") else f"={first['input']!r}"
         raise SummkitError(f"{location} {key}{value}: {reason}") from None
+
+
+def descriptions(model: type) -> dict[str, str]:
+    """Return the fields of a pydantic dataclass or model, {name: what it is}; "" where its definition does not say."""
+    import pydantic
+
+    fields = pydantic.TypeAdapter(model).json_schema()["properties"]
+    return {name: field.get("description", "") for name, field in fields.items()}

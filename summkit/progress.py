@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 import types
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -63,78 +65,73 @@ def clock(title: str) -> Iterator[None]:
             thread.join()
 
 
+# What libraries log or warn of that asks nothing of a reader: {logger: part of the message}, and parts of warnings.
+LOGGED = {
+    "transformers.trainer_utils": "mtime may not be reliable",  # checkpoints are then sorted by number
+    "transformers.trainer": "missing keys in the checkpoint model loaded: ['lm_head.weight']",  # a tied head
+    "transformers.modeling_utils": "so we will NOT tie them",  # Flan-T5's head is a tensor of its own
+    "bitsandbytes.autograd._functions": "MatMul8bitLt",  # LLM.int8() casts to fp16, at every layer and batch
+    "DeepSpeed": "Setting accelerator to CPU",
+}
+WARNED = "`gradient_checkpointing|`is_gradient_checkpointing`|Paged optimizers|Could not find a config"
+
+
 def quiet_libraries() -> None:
     """Silence the bars that libraries draw for steps of a second, and notes that ask nothing of a reader.
 
-    Downloads from the Hub keep theirs.
+    Bars of downloads from the Hub stay.
     """
-    import logging
-    import warnings
-
-    notes = {
-        "transformers.trainer_utils": "mtime may not be reliable",  # checkpoints are then sorted by number: fine
-        # A tied head is saved once, as the embedding, and tied again when the best checkpoint is loaded.
-        "transformers.trainer": "missing keys in the checkpoint model loaded: ['lm_head.weight']",
-        "transformers.modeling_utils": "so we will NOT tie them",  # flan-t5's head is one of its own: `models` says so
-        "bitsandbytes.autograd._functions": "MatMul8bitLt",  # LLM.int8() casts to fp16, at every layer and batch
-        "DeepSpeed": "Setting accelerator to CPU",  # where it is installed, it is imported with the Trainer
-        # On CPUs with AVX512-BF16 it looks for a kernel that `models` does not want (see `_never_repacked`).
-        "bitsandbytes.backends.cpu.ops": "gemm_4bit_forward",
-    }
-    for name, phrase in notes.items():
+    for name, phrase in LOGGED.items():
         logging.getLogger(name).addFilter(lambda record, phrase=phrase: phrase not in record.getMessage())
+    warnings.filterwarnings("ignore", message=f".*({WARNED})")
 
     import datasets
     import transformers
 
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    # Deprecations inside the libraries' own code, and paged optimizers on a CPU: named in the notebooks, not shouted.
-    for message in (
-        "`gradient_checkpointing",
-        "`is_gradient_checkpointing`",
-        "Paged optimizers",
-        "Could not find a config",
-    ):
-        warnings.filterwarnings("ignore", message=f".*{message}.*")
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence the bars and warnings of transformers, and stderr, while a model is converted and checked."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    verbosity = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try:
         with redirect_stderr(io.StringIO()):
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        transformers_logging.set_verbosity(verbosity)
         if bars:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
 
 class Line:
-    """Two bars in one line of a terminal: the cells that a run has done, and what the running cell draws on its stderr.
+    """Two bars in one line of a terminal: the cells that a run has done, and what the running cell draws.
 
-    A file for both: `write` takes the kernel's stderr, `cells.write` the count. Other text passes through, above the
-    line. Where nobody watches (a log), a finished bar is one line, and so is the state of things once a minute.
+    It is a file for both: `write` takes the kernel's stderr, `cells.write` the count. Other text is printed above the
+    line. In a log, a finished bar is one line, and the state is printed once a minute.
     """
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
-        self.title, self.count, self.bar, self.text, self.is_bar = title, "", "", "", False
-        self.live, self.shown = self.stream.isatty(), time.monotonic()
+        self.title = title
+        self.count = self.bar = self.text = ""
+        self.is_bar = False
+        self.live = self.stream.isatty()
+        self.shown = time.monotonic()
         self.cells = types.SimpleNamespace(write=self._count, flush=self.flush)
 
     def write(self, text: str) -> None:
         """Text as tqdm and other programs write it: what follows a carriage return replaces the line."""
         for piece in re.split(r"([\r\n])", text.replace("\x1b[A", "")):
             if piece == "\r":
-                self.bar, self.is_bar = "", True
+                self.bar = ""
+                self.is_bar = True
             elif piece == "\n":
                 self._end_line()
             elif self.is_bar:
@@ -144,13 +141,15 @@ class Line:
         self._draw()
 
     def room(self) -> int:
-        """Columns that are left for the bar of a cell. Its own guess, the whole terminal, would be cut at the right."""
+        """Return the columns that are left for a cell's bar; its own guess, the whole terminal, would be cut off."""
         return max(40, shutil.get_terminal_size().columns - len(self.title) - len(" 99/99 · ") - 1)
 
     def flush(self) -> None:
+        """Flush the stream, as a file does."""
         self.stream.flush()
 
     def close(self) -> None:
+        """Write what is left of a line, and clear the bars."""
         self._end_line()
         self._put("\r\x1b[K" if self.live else "")
 
@@ -161,7 +160,8 @@ class Line:
     def _end_line(self) -> None:
         unfinished = re.search(r"\d\d:\d\d", self.bar) and "100%" not in self.bar
         said = self.text + ("" if unfinished else self.bar)
-        self.text, self.is_bar = "", False
+        self.text = ""
+        self.is_bar = False
         if said.strip():
             self._put(("\r\x1b[K" if self.live else "") + said.rstrip() + "\n")
             self.bar = ""

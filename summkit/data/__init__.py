@@ -1,19 +1,21 @@
 """Rows in, from any source, as documents and summaries or as labels, and from there to tokens.
 
-`summarisation` and `classification` load a data set in three splits; `sets/` holds the data that the package brings.
+`summarisation` and `classification` load a data set in three splits; `sets/` has one file for each data set.
 `templates` words the prompt, and `tokenisation` turns rows into tokens, labels and padded batches.
 """
 
 from summkit.data.checks import reason_unusable
-from summkit.data.classification import EMOTIONS, SCHEMAS, Schema, label_template, labels_as_text, load_labels
+from summkit.data.chunking import chunks
+from summkit.data.classification import label_template, labels_as_text, load_labels
+from summkit.data.registry import DATASETS, SPLITS, DataSet, Schema, find_dataset, register_dataset
 from summkit.data.sentences import excerpt, lead, split_sentences
-from summkit.data.summarisation import SPLITS, Splits, load_summaries
-from summkit.data.templates import Template, Wording, build_template, get_wording
+from summkit.data.splits import Splits
+from summkit.data.summarisation import load_summaries
+from summkit.data.templates import TEMPLATES, WORDINGS, Template, Wording, build_template, get_wording
 from summkit.data.tokenisation import (
     IGNORE,
     Collator,
     answer_ids,
-    chunks,
     count_tokens,
     encode,
     encode_rows,

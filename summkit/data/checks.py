@@ -1,6 +1,9 @@
 """Whether a text can be used: one question, asked wherever texts come in."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
 
 from summkit.errors import SummkitError
 
@@ -17,6 +20,10 @@ def reason_unusable(text: object, most: int = MAX_CHARACTERS) -> str | None:
 
     Returns:
         The reason in a few words, or None for a text that can be used.
+
+    Example:
+        >>> reason_unusable(" "), reason_unusable("It rained.")
+        ('empty', None)
     """
     if not isinstance(text, str):
         return "not text"
@@ -32,8 +39,18 @@ def is_encodable(text: str) -> bool:
     return not re.search("[\0\ud800-\udfff]", text)
 
 
-def check_texts(**columns) -> int:
-    """How many rows the named lists of texts have. Raises SummkitError: none, unequal lengths, or a row not a text."""
+def check_texts(**columns: Sequence[str]) -> int:
+    """Check lists of texts that belong together, one row each.
+
+    Args:
+        **columns: The lists by name, for the errors.
+
+    Returns:
+        How many rows there are.
+
+    Raises:
+        SummkitError: There are no rows, a row is not a text, or the lists differ in length.
+    """
     for name, texts in columns.items():
         if isinstance(texts, str):
             raise SummkitError(f"{name} is one text: a list of texts is needed, even for one row")

@@ -15,8 +15,12 @@ from pathlib import Path
 
 from summkit import progress
 from summkit.config import choose_profile
-from summkit.data import summarisation, templates
+from summkit.data import templates
 from summkit.data.checks import reason_unusable
+from summkit.data.columns import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, find_column
+from summkit.data.registry import SPLITS
+from summkit.data.splits import row_id
+from summkit.data.streaming import json_rows
 from summkit.distillation import ledger, teachers, topics
 from summkit.errors import SummkitError
 from summkit.evaluation.intervals import score_entry
@@ -84,7 +88,7 @@ def _texts(rows) -> dict[str, str]:
     for number, row in enumerate(rows, 1):
         if reason := reason_unusable(row.get("document")):
             raise SummkitError(f"row {number}: the document is no text to ask about ({reason}); leave the row out")
-        identity = summarisation.row_id(row.get("id"), f"row:{number}")
+        identity = row_id(row.get("id"), f"row:{number}")
         if identity in texts:
             raise SummkitError(f"row {number}: the id {identity!r} is another row's too; give each row its own")
         texts[identity] = row["document"]
@@ -152,8 +156,14 @@ def label_file(
         raise SummkitError("who labels? either a teacher that is loaded here, or a url together with a model")
     if Path(file).resolve() == Path(out).resolve():
         raise SummkitError(f"{out}: the labels need a file of their own")
-    rows = [{"id": row.get("id"), "document": _document(row)} for row in summarisation.read_jsonl(Path(file))]
-    shown = tuple(_example(row, examples) for row in summarisation.read_jsonl(Path(examples))) if examples else ()
+    rows = [
+        {"id": row.get("id"), "document": row[find_column(row, DOCUMENT_COLUMNS, "document", f"{file}, row {number}")]}
+        for number, row in enumerate(json_rows(Path(file)), 1)
+    ]
+    shown = ()
+    if examples:
+        rows_shown = enumerate(json_rows(Path(examples)), 1)
+        shown = tuple(_example(row, f"{examples}, row {number}") for number, row in rows_shown)
     said = dataclasses.replace(templates.get_wording(wording), examples=shown)
     chosen = choose_profile(profile, task="topics")
     if url:
@@ -175,17 +185,14 @@ def answer_checker(wording: str, examples=()):
     return lambda document, answer: (" ".join(answer.split()), None)
 
 
-def _document(row: dict):
-    return next((row[name] for name in summarisation.DOCUMENT_COLUMNS if name in row), None)
-
-
-def _example(row: dict, file) -> tuple[str, str]:
-    answer = next(
-        (row[name] for name in ("topics", *summarisation.SUMMARY_COLUMNS) if name in row and name != "abstract"), None
-    )
-    if reason := reason_unusable(_document(row)) or reason_unusable(answer):
-        raise SummkitError(f"{file}: an example has no text or no answer ({reason}); both are needed: document, topics")
-    return _document(row), answer
+def _example(row: dict, location: str) -> tuple[str, str]:
+    document = row[find_column(row, DOCUMENT_COLUMNS, "document", location)]
+    answers = ("topics", *(name for name in SUMMARY_COLUMNS if name != "abstract"))
+    answer = row[find_column(row, answers, "answer", location)]
+    reason = reason_unusable(document) or reason_unusable(answer)
+    if reason:
+        raise SummkitError(f"{location}: the example has no text or no answer ({reason}); both are needed")
+    return document, answer
 
 
 def agreement(first: Labels, second: Labels, seed: int = 0) -> dict:
@@ -230,7 +237,7 @@ def write_data_folder(folder, *, train, validation, test) -> Path:
         for name, rows in {"train": train, "validation": validation, "test": test}.items():
             text = "".join(json.dumps(dict(row)) + "\n" for row in rows)
             (folder / f"{name}.part").write_text(text, encoding="utf-8")
-        for name in summarisation.SPLITS:
+        for name in SPLITS:
             os.replace(folder / f"{name}.part", folder / f"{name}.jsonl")
     except OSError as error:
         raise SummkitError(f"cannot write {folder}: {error.strerror}; choose another folder") from None

@@ -81,9 +81,7 @@ class EndpointTeacher:
 
     def messages(self, document: str) -> list[dict]:
         """What is sent for a document: the instruction, the examples as earlier turns, the document."""
-        turns = [turn for pair in self.wording.examples for turn in zip(("user", "assistant"), pair, strict=True)]
-        turns = [("system", self.wording.instruction), *turns, ("user", document)]
-        return [{"role": role, "content": text} for role, text in turns]
+        return templates.chat_messages(self.wording, document)
 
     def ask(self, documents, temperature: float = 0.0, seed: int = 0) -> list[str]:
         """One answer a document, `workers` documents at a time; "" where the reply holds no text.

@@ -5,10 +5,11 @@ A topic is a short phrase in small letters; several stand in one line, "graph ne
 
 import re
 from collections import Counter
-from pathlib import Path
 
-from summkit.data import summarisation, templates
+from summkit.data import templates
 from summkit.data.checks import check_texts
+from summkit.data.registry import SETS
+from summkit.data.streaming import read_jsonl
 from summkit.errors import SummkitError, check_known
 from summkit.evaluation import metrics
 from summkit.evaluation.intervals import difference_entry, mean_statistic, score_entry
@@ -32,7 +33,7 @@ def topic_examples(answer: str = "topics", number: int = 5) -> tuple[tuple[str, 
     For `templates.Wording.examples`. Raises SummkitError for another answer, or a number that is not from 0 to 5.
     """
     check_known("answer of the examples", answer, ("topics", "title"))
-    rows = summarisation.read_jsonl(Path(__file__).parents[1] / "data" / "sets" / "topic_examples.jsonl")
+    rows = read_jsonl(SETS / "topic_examples.jsonl")
     if not isinstance(number, int) or not 0 <= number <= len(rows):
         raise SummkitError(f"{number!r} examples asked for: there are {len(rows)}, and none is 0")
     return tuple((row["abstract"], row[answer]) for row in rows[:number])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from summkit import progress
 from summkit.data import tokenisation
 from summkit.data.checks import MAX_BOOK, reason_unusable
+from summkit.data.chunking import chunks
 from summkit.data.sentences import split_sentences
 from summkit.errors import SummkitError, check_known
 from summkit.inference import extracts
@@ -92,7 +93,7 @@ def lead_and_end(text: str, window: Window) -> tuple[list[str], str]:
 def chunks(text: str, window: Window) -> tuple[list[str], str]:
     """All of it, in chunks cut at sentences; their summaries are summarised again until one is left."""
     with progress.clock("cutting into chunks"):
-        found = tokenisation.chunks(text, window.tokenizer, window.tokens, window.overlap)
+        found = chunks(text, window.tokenizer, window.tokens, window.overlap)
     return found, f"{len(found):,} chunks of at most {window.tokens:,} tokens"
 
 
@@ -100,7 +101,7 @@ def extract(text: str, window: Window) -> tuple[list[str], str]:
     """The sentences nearest in meaning to the whole text that do not repeat each other, in the text's order (MMR)."""
 
     def bounded(sentence):
-        return [sentence] if window.fits(sentence) else tokenisation.chunks(sentence, window.tokenizer, window.tokens)
+        return [sentence] if window.fits(sentence) else chunks(sentence, window.tokenizer, window.tokens)
 
     sentences = dict.fromkeys(split_sentences(text))  # a page's head stands there once
     units = [unit for sentence in sentences for unit in bounded(sentence)]
@@ -230,7 +231,7 @@ def _fill(text: str, window: Window, tokens: int, end: bool = False) -> str:
     """As many sentences from the beginning (or the `end`) of `text` as `tokens` hold; of a longer one, a part."""
     slab, size = window.slab(text, tokens, end), tokens
     if not end:
-        return tokenisation.chunks(slab, window.tokenizer, size)[0]
+        return chunks(slab, window.tokenizer, size)[0]
     kept = len(slab)
     for sentence in reversed(split_sentences(slab)):
         start = slab.rindex(sentence, 0, kept)
@@ -238,4 +239,4 @@ def _fill(text: str, window: Window, tokens: int, end: bool = False) -> str:
         if tokens < 0:
             break
         kept = start
-    return slab[kept:] or tokenisation.chunks(slab, window.tokenizer, size)[-1]
+    return slab[kept:] or chunks(slab, window.tokenizer, size)[-1]

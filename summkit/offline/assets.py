@@ -153,8 +153,9 @@ def fetch(name: str) -> Path:
         with _workshop(3 * asset.bytes + asset.converted_bytes) as folder:
             if not asset.path.exists():  # another process may have filled the cache while this one waited
                 archive = archives.download(asset, folder)
-                for part in ASSETS.values():
-                    if part.sha256 == asset.sha256 and not part.source:  # no archive is downloaded twice
+                parts = [part for part in ASSETS.values() if part.sha256 == asset.sha256 and not part.source]
+                for part in parts:  # no archive is downloaded twice
+                    if not part.path.exists():
                         with whole_folder(part.path.parent) as parent:
                             archives.extract(part, archive, parent / part.path.name)
     return asset.path

@@ -13,8 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from summkit import files, progress
 from summkit.config import Profile, choose_profile
-from summkit.data import classification
-from summkit.errors import SummkitError, build
+from summkit.data import find_dataset
+from summkit.errors import SummkitError, build, descriptions
 from summkit.models import tiny
 from summkit.offline import assets, hub
 from summkit.run import Run
@@ -47,7 +47,7 @@ class Settings:
 
 def options() -> dict[str, str]:
     """Return what a configuration may hold beside the profile's options, {key: what it is}."""
-    return {name: field.description for name, field in Settings.__pydantic_fields__.items() if field.description}
+    return descriptions(Settings)
 
 
 def train(config: str | Path, resume: bool = False, changes: dict[str, Any] | None = None) -> Path:
@@ -88,7 +88,7 @@ def read_configuration(path: Path, changes: dict[str, Any]) -> tuple[Settings, P
             the key and what is allowed.
     """
     values = files.read_mapping(path, "configuration") | changes
-    own = {key: values.pop(key) for key in Settings.__pydantic_fields__ if key in values}
+    own = {key: values.pop(key) for key in options() if key in values}
     settings = build(Settings, own, f"configuration {path}:")
     try:
         profile = choose_profile(settings.profile, settings.task, **values)
@@ -114,7 +114,7 @@ def _train(settings: Settings, profile: Profile, data_dir: str | None, resume: b
     splits, template, rows = _load(profile, tokenizer, split_seed, data_dir)
     model = models.load_model(profile.model, profile.precision, profile.compute_dtype)
     kind = {"seq2seq": models.is_encoder_decoder(model)}
-    encoded = [data.encode_rows(part, template, tokenizer, **profile.limits, **kind) for part in rows]
+    train, validation = (data.encode_rows(part, template, tokenizer, **profile.limits, **kind) for part in rows)
     facts = {"footprint_bytes": sum(models.footprint(model).values())}
     set_seed(settings.seed)  # of the adapter's first weights
     model = models.apply_method(model, profile)
@@ -125,10 +125,10 @@ def _train(settings: Settings, profile: Profile, data_dir: str | None, resume: b
         callbacks.append(watch)
     resources.release_memory()
     with resources.Meter() as meter:
-        options = {"seed": settings.seed, "out_dir": settings.out, "resume": resume, "callbacks": callbacks}
-        result = training.fit(model, tokenizer, *encoded, profile, **options)
+        how: dict[str, Any] = {"seed": settings.seed, "out_dir": settings.out, "resume": resume, "callbacks": callbacks}
+        result = training.fit(model, tokenizer, train, validation, profile, **how)
     run.lap("training")
-    details = _details(settings, profile, result) | {
+    details: dict[str, Any] = _details(settings, profile, result) | {
         "training_kwh": meter.energy_kwh,
         "training_added_bytes": meter.added_bytes,
         "country": run.meter.country,
@@ -136,7 +136,7 @@ def _train(settings: Settings, profile: Profile, data_dir: str | None, resume: b
     scores = {}
     if (progress.first_process() or sharding.is_spread(profile)) and not result.interrupted:
         for split in settings.score:
-            part = getattr(splits, split)
+            part: Dataset = getattr(splits, split)
             part = part.select(range(min(len(part), len(splits.test))))
             name = "fine_tuned" if split == "test" else f"fine_tuned_{split}"
             scores[name], by_row = _score(part, model, tokenizer, template, profile, settings.seed)
@@ -216,8 +216,7 @@ def data_folder(name: str | None) -> str | None:
 
 def ask_for_hub(profile: Profile, data_dir: str | None) -> None:
     """Where the profile needs the Hub and it cannot be reached, say so now and not after half a minute of imports."""
-    local = {*assets.ASSETS, *classification.WITHOUT_HUB, *tiny.TINY, "examples"}
-    if profile.model not in local and not Path(profile.model).is_dir():
+    if profile.model not in {*assets.ASSETS, *tiny.TINY} and not Path(profile.model).is_dir():
         hub.require_hub(f"model {profile.model}")
-    if profile.dataset not in local and not data_dir:
+    if find_dataset(profile.dataset).source == "hub" and not data_dir:
         hub.require_hub(f"data set {profile.dataset}")

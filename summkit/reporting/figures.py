@@ -32,7 +32,17 @@ def save(fig: Figure, out: str | Path, name: str) -> Path:
 
 
 def learning_curves(history: list[dict], ax: Axes | None = None) -> Axes:
-    """Draw training and validation loss (nats per summary token) over optimizer steps, from `FitResult.history`."""
+    """Draw training and validation loss (nats per summary token) over optimizer steps.
+
+    Args:
+        history: `FitResult.history`: entries with a step and a loss, an eval_loss or both.
+        ax: Where to draw; new Axes if it is left out.
+
+    Example:
+        >>> ax = learning_curves([{"step": 1, "loss": 3.1}, {"step": 2, "loss": 2.8}, {"step": 2, "eval_loss": 2.9}])
+        >>> ax.get_legend_handles_labels()[1]
+        ['training batch', 'validation rows']
+    """
     ax = _axes(ax)
     _draw_history(ax, history, "loss", "training batch", alpha=0.5)
     _draw_history(ax, history, "eval_loss", "validation rows", marker="o")

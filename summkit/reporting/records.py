@@ -164,10 +164,10 @@ def read_record(path: str | Path) -> dict:
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
-        message = f"cannot read the run record {path}: {error.strerror}; name the run.json of a run"
+        message = f"cannot read the run record {path}: {error.strerror}; give the run.json of a run"
         raise SummkitError(message) from error
     except ValueError as error:  # broken JSON, NaN, or bytes that are not UTF-8
-        raise SummkitError(f"the run record {path} is broken ({error}); make it again with the run") from error
+        raise SummkitError(f"the run record {path} is broken ({error}); repeat the run to write a new one") from error
     _check_keys(record, path)
     return record
 
@@ -241,7 +241,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _check_keys(record: Any, name: str | Path) -> None:
     schema = record.get("schema") if isinstance(record, dict) else type(record).__name__
     if schema != SCHEMA:
-        message = f"{name}: schema {schema!r}, this version reads {SCHEMA}; make the record again with the run"
+        message = f"{name}: schema {schema!r}, this version reads {SCHEMA}; repeat the run to write a new record"
         raise SummkitError(message)
     wrong = set(record) ^ set(ORDER)
     for section in (*SECTIONS, *OPEN):
@@ -254,4 +254,4 @@ def _check_keys(record: Any, name: str | Path) -> None:
     if not isinstance(figures, list) or not all(isinstance(figure, str) for figure in figures):
         wrong.add("figures")
     if wrong:
-        raise SummkitError(f"{name}: not a run record, missing or unknown: {', '.join(sorted(wrong))}")
+        raise SummkitError(f"{name}: not a run record; missing or unknown keys: {', '.join(sorted(wrong))}")

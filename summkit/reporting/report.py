@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from summkit.data import find_dataset
 from summkit.errors import SummkitError
 from summkit.evaluation import METRICS, Metric, score_table
 from summkit.files import write_text
@@ -21,11 +22,6 @@ from summkit.reporting import records, tables
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-CREDITS = {
-    "xsum|bbc": "© BBC, quoted.",
-    "mts-dialog": "MTS-Dialog, Ben Abacha et al., 2023, CC BY 4.0.",
-    "aci-bench": "ACI-Bench, Yim et al., 2023, CC BY 4.0.",
-}
 _ELSEWHERE = ("differences", "examples", "scored_on")  # details that have a place of their own on the page
 
 
@@ -108,7 +104,6 @@ def report_page(record: dict, folder: str = "") -> str:
         folder: The path from the page to the run's folder, for its links.
     """
     details = {key: value for key, value in record["details"].items() if key not in _ELSEWHERE}
-    dataset = str(record["data"]["id"]).lower()
     return (
         _page_environment()
         .get_template("report.md.j2")
@@ -116,7 +111,7 @@ def report_page(record: dict, folder: str = "") -> str:
             record=record,
             folder=folder,
             differences=_differences(record["details"].get("differences") or {}),
-            credit=next((text for pattern, text in CREDITS.items() if re.search(pattern, dataset)), ""),
+            credit=find_dataset(str(record["data"]["id"])).credit,
             facts={key: value for key, value in details.items() if tables.is_single(value)},
             parts={key: value for key, value in details.items() if not tables.is_single(value)},
         )
@@ -138,7 +133,7 @@ def _page_environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"name": lambda key: Markup(tables.display_name(key)), "duration": _time, "energy": _energy}
-    for function in (tables.scores_table, tables.rows_table, tables.facts_table, scores_note):
+    for function in (tables.scores_table, tables.rows_table, scores_note):
         environment.globals[function.__name__] = function
     return environment
 

@@ -26,11 +26,6 @@ def is_single(value: Any) -> bool:
     return not isinstance(value, dict) or set(value) == _SCORE or not value
 
 
-def facts_table(values: dict[str, Any]) -> str:
-    """Return names and values as a Markdown table of two columns."""
-    return _table({"value": [cell_text(value) for value in values.values()]}, values, "what")
-
-
 def scores_table(scores: dict[str, dict]) -> str:
     """Return the scores of several systems as a Markdown table, with n and whatever other numbers the entries hold."""
     table = score_table({display_name(system): entry for system, entry in scores.items()})
@@ -96,5 +91,10 @@ def plain_text(value: Any) -> str:
 
 
 def display_name(key: Any) -> str:
-    """Return a key of the record as a person would write it."""
+    """Return a key of the record as a person would write it.
+
+    Example:
+        >>> display_name("fine_tuned"), display_name("lead3"), display_name("seconds_by_part")
+        ('fine-tuned', 'lead-3', 'seconds by part')
+    """
     return _NAMES.get(key) or re.sub(r"^(lead|oracle)(\d+)$", r"\1-\2", plain_text(str(key).replace("_", " ")))

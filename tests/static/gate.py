@@ -200,8 +200,8 @@ def headings(book):
 def record(book):
     number, cell = book.code[-1] if book.code else (0, None)
     calls = [node.func for node in ast.walk(parse(cell) or ast.Module([], [])) if isinstance(node, ast.Call)]
-    if "write_record" not in {getattr(func, "attr", getattr(func, "id", "")) for func in calls}:
-        yield f"cell {number}: the last code cell must write the run record (write_record)"
+    if "finish" not in {getattr(func, "attr", getattr(func, "id", "")) for func in calls}:
+        yield f"cell {number}: the last code cell must write the run record (run.finish)"
 
 
 # Code and text

@@ -39,7 +39,7 @@ def good():
         new_markdown_cell(f"# Look at twelve rows\n{BADGES}\n\n2 min on cpu, 3 min on t4"),
         new_markdown_cell("You will do this, learn that, and need nothing. It stands first."),
         code('import os\n\nif "KAGGLE_URL_BASE" in os.environ:\n    %pip install -q summkit', "nbval-skip"),
-        code("from pathlib import Path\n\nfrom summkit.reporting import records"),
+        code("import summkit as sk"),
         code('profile = "auto"  # smoke, cpu, t4, gpu\n# rows to look at\nrows = 12', "parameters"),
     ]
     for number in range(9):
@@ -48,7 +48,7 @@ def good():
         new_markdown_cell("Counted."),
         code('print(rows, "rows")', "nbval-check-output", outputs=[printed]),
         new_markdown_cell("## Summary\n\n## Exercises\n\n## References"),
-        code('records.write_record({"profile": profile}, Path("run.json"))'),
+        code('sk.start("x", profile).finish()'),
     ]
     for number, cell in enumerate((c for c in cells if c.cell_type == "code" and "nbval-skip" not in gate.tags(c)), 1):
         cell.execution_count = number
@@ -105,12 +105,12 @@ BROKEN = [
     ("parameters", lambda nb: nb.cells.insert(IMPORTS, nb.cells.pop(PARAMETERS))),
     ("headings", source(25, "## Summary\n## References")),
     ("headings", source(25, "## References\n## Summary\n## Exercises")),
-    ("record", source(LAST, "print(records)")),
+    ("record", source(LAST, "print(sk)")),
     ("record", lambda nb: nb.cells.append(code("rows"))),
     ("parses", source(CODE, "print(rows")),
     ("parses", source(CODE, "\n")),
     ("ruff", source(CODE, "unknown_name + 1")),
-    ("ruff", source(IMPORTS, "import json\n\nfrom summkit.reporting import records")),
+    ("ruff", source(IMPORTS, "import json\n\nimport summkit as sk")),
     ("why", lambda nb: nb.cells.pop(WHY)),
     ("known_tags", tag(CODE, "raises-exception")),
     ("known_tags", tag(CODE, "nbval-check-outputs")),

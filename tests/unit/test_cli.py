@@ -149,11 +149,11 @@ def test_a_configuration_may_be_yaml(tmp_path):
     assert (settings.seed, profile.name) == (3, "smoke")
 
 
-def test_the_options_are_listed_with_what_they_are(capsys):
+def test_help_lists_the_options_with_what_they_are(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["train", "--options"])
-    listed = capsys.readouterr().out
-    assert stop.value.code == 0 and "seed  " in listed and "LoRA's rank" in listed
+        main(["train", "--help"])
+    listed = capsys.readouterr().out.partition("options of CONFIG:\n")[2]
+    assert stop.value.code == 0 and "  seed  " in listed and "LoRA's rank" in listed
     assert all(line.split()[1:] for line in listed.splitlines()), "each option says what it is"
 
 

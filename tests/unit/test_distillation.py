@@ -13,7 +13,8 @@ import datasets
 import pytest
 
 from summkit.cli import main
-from summkit.data import summarisation, templates
+from summkit.data import templates
+from summkit.data.sources import read_folder
 from summkit.distillation import labelling, teachers
 from summkit.errors import SummkitError
 from tests.conftest import hear_ctrl_c
@@ -321,11 +322,11 @@ def test_the_command_labels_with_a_model_here(abstracts, capsys):
         ([*ASK, "--url", "x", "--model", "m"], "an address such as http://127.0.0.1:8000/v1"),
         (
             [*ASK, "--url", "http://x/v1", "--model", "m", "--wording", "poems"],
-            "unknown wording 'poems'; known: dialogue, news, p",
+            "unknown wording 'poems'; known: dialogue, emotion, inference, news, ",
         ),
         (
             [*ASK, "--url", "http://x/v1", "--model", "m", "--examples", "rows.jsonl"],
-            "rows.jsonl: an example has no text",
+            "rows.jsonl, row 1: no column for the answer; there are: id, abstract; known: topics, summary",
         ),
     ],
 )
@@ -382,7 +383,7 @@ def test_labelled_rows_are_data_for_a_student(tmp_path):
         tmp_path / "data", train=rows, validation=rows.select(range(2)), test=ROWS_TEST
     )
     assert sorted(path.name for path in folder.iterdir()) == ["test.jsonl", "train.jsonl", "validation.jsonl"]
-    read = {split: list(part) for split, part in summarisation.read_folder(folder).items()}
+    read = {split: list(part) for split, part in read_folder(folder).items()}
     assert read == {"train": list(rows), "validation": list(rows.select(range(2))), "test": ROWS_TEST}
 
 

@@ -15,9 +15,17 @@ def tiny_t5(folder, own_head=True):
     """A T5 of random weights; its head and its embedding are two matrices, as Flan-T5's."""
     torch.manual_seed(0)
     config = T5Config(
-        vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_decoder_layers=3, num_heads=4,
-        feed_forward_proj="gated-gelu", decoder_start_token_id=0, tie_word_embeddings=not own_head,
-    )  # fmt: skip
+        vocab_size=64,
+        d_model=32,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_decoder_layers=3,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        decoder_start_token_id=0,
+        tie_word_embeddings=not own_head,
+    )
     model = T5ForConditionalGeneration(config).eval()
     if own_head:
         model.lm_head.weight = torch.nn.Parameter(torch.randn(64, 32))

@@ -67,9 +67,10 @@ def quantised(array, name, kind, zero):
     steps = np.clip(np.round(array / scale) + zero, limits.min, limits.max).astype(kind)
     zero_kind = TensorProto.UINT8 if kind == np.uint8 else TensorProto.INT8
     return [
-        numpy_helper.from_array(steps, f"{name}_quantized"), numpy_helper.from_array(scale, f"{name}_scale"),
+        numpy_helper.from_array(steps, f"{name}_quantized"),
+        numpy_helper.from_array(scale, f"{name}_scale"),
         helper.make_tensor(f"{name}_zero_point", zero_kind, [], [zero]),
-    ]  # fmt: skip
+    ]
 
 
 def tokenizer():

@@ -127,7 +127,7 @@ def test_other_kinds_of_value_are_refused(record):
         (b"\xff\xfe", "broken"),
         (b'{"schema": 99}', "schema 99, this version reads 1"),
         (b"[]", "schema 'list'"),
-        (b'{"schema": 1}', "missing or unknown: data, details"),
+        (b'{"schema": 1}', "missing or unknown keys: data, details"),
         (None, "No such file"),
     ],
 )

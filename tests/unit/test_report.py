@@ -47,44 +47,70 @@ def run(tmp_path, monkeypatch):
     unknown = {"difference": None, "low": None, "high": None}
     differences = {
         "fine_tuned_minus_lead1": {
-            "rouge1": d, "rouge2": {"difference": 0.4, "low": -0.83, "high": 1.7}, "support": unknown,
+            "rouge1": d,
+            "rouge2": {"difference": 0.4, "low": -0.83, "high": 1.7},
+            "support": unknown,
         },
         "fine_tuned_minus_zero_shot": {
             "support": {"difference": -0.12, "low": -0.19, "high": -0.05},
             "words": {"difference": -3.1, "low": -4, "high": -2},
         },
-    }  # fmt: skip
+    }
     details = {
-        "differences": differences, "decodings": {"greedy": {"seconds": 3.0, **entry(25, 12)}},
-        "merge_losses": {"nf4 + adapter": 2.31415, "merged": 2.3101}, "reference_support": interval(0.4, 0.3, 0.5),
+        "differences": differences,
+        "decodings": {"greedy": {"seconds": 3.0, **entry(25, 12)}},
+        "merge_losses": {"nf4 + adapter": 2.31415, "merged": 2.3101},
+        "reference_support": interval(0.4, 0.3, 0.5),
         "examples": [{"id": "1", "reference": EVIL, "zero_shot": "word " * 30, "fine_tuned": "A\x1b[31m short one."}],
-        "failures": [{"id": 7, "why": EVIL}, {"id": 8, "cut": True}], "rows": 12345, "nested": {"a": {"b": {"c": 1.5}}},
-        "names": ["a_b", "c"], "nothing": None, "empty": {},
-    }  # fmt: skip
+        "failures": [{"id": 7, "why": EVIL}, {"id": 8, "cut": True}],
+        "rows": 12345,
+        "nested": {"a": {"b": {"c": 1.5}}},
+        "names": ["a_b", "c"],
+        "nothing": None,
+        "empty": {},
+    }
     scores = {"lead1": entry(16.8), "lead3": entry(15.0), "zero_shot": entry(19.1), "fine_tuned": entry(26.1)}
     return make_run(
-        Path("out/task3"), "task3", details, scores, ["figures/scores.png"],
+        Path("out/task3"),
+        "task3",
+        details,
+        scores,
+        ["figures/scores.png"],
         model={"id": "a/model_x", "quantization": "nf4", "parameters": 1000, "trainable": 10, "footprint_bytes": 5e6},
         data={"id": "xsum-sample", "source": "embedded", "train": 215, "test": 64, "dropped": {"empty": 2}},
         training={"steps": 54, "seconds": 200.0, "tokens": 60000, "padding_fraction": 0.0123, "eval_loss": 2.7},
         resources={"peak_rss_bytes": 3.2e9, "energy_kwh": 0.0123, "energy_is_estimate": True},
-    )  # fmt: skip
+    )
 
 
 def test_a_page_says_what_got_better_and_what_got_worse(run):
     page = report.report_page(records.read_record(run / "run.json"))
     for said in (
-        "# task3: report of a run", "rows: 215 train, 64 test. Rows dropped: empty 2.", "Model a/model\\_x (nf4).",
-        "| fine-tuned | 26.1 [24.1, 28.1]", "n = 64 test rows; in brackets 95 % intervals",
+        "# task3: report of a run",
+        "rows: 215 train, 64 test. Rows dropped: empty 2.",
+        "Model a/model\\_x (nf4).",
+        "| fine-tuned | 26.1 [24.1, 28.1]",
+        "n = 64 test rows; in brackets 95 % intervals",
         "- fine-tuned is **above** lead-1 by 9.3 [6.1, 12.4] ROUGE-1 points",
         "- fine-tuned and lead-1: no clear difference, +0.4 [-0.8, +1.7] ROUGE-2 points\n",
         "- fine-tuned is **below** zero-shot by 12.0 [5.0, 19.0] percentage points of names and numbers that the",
-        "- fine-tuned is **shorter than** zero-shot by 3.1 [2.0, 4.0] words", "![scores](figures/scores.png)",
-        "| greedy | 25.0 [23.0, 27.0]", "| nf4 + adapter | 2.314 |", "| reference support | 0.4 [0.3, 0.5] |",
-        "| rows | 12,345 |", "## Failures", "| 2 | 8 | – | yes |", "| a | c 1.5 |", "| names | a\\_b, c |",
-        "© BBC, quoted.", "| time | 8.3 min |", "| peak memory | 3.2 GB |", "| energy | 12 Wh (an estimate",
-        "54 steps in 3.3 min, 60,000 tokens, best validation loss 2.700", "| trained | 10 of 1,000 parameters |",
-    ):  # fmt: skip
+        "- fine-tuned is **shorter than** zero-shot by 3.1 [2.0, 4.0] words",
+        "![scores](figures/scores.png)",
+        "| greedy | 25.0 [23.0, 27.0]",
+        "| nf4 + adapter | 2.314 |",
+        "| reference support | 0.4 [0.3, 0.5] |",
+        "| rows | 12,345 |",
+        "## Failures",
+        "| 2 | 8 | – | yes |",
+        "| a | c 1.5 |",
+        "| names | a\\_b, c |",
+        "© BBC, quoted.",
+        "| time | 8.3 min |",
+        "| peak memory | 3.2 GB |",
+        "| energy | 12 Wh (an estimate",
+        "54 steps in 3.3 min, 60,000 tokens, best validation loss 2.700",
+        "| trained | 10 of 1,000 parameters |",
+    ):
         assert said in page, said
     assert "None" not in page and "nan" not in page and "<script>" not in page
     assert "&lt;script&gt;x&lt;/script&gt; \\*bold\\* \\[a\\](b) \\| \\`c\\` d" in page
@@ -173,9 +199,10 @@ def test_differences_of_labels_are_said_in_words(labels_run):
     run, _, differences = labels_run
     page = report.report_page(records.read_record(run / "run.json"))
     for measure, factor, digits, unit in (
-        ("accuracy", 100, 1, "points of accuracy"), ("macro_f1", 100, 1, "points of macro F1"),
+        ("accuracy", 100, 1, "points of accuracy"),
+        ("macro_f1", 100, 1, "points of macro F1"),
         ("matthews", 1, 2, "of Matthews' correlation"),
-    ):  # fmt: skip
+    ):
         d = differences["fine_tuned_minus_majority"][measure]
         by, low, high = (f"{factor * d[key]:.{digits}f}" for key in ("difference", "low", "high"))
         assert f"- fine-tuned is **above** majority by {by} [{low}, {high}] {unit}\n" in page
@@ -205,8 +232,15 @@ def test_closing_shows_table_summaries_and_cost(run, monkeypatch):
     make_run(Path("out/task2"), "task2", resources={"peak_rss_bytes": 4e9})
     monkeypatch.setenv("COLUMNS", "79")
     text = report.closing_lines(Path("out").absolute(), ["task2", "task3"])
-    for said in ("ROUGE-Lsum", "fine-tuned  26.1 [24.1, 28.1]", "n = 64 test rows", "Time 16.7 min, peak memory 4.0 GB",
-                 "energy 12 Wh (an estimate", "run folder: out\n", "report: out/README.md"):  # fmt: skip
+    for said in (
+        "ROUGE-Lsum",
+        "fine-tuned  26.1 [24.1, 28.1]",
+        "n = 64 test rows",
+        "Time 16.7 min, peak memory 4.0 GB",
+        "energy 12 Wh (an estimate",
+        "run folder: out\n",
+        "report: out/README.md",
+    ):
         assert said in text, said
     beside = text[text.index("reference  ") : text.index("Time")].splitlines()
     assert beside[0].split() == ["reference", "zero-shot", "fine-tuned"] and max(map(len, beside)) <= 79

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from summkit.data import checks, templates, tokenisation
+from summkit.data import checks, templates
 from summkit.data import sentences as sentences_of
+from summkit.data.chunking import chunks
 from summkit.errors import SummkitError
 from summkit.inference import generation, long_documents
 from summkit.inference.generation import Summary
@@ -141,7 +142,7 @@ def test_a_sentence_longer_than_its_part_is_read_in_part():
 def test_chunks_read_all_in_rounds_until_one_summary_is_left():
     told, text = Told(), book(9000)
     answer = one(told, text, "chunks", overlap=0)
-    pieces = tokenisation.chunks(text, told.tokenizer, 200)
+    pieces = chunks(text, told.tokenizer, 200)
     assert told.rounds[0] == pieces and " ".join(pieces) == text
     assert all(len(piece) <= 200 for pieces in told.rounds for piece in pieces)
     assert [len(pieces) for pieces in told.rounds] == [55, 7, 1]

@@ -57,5 +57,8 @@ def test_a_run_of_another_name_replaces_nothing(tmp_path, repository, stage):
 
 def test_every_lead_is_named_alike():
     assert [tables.display_name(key) for key in ("lead1", "lead5", "lead12", "misleading1")] == [
-        "lead-1", "lead-5", "lead-12", "misleading1",
-    ]  # fmt: skip
+        "lead-1",
+        "lead-5",
+        "lead-12",
+        "misleading1",
+    ]

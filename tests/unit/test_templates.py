@@ -132,11 +132,11 @@ def test_examples_in_the_chat_format_are_earlier_messages(tokenizer):
         (("", "a"), "example 2: the text is empty"),
         (("a", " \n"), "example 2: the answer is empty"),
         (("a", None), "example 2: the answer is empty"),
-        (("a <|end|> b", "a"), r"example 2: the text holds '<\|end\|>'"),
-        (("a", "<|assistant|>"), r"example 2: the answer holds '<\|assistant\|>'"),
+        (("a <|end|> b", "a"), r"example 2: the text holds the special token '<\|end\|>'"),
+        (("a", "<|assistant|>"), r"example 2: the answer holds the special token '<\|assistant\|>'"),
         (("a \ufffc", "a"), "example 2: the text holds"),
-        ("ab", r"example 2 is no \(text, answer\) pair"),
-        (("a", "b", "c"), r"example 2 is no \(text, answer\) pair"),
+        ("ab", r"example 2 is not a \(text, answer\) pair"),
+        (("a", "b", "c"), r"example 2 is not a \(text, answer\) pair"),
     ],
 )
 def test_an_example_that_cannot_be_shown_is_named_by_its_number(tokenizer, name, example, reason):

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from summkit.config import choose_profile
-from summkit.data import summarisation
+from summkit.data import SPLITS, DataSet, Splits, sources, summarisation
 from summkit.data.sentences import excerpt
 from summkit.errors import SummkitError
-from summkit.offline import assets
+from summkit.offline import assets, hub
 
 NUL, HALF = "a \0 byte", "half a face: \ud83d"
 BIG = "x" * 2_000_000
@@ -35,13 +35,13 @@ def write(folder: Path, rows, name="all.jsonl") -> Path:
     return folder
 
 
-def read(folder, seed=0, **options) -> summarisation.Splits:
+def read(folder, seed=0, **options) -> Splits:
     options = {"train_rows": 100, "validation_rows": 1, "test_rows": 1} | options
     return summarisation.load_summaries(choose_profile("smoke", **options), seed, folder)
 
 
 def all_rows(splits) -> list[dict]:
-    return [row for name in summarisation.SPLITS for row in getattr(splits, name)]
+    return [row for name in SPLITS for row in getattr(splits, name)]
 
 
 @pytest.mark.parametrize("column", ["document", "summary"])
@@ -88,7 +88,7 @@ def test_an_abstract_is_one_paragraph_where_its_title_is_asked_for(tmp_path):
 @pytest.mark.skipif(not assets.is_cached("arxiv-abstracts"), reason="the cache does not hold arxiv-abstracts")
 def test_the_embedded_abstracts_are_documents_and_their_titles_summaries():
     splits = summarisation.load_summaries(choose_profile("cpu", task="topics"))
-    assert splits.source == "embedded" and [len(getattr(splits, name)) for name in summarisation.SPLITS] == [96, 12, 40]
+    assert splits.source == "embedded" and [len(getattr(splits, name)) for name in SPLITS] == [96, 12, 40]
     assert set(splits.dropped) == {"over 130 words", "under 40 words"}
     for row in all_rows(splits):
         assert 40 <= len(row["document"].split()) <= 130 > len(row["summary"]) / 2 and "\n" not in row["document"]
@@ -98,7 +98,7 @@ def test_the_embedded_abstracts_are_documents_and_their_titles_summaries():
 def test_the_embedded_papers_are_long_documents_with_their_headings_and_abstracts_the_summaries():
     profile = choose_profile("cpu", task="long")
     splits = summarisation.load_summaries(profile)
-    wanted = {name: getattr(profile, f"{name}_rows") for name in summarisation.SPLITS}
+    wanted = {name: getattr(profile, f"{name}_rows") for name in SPLITS}
     assert splits.source == "embedded" and splits.counts() == {**wanted, "dropped": {}}
     for row in all_rows(splits):
         assert set(row) == {"id", "document", "summary"} and row["id"].startswith("10.1371/journal.")
@@ -123,7 +123,7 @@ def test_too_few_rows_name_the_split_and_the_way_out(tmp_path):
 
 def test_a_document_in_two_splits_stays_in_test_then_validation(tmp_path):
     same = [pair(n, document=text) for n, text in enumerate(["One text.", " one  TEXT.", "One text."])]
-    for n, name in enumerate(summarisation.SPLITS):
+    for n, name in enumerate(SPLITS):
         write(
             tmp_path,
             [pair(10 + n), same[n], pair(20, document="Another text.") if n < 2 else pair(13)],
@@ -150,7 +150,7 @@ def test_word_limits_drop_by_reason(tmp_path):
     rows = [pair(n) for n in range(3)] + [pair(8, document="Short."), pair(9, document="word " * 30)]
     splits = read(write(tmp_path, rows), min_words=3, max_words=20)
     assert splits.dropped == {"under 3 words": ["all:4"], "over 20 words": ["all:5"]}
-    assert read(tmp_path, min_words=0, max_words=0).dropped == {}
+    assert read(tmp_path, min_words=0, max_words=None).dropped == {}
 
 
 def test_text_is_trimmed_and_a_summary_is_one_line(tmp_path):
@@ -178,10 +178,10 @@ def test_gzip_byte_order_mark_and_blank_lines_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "about"),
     [
-        (b'{"document": "a", "summary"', "after 0 rows"),
-        (b'{"document": "a", "summary": "\xff"}', "after 0 rows"),
+        (b'{"a": 1}\n\n{"document": "a", "summary"', "line 3: cannot be read as JSON"),
+        (b'{"document": "a", "summary": "\xff"}', "after line 0: cannot be read as JSON lines in UTF-8"),
         (b'["a", "b"]\n', "line 1: a JSON object"),
-        (b"[" * 200_000, "after 0 rows"),
+        (b"[" * 200_000, "line 1: cannot be read as JSON"),
     ],
     ids=["cut off", "not UTF-8", "a list", "deep"],
 )
@@ -218,7 +218,7 @@ def test_the_examples_are_whole_and_made_here():
 def test_a_set_from_the_hub_lacks_a_split(monkeypatch):
     import datasets
 
-    monkeypatch.setattr(summarisation.hub, "require", lambda what: None)
+    monkeypatch.setattr(hub, "require_hub", lambda what: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config: {"validation": [], "test": []})
     with pytest.raises(SummkitError, match=r"no split 'train'; it has: validation, test"):
         summarisation.load_summaries(choose_profile("t4"))
@@ -229,12 +229,12 @@ def test_what_a_set_of_the_hub_lacks_is_taken_from_its_training_rows(monkeypatch
     import datasets
 
     made = {name: datasets.Dataset.from_list([pair(10 * n + i) for i in range(9)]) for n, name in enumerate(there)}
-    monkeypatch.setattr(summarisation.hub, "require", lambda what: None)
+    monkeypatch.setattr(hub, "require_hub", lambda what: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config: made)
     splits = summarisation.load_summaries(
         choose_profile("t4", min_words=0, train_rows=3, validation_rows=2, test_rows=4)
     )
-    ids = {name: {int(id[1:]) // 10 for id in getattr(splits, name)["id"]} for name in summarisation.SPLITS}
+    ids = {name: {int(id[1:]) // 10 for id in getattr(splits, name)["id"]} for name in SPLITS}
     assert ids == {"train": {0}, "validation": {0}, "test": {len(there) - 1}}
     assert len({row["id"] for row in all_rows(splits)}) == 9
 
@@ -242,11 +242,8 @@ def test_what_a_set_of_the_hub_lacks_is_taken_from_its_training_rows(monkeypatch
 def test_rows_of_the_hub_are_read_as_they_come(monkeypatch):
     import datasets
 
-    made = {
-        name: datasets.Dataset.from_list([pair(10 * n + i) for i in range(4)])
-        for n, name in enumerate(summarisation.SPLITS)
-    }
-    monkeypatch.setattr(summarisation.hub, "require", lambda what: None)
+    made = {name: datasets.Dataset.from_list([pair(10 * n + i) for i in range(4)]) for n, name in enumerate(SPLITS)}
+    monkeypatch.setattr(hub, "require_hub", lambda what: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config: made)
     splits = summarisation.load_summaries(choose_profile("t4", min_words=0, validation_rows=2, test_rows=2))
     assert splits.source == "hub" and splits.counts() == {"train": 4, "validation": 2, "test": 2, "dropped": {}}
@@ -256,13 +253,13 @@ def test_splits_and_config_of_a_hubs_set_may_have_other_names(monkeypatch):
     import datasets
 
     asked, there = [], {"train": [pair(1)], "validation_matched": [pair(2)], "unused": []}
-    monkeypatch.setattr(summarisation.hub, "require", asked.append)
+    monkeypatch.setattr(hub, "require_hub", asked.append)
     monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or there)
-    monkeypatch.setitem(summarisation.CONFIGS, "a/b", "simplified")
-    rows = summarisation.read_hub("a/b", {"train": "train", "test": "validation_matched"})
+    splits = {"train": "train", "test": "validation_matched"}
+    rows = sources.read_hub(DataSet(name="a/b", source="hub", configuration="simplified", splits=splits))
     assert rows == {"train": [pair(1)], "test": [pair(2)]} and asked == ["data set a/b", ("a/b", "simplified")]
     with pytest.raises(SummkitError, match="data set a/b has no split 'dev'; it has: train, validation_matched"):
-        summarisation.read_hub("a/b", {"train": "dev"})
+        sources.read_hub(DataSet(name="a/b", source="hub", splits={"train": "dev"}))
 
 
 def test_the_hubs_papers_have_two_configurations_and_the_whole_documents_are_asked_for(monkeypatch):
@@ -271,8 +268,8 @@ def test_the_hubs_papers_have_two_configurations_and_the_whole_documents_are_ask
     asked = []
     made = {name: datasets.Dataset.from_list([
         {"article": f"Part {n} of {name}.\nMore.", "abstract": f"Short {n}."} for n in range(4)
-    ]) for name in summarisation.SPLITS}  # fmt: skip
-    monkeypatch.setattr(summarisation.hub, "require", lambda what: None)
+    ]) for name in SPLITS}  # fmt: skip
+    monkeypatch.setattr(hub, "require_hub", lambda what: None)
     monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or made)
     profile = choose_profile("gpu", task="long", min_words=0, validation_rows=1, test_rows=1)
     row = summarisation.load_summaries(profile).test[0]
@@ -286,7 +283,7 @@ def test_memory_stays_flat_however_many_rows_there_are(tmp_path):
     code = """
 import resource, sys
 from summkit.config import choose_profile
-from summkit.data import summarisation
+from summkit.data import SPLITS, DataSet, Splits, sources, summarisation
 for folder in sys.argv[1:]:
     splits = summarisation.load_summaries(choose_profile("smoke", train_rows=10**6), data_dir=folder)
     print(len(splits.train), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

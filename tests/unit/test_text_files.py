@@ -64,7 +64,7 @@ def test_plain_text_standard_input_and_json_lines(here, monkeypatch):
         ("a.jsonl", b"[1]", "a.jsonl, line 1: a JSON object is needed"),
         ("a.jsonl", b'{"text": "Rain."}\n{"text": 7}', "a.jsonl, row 2: not text"),
         ("a.jsonl", b'{"title": "Rain."}', "a.jsonl, row 1: no column for the text; there are: title; known: document"),
-        ("a.jsonl", b"{", "a.jsonl, after 0 rows: cannot be read as JSON lines"),
+        ("a.jsonl", b"{", "a.jsonl, line 1: cannot be read as JSON"),
     ],
 )
 def test_what_cannot_be_read_is_named(here, name, content, said):

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from summkit.config import choose_profile
-from summkit.data import dialogues, summarisation, templates
+from summkit.data import SPLITS, readers, summarisation, templates
+from summkit.data.splits import text_key
 from summkit.models import loading
 from summkit.offline import assets
 
@@ -30,9 +31,9 @@ def files(tmp_path):
 
 
 def test_a_conversation_has_a_turn_a_line(files):
-    rows = dialogues.mts_dialog(files["mts-dialog"])
+    rows = readers.mts_dialog(files["mts-dialog"])
     assert rows[2] == {"id": "2", "document": f"{TURNS} 2", "summary": "Visit 2,\nwell."} and len(rows) == 4
-    rows = dialogues.aci_bench(files["aci-bench"])
+    rows = readers.aci_bench(files["aci-bench"])
     assert rows[3] == {"id": "D3", "document": "[doctor] hi .\n[patient] 3 ?", "summary": "PLAN\n\nRest 3."}
 
 
@@ -43,7 +44,7 @@ def test_the_embedded_sets_are_read_by_name(files, monkeypatch, name, summary):
     profile = choose_profile("cpu", task="costs", dataset=name, train_rows=2, validation_rows=1, test_rows=1)
     splits = summarisation.load_summaries(profile)
     assert splits.source == "embedded" and splits.counts() == {"train": 2, "validation": 1, "test": 1, "dropped": {}}
-    rows = [row for split in summarisation.SPLITS for row in getattr(splits, split)]
+    rows = [row for split in SPLITS for row in getattr(splits, split)]
     assert sorted(row["summary"] for row in rows) == [summary.format(n) for n in range(4)]
     assert all(row["document"].count("\n") for row in rows) and len({row["id"] for row in rows}) == 4
 
@@ -57,19 +58,19 @@ def test_they_come_in_the_archive_of_the_sample_of_news(name):
 
 @pytest.mark.skipif(not assets.is_cached("mts-dialog"), reason="the cache does not hold mts-dialog")
 def test_the_cached_pieces_of_visits_are_whole(monkeypatch):
-    rows = dialogues.mts_dialog(assets.fetch("mts-dialog"))
-    assert len(rows) == len({row["id"] for row in rows}) == len({summarisation.text_key(row) for row in rows}) == 100
+    rows = readers.mts_dialog(assets.fetch("mts-dialog"))
+    assert len(rows) == len({row["id"] for row in rows}) == len({text_key(row) for row in rows}) == 100
     assert all(row["summary"] and 6 <= len(row["document"].split()) <= 630 for row in rows)
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
     profile = choose_profile("cpu", task="costs")
-    wanted = {split: getattr(profile, f"{split}_rows") for split in summarisation.SPLITS}
+    wanted = {split: getattr(profile, f"{split}_rows") for split in SPLITS}
     assert summarisation.load_summaries(profile).counts() == wanted | {"dropped": {}} and sum(wanted.values()) == 100
 
 
 @pytest.mark.skipif(not assets.is_cached("aci-bench"), reason="the cache does not hold aci-bench")
 def test_the_cached_visits_are_whole():
-    rows = dialogues.aci_bench(assets.fetch("aci-bench"))
-    assert len(rows) == len({row["id"] for row in rows}) == len({summarisation.text_key(row) for row in rows}) == 40
+    rows = readers.aci_bench(assets.fetch("aci-bench"))
+    assert len(rows) == len({row["id"] for row in rows}) == len({text_key(row) for row in rows}) == 40
     for row in rows:
         assert row["document"].startswith(("[doctor] ", "[patient] ")) and row["document"].count("\n[") > 20
         assert 690 < len(row["document"].split()) < 2400 and 150 < len(row["summary"].split()) < 800

@@ -9,15 +9,18 @@ import datasets
 import pytest
 
 from summkit.config import PROFILES, TASKS, choose_profile
-from summkit.data import classification, summarisation, tokenisation
+from summkit.data import DATASETS, SPLITS, Schema, classification, tokenisation
+from summkit.data.registry import SETS
+from summkit.data.splits import text_key
+from summkit.data.streaming import read_jsonl
 from summkit.errors import SummkitError
 from summkit.inference import label_scores
 from summkit.models import loading
+from summkit.offline import assets
 
-NEWS = classification.SCHEMAS["fancyzhx/ag_news"]
-PAIRS = classification.SCHEMAS["nyu-mll/multi_nli"]
-PACKAGE = Path(classification.__file__).parent
-STUDIES = sorted(classification.STUDIES)
+NEWS = DATASETS["fancyzhx/ag_news"].labels
+STUDIES = sorted(classification.LABEL_TASKS)
+LABELLED = sorted(name for name, data_set in DATASETS.items() if data_set.labels)
 
 
 def news(n: int, **given) -> dict:
@@ -40,11 +43,11 @@ def read(folder, task="agnews", seed=0, **options) -> classification.LabelledSpl
 
 
 def all_rows(splits) -> list[dict]:
-    return [row for name in summarisation.SPLITS for row in getattr(splits, name)]
+    return [row for name in SPLITS for row in getattr(splits, name)]
 
 
 def packaged(name: str) -> list[dict]:
-    return summarisation.read_jsonl(PACKAGE / f"{name}.jsonl")
+    return read_jsonl(SETS / f"{name}.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,7 @@ def test_nothing_left_is_an_error_that_counts_the_reasons(tmp_path):
 
 
 def test_a_text_in_two_splits_stays_in_test_then_validation(tmp_path):
-    for n, name in enumerate(summarisation.SPLITS):
+    for n, name in enumerate(SPLITS):
         write(
             tmp_path, [news(4 * n + i, label=0) for i in range(4)] + [news(99, text="Same.", label=0)], f"{name}.jsonl"
         )
@@ -168,7 +171,7 @@ def test_more_training_rows_move_no_other_row_and_splits_share_no_text(task):
     for split in ("validation", "test"):
         assert getattr(few, split).to_list() == getattr(many, split).to_list()
     assert many.train.to_list()[:9] == few.train.to_list()
-    keys = [summarisation.text_key(row) for row in all_rows(many)]
+    keys = [text_key(row) for row in all_rows(many)]
     assert len(keys) == len(set(keys)) == 30 + 10 + 16
     other = classification.load_labels(choose_profile("smoke", task=task), seed=1)
     assert other.test["document"] != many.test["document"]
@@ -179,7 +182,7 @@ def test_a_folder_brings_its_own_classes(tmp_path, monkeypatch):
     (tmp_path / "classes.txt").write_text("\ufeffRAIN\n\n Snow \n", encoding="utf-8")
     monkeypatch.setenv("SUMMKIT_DATA_DIR", str(tmp_path))
     splits = read(None)
-    assert splits.schema == classification.Schema(("RAIN", "Snow"), ("rain", "snow")) and splits.source == "local"
+    assert splits.schema == Schema(("RAIN", "Snow"), ("rain", "snow")) and splits.source == "local"
     assert Counter(row["labels"][0] for row in all_rows(splits)) == {0: 3, 1: 6}
     instruction = classification.label_template(
         choose_profile("smoke", task="agnews"), loading.tiny_tokenizer(), splits.schema
@@ -214,12 +217,12 @@ def test_every_task_has_settings_in_every_profile(name, task):
     kind = "classification" if task in STUDIES else "summarisation"
     assert (profile.name, profile.task, profile.kind) == (name, task, kind)
     if task in STUDIES:
-        assert profile.dataset in classification.SCHEMAS and profile.min_words == 0
+        assert profile.dataset in LABELLED and profile.min_words == 0
 
 
 @pytest.mark.parametrize("task", STUDIES)
 def test_the_instruction_names_the_words_where_the_task_does(task):
-    schema = classification.SCHEMAS[classification.STUDIES[task].hub]
+    schema = DATASETS[classification.LABEL_TASKS[task]].labels
     for name in ("instruction", "chat"):
         profile = choose_profile("smoke", task=task, template=name)
         template = classification.label_template(profile, loading.tiny_tokenizer(), schema)
@@ -244,7 +247,7 @@ def test_a_row_of_several_labels_is_trained_on_once_for_each():
 def test_no_label_of_a_trial_needs_more_than_an_answers_room(task):
     """A longer one would take its room from the text in training: where a text is cut would tell its label."""
     profile = choose_profile("smoke", task=task)
-    schema, tokenizer = classification.SCHEMAS[profile.dataset], loading.tiny_tokenizer()
+    schema, tokenizer = DATASETS[profile.dataset].labels, loading.tiny_tokenizer()
     template = classification.label_template(profile, tokenizer, schema)
     assert max(map(len, label_scores.label_tokens(template, tokenizer, schema.words))) + 1 <= profile.max_new_tokens
     splits = classification.load_labels(profile)
@@ -257,16 +260,10 @@ def test_no_label_of_a_trial_needs_more_than_an_answers_room(task):
         assert trained["input_ids"][: asked["length"]] == asked["input_ids"]
 
 
-@pytest.mark.parametrize("name", sorted(classification.SCHEMAS))
+@pytest.mark.parametrize("name", LABELLED)
 def test_no_word_of_a_schema_begins_another(name):
-    schema, tokenizer = classification.SCHEMAS[name], loading.tiny_tokenizer()
-    task = next(
-        task
-        for task in STUDIES
-        if classification.SCHEMAS[classification.STUDIES[task].hub].words[:2] == schema.words[:2]
-        or name in {choose_profile(profile, task=task).dataset for profile in PROFILES}
-    )
-    template = classification.label_template(choose_profile("smoke", task=task), tokenizer, schema)
+    schema, tokenizer = DATASETS[name].labels, loading.tiny_tokenizer()
+    template = classification.label_template(choose_profile("smoke", task="agnews", dataset=name), tokenizer, schema)
     assert len(label_scores.label_tokens(template, tokenizer, schema.words)) == len(schema.classes) == len(schema.words)
 
 
@@ -297,7 +294,7 @@ def test_the_emotions_are_many_and_together_with_four_planned_bad_texts():
 def fetched(tmp_path, monkeypatch):
     """A place for files that `assets.fetch` hands out by name."""
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
-    monkeypatch.setattr(classification.assets, "fetch", lambda name: tmp_path / name)
+    monkeypatch.setattr(assets, "fetch", lambda name: tmp_path / name)
     return tmp_path
 
 
@@ -327,7 +324,7 @@ def test_rte_and_commitment_bank_become_two_classes(fetched):
 
 
 def test_bbc_topics_are_the_folders_of_the_archive(fetched):
-    schema = classification.SCHEMAS["bbc-topics"]
+    schema = DATASETS["bbc-topics"].labels
     rows = [{"name": f"{name}/{n:03}", "text": f"On {name}, {n}."} for name in schema.classes for n in range(3)]
     (fetched / "bbc-topics").write_text("".join(json.dumps(row) + "\n" for row in rows))
     profile = choose_profile("cpu", task="agnews", train_rows=9, validation_rows=3, test_rows=3)

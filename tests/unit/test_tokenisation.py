@@ -3,6 +3,7 @@
 The first four of the mistakes that fine-tuning projects make again and again are tests here.
 """
 
+from itertools import pairwise
 from pathlib import Path
 
 import datasets
@@ -10,6 +11,7 @@ import pytest
 
 from summkit.data import sentences as sentences_of
 from summkit.data import streaming, templates, tokenisation
+from summkit.data.chunking import chunks
 from summkit.errors import SummkitError
 from summkit.models import loading
 
@@ -291,7 +293,7 @@ def size(tokenizer, text):
 
 @pytest.mark.parametrize("tokens", [4, 5, 9, 30, 61, 120, 10_000])
 def test_no_chunk_is_too_long_and_nothing_is_lost(tokenizer, tokens):
-    found = tokenisation.chunks(TEXT, tokenizer, tokens)
+    found = chunks(TEXT, tokenizer, tokens)
     assert all(0 < size(tokenizer, chunk) <= tokens for chunk in found)
     assert bare("".join(found)) == bare(TEXT)
     at = 0
@@ -302,31 +304,31 @@ def test_no_chunk_is_too_long_and_nothing_is_lost(tokenizer, tokens):
 def test_chunks_are_cut_between_sentences_and_filled(tokenizer):
     sentences = sentences_of.split_sentences(TEXT)
     sizes = [size(tokenizer, sentence) for sentence in sentences]
-    found = tokenisation.chunks(TEXT, tokenizer, max(sizes))
+    found = chunks(TEXT, tokenizer, max(sizes))
     assert 1 < len(found) < len(sentences)
     assert [s for chunk in found for s in sentences_of.split_sentences(chunk)] == sentences
-    for chunk, after in zip(found, found[1:], strict=False):
+    for chunk, after in pairwise(found):
         first = sentences_of.split_sentences(after)[0]
         assert size(tokenizer, f"{chunk} {first}") > max(sizes), "there was room for it"
-    assert tokenisation.chunks(TEXT, tokenizer, size(tokenizer, TEXT)) == [TEXT]
+    assert chunks(TEXT, tokenizer, size(tokenizer, TEXT)) == [TEXT]
 
 
 def test_the_overlap_is_whole_sentences_and_no_more_than_asked(tokenizer):
     text = " ".join(f"This is sentence {number:03}." for number in range(60))  # 21 tokens each, with the space before
-    plain, found = (tokenisation.chunks(text, tokenizer, 100, overlap) for overlap in (0, 45))
+    plain, found = (chunks(text, tokenizer, 100, overlap) for overlap in (0, 45))
     assert len(plain) == 15 and len(found) == 29
-    for chunk, after in zip(found, found[1:], strict=False):
+    for chunk, after in pairwise(found):
         repeated = [s for s in sentences_of.split_sentences(after) if s in chunk]
         assert len(repeated) == 2 and after.startswith(" ".join(repeated)) and chunk.endswith(" ".join(repeated))
     assert all(size(tokenizer, chunk) <= 100 for chunk in found)
     seen = dict.fromkeys(s for chunk in found for s in sentences_of.split_sentences(chunk))
     assert list(seen) == sentences_of.split_sentences(text)
-    assert tokenisation.chunks(text, tokenizer, 100, 20) == plain, "no sentence is as short as that"
+    assert chunks(text, tokenizer, 100, 20) == plain, "no sentence is as short as that"
 
 
 @pytest.mark.parametrize("overlap", range(0, 30, 3))
 def test_an_overlap_never_stands_still(tokenizer, overlap):
-    found = tokenisation.chunks(TEXT, tokenizer, 30, overlap)
+    found = chunks(TEXT, tokenizer, 30, overlap)
     assert all(0 < size(tokenizer, chunk) <= 30 for chunk in found)
     assert len(set(found)) == len(found) and found[-1].endswith("thawed.")
     end = 0
@@ -338,7 +340,7 @@ def test_an_overlap_never_stands_still(tokenizer, overlap):
 
 @pytest.mark.parametrize("text", ["word " * 500, "x" * 2000, "雪" * 700, "🌨️" * 300, "a b" * 400 + "y" * 500])
 def test_one_endless_sentence_is_cut_between_words_or_characters(tokenizer, text):
-    found = tokenisation.chunks(text, tokenizer, 64)
+    found = chunks(text, tokenizer, 64)
     assert all(size(tokenizer, chunk) <= 64 for chunk in found) and bare("".join(found)) == bare(text)
     if text.startswith("word"):
         assert {word for chunk in found for word in chunk.split()} == {"word"}
@@ -347,23 +349,23 @@ def test_one_endless_sentence_is_cut_between_words_or_characters(tokenizer, text
 
 
 def test_special_tokens_in_a_text_are_counted_as_letters(tokenizer):
-    assert tokenisation.chunks("<|end|> " * 4, tokenizer, 15) == ["<|end|> <|end|>"] * 2
+    assert chunks("<|end|> " * 4, tokenizer, 15) == ["<|end|> <|end|>"] * 2
 
 
 @pytest.mark.parametrize("text", ["", " \n\t", "\u2028"])
 def test_blank_text_has_no_chunks(tokenizer, text):
-    assert tokenisation.chunks(text, tokenizer, 8, 2) == []
+    assert chunks(text, tokenizer, 8, 2) == []
 
 
 @pytest.mark.parametrize("wrong", [(0, 0), (-1, 0), (5, 5), (5, 9), (5, -1)])
 def test_chunks_that_cannot_be(tokenizer, wrong):
     with pytest.raises(SummkitError, match="0 <= overlap < tokens"):
-        tokenisation.chunks(TEXT, tokenizer, *wrong)
+        chunks(TEXT, tokenizer, *wrong)
 
 
 def test_a_character_of_more_tokens_than_a_chunk_is_named(tokenizer):
     with pytest.raises(SummkitError, match="tokens=2: the character '雪' alone is 3 tokens"):
-        tokenisation.chunks("It is 雪.", tokenizer, 2)
+        chunks("It is 雪.", tokenizer, 2)
 
 
 def test_a_tokenizer_whose_pieces_have_fewer_tokens_than_the_whole():
@@ -374,6 +376,6 @@ def test_a_tokenizer_whose_pieces_have_fewer_tokens_than_the_whole():
             return {"input_ids": [1] * (len(text.split()) + (3 if text.count(".") > 1 else 0))}
 
     for overlap in (0, 2, 5):
-        found = tokenisation.chunks("a b. " * 20, Growing(), 6, overlap)
+        found = chunks("a b. " * 20, Growing(), 6, overlap)
         assert found and all(len(Growing()(chunk)["input_ids"]) <= 6 for chunk in found)
         assert sum(chunk.count(".") for chunk in found) >= 20

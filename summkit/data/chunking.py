@@ -1,0 +1,81 @@
+"""A long text in chunks of at most so many tokens, cut between sentences."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from summkit.data.sentences import split_sentences
+from summkit.data.tokenisation import count_tokens
+from summkit.errors import SummkitError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def chunks(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int, overlap: int = 0) -> list[str]:
+    """Cut a text into chunks.
+
+    A sentence that is too long for a chunk is cut between words, a longer word between characters. But for the white
+    space where they are cut, the chunks hold all that the text does.
+
+    Args:
+        text: The text; a blank one has no chunks.
+        tokenizer: Whose tokens count.
+        tokens: The most tokens of a chunk.
+        overlap: Each chunk begins with the last sentences of the one before, as many as these tokens hold.
+
+    Raises:
+        SummkitError: `tokens` cannot hold a character, or `overlap` is not less than `tokens`.
+
+    Example:
+        >>> from summkit.models import tiny_tokenizer
+        >>> chunks("It rained. It snowed. Then it thawed.", tiny_tokenizer(), tokens=22)
+        ['It rained. It snowed.', 'Then it thawed.']
+    """
+    if tokens < 1 or not 0 <= overlap < tokens:
+        raise SummkitError(f"chunks of tokens={tokens} with overlap={overlap}: 0 <= overlap < tokens is needed")
+    units = _units(text, tokenizer, tokens)
+    total = [0, *accumulate(count_tokens(tokenizer, unit) for unit in units)]
+    parts = []
+    first = last = 0
+    while last < len(units):
+        done = last
+        # One more: the white space before the first piece goes. A text may have more tokens than its pieces together.
+        last = max(done + 1, bisect_right(total, total[first] + tokens + 1) - 1)
+        while count_tokens(tokenizer, "".join(units[first:last]).strip()) > tokens:
+            if last > done + 1:
+                last -= 1
+            else:
+                first += 1
+        parts.append("".join(units[first:last]).strip())
+        first = max(first + 1, bisect_left(total, total[last] - overlap))
+    return parts
+
+
+def _units(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[str]:
+    """What a chunk holds whole, each with the white space before it: sentences, or the parts of a long one."""
+    units = []
+    start = 0
+    for sentence in split_sentences(text):
+        end = text.index(sentence, start) + len(sentence)
+        units += _cut(text[start:end], tokenizer, tokens)
+        start = end
+    return units
+
+
+def _cut(piece: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[str]:
+    bare = piece.strip()
+    # A text without an end mark is one sentence: a whole book of it is not tokenised to learn that it is too long.
+    size = tokens + 1 if len(bare) > 100 * tokens else count_tokens(tokenizer, bare)
+    if size <= tokens:
+        return [piece]
+    if len(bare) == 1:
+        raise SummkitError(f"chunks of tokens={tokens}: the character {bare!r} alone is {size} tokens; allow more")
+    parts = re.findall(r"\s*\S+", piece)
+    if len(parts) == 1:  # one word
+        middle = len(piece) - len(bare) // 2
+        parts = [piece[:middle], piece[middle:]]
+    return [unit for part in parts for unit in _cut(part, tokenizer, tokens)]

@@ -1,0 +1,90 @@
+"""Raw rows by split, from wherever a data set is: this package, the package index, the Hub, a local folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, TypeAlias
+
+from summkit.data.registry import SPLITS, DataSet
+from summkit.data.streaming import JsonLines
+from summkit.errors import SummkitError
+from summkit.offline import assets, hub
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    Rows: TypeAlias = Sequence[dict] | JsonLines | Dataset
+
+
+def local_folder(data_dir: str | Path | None) -> Path | None:
+    """Return the folder that takes a data set's place: `data_dir`, or the one that SUMMKIT_DATA_DIR names, or None."""
+    name = data_dir or os.environ.get("SUMMKIT_DATA_DIR")
+    return Path(name) if name else None
+
+
+def read_rows(data_set: DataSet, folder: Path | None = None) -> tuple[dict[str, Rows], str]:
+    """Return the raw rows of a data set by split, or as {"all": rows}, and where they come from.
+
+    Args:
+        data_set: The data set.
+        folder: The folder that takes its place, if any.
+
+    Returns:
+        The rows, and "code", "embedded", "hub" or "local".
+
+    Raises:
+        SummkitError: The rows cannot be fetched or read.
+    """
+    if folder:
+        return read_folder(folder), "local"
+    if data_set.source == "hub":
+        return read_hub(data_set), "hub"
+    locate = assets.fetch if data_set.source == "embedded" else Path
+    paths = [locate(name) for name in data_set.files or (data_set.name,)]
+    read = resolve_name(data_set.reader if ":" in data_set.reader else f"summkit.data.readers:{data_set.reader}")
+    return {"all": read(*paths)}, data_set.source
+
+
+def read_hub(data_set: DataSet) -> dict[str, Rows]:
+    """Return the rows of a data set of the Hub by our names of splits.
+
+    Raises:
+        SummkitError: The Hub, the data set or one of the splits is not there.
+    """
+    import datasets
+
+    name = data_set.name
+    hub.require_hub(f"data set {name}")
+    try:
+        loaded = datasets.load_dataset(name, data_set.configuration)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SummkitError(f"data set {name} could not be read from the Hub: {error}") from None
+    splits: dict = data_set.splits or {split: split for split in SPLITS if split in loaded or split == "train"}
+    for split in splits.values():
+        if split not in loaded:
+            raise SummkitError(f"data set {name} has no split {split!r}; it has: {', '.join(loaded)}")
+    return {split: loaded[theirs] for split, theirs in splits.items()}
+
+
+def read_folder(folder: Path) -> dict[str, Rows]:
+    """Return the rows of train, validation and test.jsonl (or .jsonl.gz) by split, or of the one file as {"all": rows}.
+
+    Raises:
+        SummkitError: There is no such folder, other files are in it, or a file is broken.
+    """
+    if not folder.is_dir():
+        raise SummkitError(f"data folder {folder}: no such folder")
+    paths = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
+    files = {path.name.split(".")[0]: path for path in paths}
+    if set(SPLITS) <= set(files):
+        return {split: JsonLines(files[split]) for split in SPLITS}
+    if len(paths) == 1:
+        return {"all": JsonLines(paths[0])}
+    names = ", ".join(path.name for path in paths) or "none"
+    raise SummkitError(
+        f"data folder {folder}: train.jsonl, validation.jsonl and test.jsonl are needed, or one file to be split; "
+        f"JSON lines files found: {names}"
+    )
