@@ -11,7 +11,6 @@ import pytest
 import torch
 import transformers
 
-from summkit import config
 from summkit.config import Hardware, choose_profile
 from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
@@ -425,7 +424,7 @@ def test_led_trains_and_accumulated_batches_weigh_every_token_the_same(tmp_path)
 def test_what_was_trained_in_bf16_answers_on_a_gpu_without_it(monkeypatch):
     older, newer = (Hardware("cuda", name, 2**34, (age, 0)) for name, age in (("T4", 7), ("A100", 8)))
     for machine, expected in ((older, ["float32", "float16"]), (newer, ["bfloat16", "bfloat16"])):
-        monkeypatch.setattr(config, "detect_hardware", lambda machine=machine: machine)
+        monkeypatch.setattr(generation, "detect_hardware", lambda machine=machine: machine)
         assert [generation._compute_here("bfloat16", name) for name in ("tiny-t5", "tiny-llama")] == expected
 
 

@@ -144,7 +144,9 @@ def told(tmp_path):
 
 
 def test_an_unknown_tracker_lists_the_known():
-    with pytest.raises(SummkitError, match="option track='neptune': input should be '', 'trackio', 'wandb' or 'mlflow'"):
+    with pytest.raises(
+        SummkitError, match="option track='neptune': input should be '', 'trackio', 'wandb' or 'mlflow'"
+    ):
         choose_profile("smoke", track="neptune")
 
 
