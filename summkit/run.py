@@ -59,7 +59,7 @@ class Run:
         *,
         model: PreTrainedModel | dict[str, Any] | None = None,
         data: Splits | dict[str, Any] | None = None,
-        training: FitResult | None = None,
+        training: FitResult | dict[str, Any] | None = None,
         scores: dict[str, dict] | None = None,
         generation: dict[str, float] | None = None,
         earlier: Iterable[dict] = (),
@@ -69,9 +69,10 @@ class Run:
 
         Args:
             model: The model that was used, or what is to be said of it beside its name and source: its `parameters`,
-                `trainable` ones and `footprint_bytes`. None: no model was used.
+                `trainable` ones, `footprint_bytes` and `revision`; a None among them says nothing. None: no model was
+                used.
             data: The splits that were used, or the record's section itself.
-            training: What `fit` returned.
+            training: What `fit` returned, or the record's section itself.
             scores: {system: entry of `score_summaries` or its like}.
             generation: `samples`, `seconds` and `new_tokens` of the answers.
             earlier: Records of runs that this one continues: their time, energy and money are added.
@@ -88,7 +89,7 @@ class Run:
         sections: dict[str, dict] = {"run": {"wall_seconds": self.meter.wall_seconds}, "scores": scores or {}}
         sections["model"] = {} if model is None else self._about_model(model)
         sections["data"] = {} if data is None else self._about_data(data)
-        sections["training"] = training.record() if training else {}
+        sections["training"] = training if isinstance(training, dict) else training.record() if training else {}
         sections["generation"] = generation or {}
         sections["resources"] = self.meter.resources()
         sections["details"] = details | ({"laps": self.meter.laps} if self.meter.laps else {})
@@ -96,7 +97,7 @@ class Run:
             fill_record(self.record, section, **values)
         add_earlier_runs(self.record, list(earlier))
         path = write_record(self.record, self.folder / "run.json")
-        peak = self.meter.peak_rss_bytes
+        peak = self.record["resources"]["peak_rss_bytes"]
         memory = f", peak memory {peak / 1e9:.1f} GB" if peak else ""
         if progress.first_process():
             print(f"recorded in run.json: {self.record['wall_seconds'] / 60:.1f} min{memory}")
@@ -113,7 +114,7 @@ class Run:
         elif Path(name).is_dir():
             about |= {"id": Path(name).name, "source": "local"}
         if isinstance(model, dict):
-            return about | model
+            return about | {name: value for name, value in model.items() if value is not None}
         about.setdefault("revision", getattr(model.config, "_commit_hash", None))
         return about | parameter_report(model) | {"footprint_bytes": sum(footprint(model).values())}
 

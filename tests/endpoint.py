@@ -1,4 +1,4 @@
-"""A teacher's server on 127.0.0.1 that speaks as much of OpenAI's protocol as `teachers.Endpoint` asks for.
+"""A teacher's server on 127.0.0.1 that speaks as much of OpenAI's protocol as `teachers.EndpointTeacher` needs.
 
 Its answers are a function of the document and of the temperature; `script` holds odd replies that come first.
 """
@@ -20,13 +20,11 @@ class LocalEndpoint:
     """
 
     def __init__(self, answer, delay: float = 0.0, script=(), broken=None, models=("teacher",)):
-        self.answer, self.delay, self.script, self.broken, self.models = (
-            answer,
-            delay,
-            list(script),
-            broken or {},
-            models,
-        )
+        self.answer = answer
+        self.delay = delay
+        self.script = list(script)
+        self.broken = broken or {}
+        self.models = models
         self.asked: list[dict] = []
         self.headers: list[dict] = []
         self.times: list[float] = []

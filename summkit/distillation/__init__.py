@@ -4,21 +4,13 @@
 checks and scores lists of topics; `ledger` is the file of answers.
 """
 
-from summkit.distillation.labelling import (
-    Labels,
-    agreement,
-    answer_checker,
-    label_file,
-    label_rows,
-    labelled_rows,
-    write_data_folder,
-)
-from summkit.distillation.teachers import EndpointTeacher, LocalTeacher
+from summkit.distillation.labelling import Labels, answer_checker, label_file, label_rows, labelled_rows
+from summkit.distillation.teachers import TEACHERS, EndpointTeacher, LocalTeacher
 from summkit.distillation.topics import (
     canonical_topics,
     compare_topics,
-    merge_topics,
     parse_topics,
     score_topics,
     topic_examples,
+    topic_f1_rows,
 )

@@ -1,36 +1,50 @@
-"""Floor 7. A teacher's answers as labels: a job that can be stopped and goes on, and data to train a student on.
+"""A teacher's answers as labels: a job that can be stopped and resumed, and data to train a student on.
 
-The job writes one JSON line a row, with all that the answer depends on, so that no row is paid for twice and answers to
-different prompts or from different models never end up in one file.
+The job writes one JSON line a row, with all that the answer depends on, so that no row is paid for twice, and answers
+to different prompts or from different models never end up in one file.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from summkit import progress
 from summkit.config import choose_profile
 from summkit.data import templates
 from summkit.data.checks import reason_unusable
 from summkit.data.columns import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, find_column
-from summkit.data.registry import SPLITS
 from summkit.data.splits import row_id
 from summkit.data.streaming import json_rows
-from summkit.distillation import ledger, teachers, topics
+from summkit.distillation import ledger, topics
+from summkit.distillation.teachers import TEACHERS, Teacher
 from summkit.errors import SummkitError
-from summkit.evaluation.intervals import score_entry
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 RETRY_TEMPERATURE = 0.3  # at 0 a teacher would only repeat its answer
+# (document, answer) → (label, None), or (None, the reason why the answer cannot be used).
+Check = Callable[[str, str], tuple[str | None, str | None]]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """{id: label}, {id: reason} of the rows without one, and what it took: rows asked now, rows that had their line."""
+    """The result of a labelling job.
+
+    Attributes:
+        labels: {id: label}.
+        set_aside: {id: reason} of the rows without a label.
+        asked: Rows that this call asked.
+        reused: Rows that had their line already.
+        seconds: The call's time.
+    """
 
     labels: dict[str, str]
     set_aside: dict[str, str]
@@ -44,50 +58,76 @@ class Labels:
 
 
 def label_rows(
-    rows, teacher, path, *, check, batch_size: int = 32, retries: int = 2, temperature: float = 0.0, seed: int = 0
+    rows: Iterable[dict],
+    teacher: Teacher,
+    path: str | Path,
+    *,
+    check: Check,
+    batch_size: int = 32,
+    retries: int = 2,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> Labels:
-    """The teacher's labels of `rows` (id, document), written line by line to `path` as they come, longest text first.
+    """Ask a teacher about rows, longest text first, and write its labels line by line as they come.
 
-    `check(document, answer)` gives (label, None) or (None, the reason why the answer is none); such a row is asked
-    again up to `retries` times, at RETRY_TEMPERATURE and with the next seed, and then set aside. A line's
-    "last_temperature" is that of the attempt it tells of. A batch is on the disk before the next is asked: whenever the
-    job is stopped, the same call goes on and asks no row again that has its line.
-    Raises SummkitError for rows that cannot be asked, for a file of another prompt, model, length,
-    temperature, seed or text, for a broken one, and where another process writes it; KeyboardInterrupt with what to do.
+    A batch is on the disk before the next is asked: whenever the job is stopped, the same call resumes it and asks no
+    row again that has its line.
+
+    Args:
+        rows: Each with id and document.
+        teacher: Who is asked.
+        path: The file of labels. A line's "last_temperature" is that of the attempt which it reports.
+        check: Turns an answer into a label, or says why it cannot be used.
+        batch_size: Rows asked together.
+        retries: How often a row whose answer cannot be used is asked again, at RETRY_TEMPERATURE and with the next
+            seed, before it is set aside.
+        temperature: Of the first attempt.
+        seed: Of the first attempt.
+
+    Returns:
+        The labels of all rows.
+
+    Raises:
+        SummkitError: A row cannot be asked; the file belongs to another prompt, model, length, temperature, seed or
+            text, is broken, or is being written by another process.
+        KeyboardInterrupt: With the number of rows that are done.
     """
-    path, started, texts = Path(path), time.perf_counter(), _texts(rows)
-    about = {key: teacher.about.get(key) for key in ("model", "revision", "prompt")}
-    about |= {"max_new_tokens": getattr(teacher, "max_new_tokens", None), "temperature": temperature, "seed": seed}
-    with ledger.one_process(path):
-        lines = _earlier(path, about, texts)
-        missing = sorted((row for row in texts if row not in lines), key=lambda row: (-len(texts[row]), row))
-        ledger.append(path, [])  # a file that cannot be written is found out before anything is asked
-        bar = progress.bar(total=len(texts), initial=len(texts) - len(missing), desc="labels", unit="text", leave=False)
+    path = Path(path)
+    started = time.perf_counter()
+    texts = _texts(rows)
+    about: dict[str, Any] = {key: teacher.about.get(key) for key in ("model", "revision", "prompt")}
+    about |= {"max_new_tokens": teacher.max_new_tokens, "temperature": temperature, "seed": seed}
+    with ledger.only_writer(path):
+        lines = _earlier_lines(path, about, texts)
+        missing = sorted(texts.keys() - lines.keys(), key=lambda row: (-len(texts[row]), row))
+        ledger.append(path, [])  # a file that cannot be written is noticed before anything is asked
+        done = len(texts) - len(missing)
         try:
-            with bar:
+            with progress.bar(total=len(texts), initial=done, desc="labels", unit="text", leave=False) as bar:
                 for start in range(0, len(missing), batch_size):
-                    part = {row: texts[row] for row in missing[start : start + batch_size]}
-                    answered = _ask(teacher, part, check, retries, about)
+                    batch = {row: texts[row] for row in missing[start : start + batch_size]}
+                    answered = _ask(teacher, batch, check, retries, about)
                     ledger.append(path, answered)
                     lines |= {line["id"]: line for line in answered}
-                    bar.update(len(part))
+                    bar.update(len(batch))
         except KeyboardInterrupt:
-            done = f"{sum(row in lines for row in texts)} of {len(texts)} rows are in {progress.near(path)}"
-            raise KeyboardInterrupt(f"interrupted: {done}; the same again goes on from there") from None
-    found = [lines[row] for row in texts]
+            count = f"{sum(row in lines for row in texts)} of {len(texts)} rows are in {progress.near(path)}"
+            raise KeyboardInterrupt(f"interrupted: {count}; run the same again to resume") from None
     return Labels(
-        {line["id"]: line["label"] for line in found if line["status"] == "ok"},
-        {line["id"]: line["reason"] for line in found if line["status"] != "ok"},
-        len(missing), len(texts) - len(missing), time.perf_counter() - started,
-    )  # fmt: skip
+        {row: lines[row]["label"] for row in texts if lines[row]["status"] == "ok"},
+        {row: lines[row]["reason"] for row in texts if lines[row]["status"] != "ok"},
+        asked=len(missing),
+        reused=done,
+        seconds=time.perf_counter() - started,
+    )
 
 
-def _texts(rows) -> dict[str, str]:
-    """{id: document}. Raises SummkitError for a row without a text or with another row's id, by its number."""
+def _texts(rows: Iterable[dict]) -> dict[str, str]:
+    """{id: document}. Raises SummkitError, with its number, for a row without a text or with another row's id."""
     texts: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
         if reason := reason_unusable(row.get("document")):
-            raise SummkitError(f"row {number}: the document is no text to ask about ({reason}); leave the row out")
+            raise SummkitError(f"row {number}: the document cannot be used ({reason}); leave the row out")
         identity = row_id(row.get("id"), f"row:{number}")
         if identity in texts:
             raise SummkitError(f"row {number}: the id {identity!r} is another row's too; give each row its own")
@@ -97,22 +137,23 @@ def _texts(rows) -> dict[str, str]:
     return texts
 
 
-def _ask(teacher, texts: dict[str, str], check, retries: int, about: dict) -> list[dict]:
+def _ask(teacher: Teacher, texts: dict[str, str], check: Check, retries: int, about: dict[str, Any]) -> list[dict]:
     """The lines of a batch, after as many attempts as its answers needed."""
-    lines, unanswered = {}, list(texts)
+    lines: dict[str, dict[str, Any]] = {}
+    unanswered = list(texts)
+    temperature = about["temperature"]
     for attempt in range(retries + 1):
-        temperature = max(RETRY_TEMPERATURE, about["temperature"]) if attempt else about["temperature"]
-        asked = [texts[row] for row in unanswered]
-        answers = teacher.ask(asked, temperature=temperature, seed=about["seed"] + attempt)
+        if attempt:
+            temperature = max(RETRY_TEMPERATURE, about["temperature"])
+        documents = [texts[row] for row in unanswered]
+        answers = teacher.ask(documents, temperature=temperature, seed=about["seed"] + attempt)
         for row, answer in zip(unanswered, answers, strict=True):
-            raw = answer.encode("utf-8", "replace").decode()  # half a character could not be written
-            found, reason = check(texts[row], raw)
-            reason = reason or reason_unusable(found)
-            lines[row] = {
-                "id": row, "label": None if reason else found, "status": "set aside" if reason else "ok",
-                "reason": reason, "raw": raw, "attempts": attempt + 1, "last_temperature": temperature,
-                "text": _digest(texts[row]), **about,
-            }  # fmt: skip
+            raw = answer.encode("utf-8", "replace").decode()  # a lone surrogate could not be written
+            label, reason = check(texts[row], raw)
+            reason = reason or reason_unusable(label)
+            line = lines[row] = {"id": row, "label": None if reason else label}
+            line |= {"status": "set aside" if reason else "ok", "reason": reason, "raw": raw}
+            line |= {"attempts": attempt + 1, "last_temperature": temperature, "text": _digest(texts[row])} | about
         unanswered = [row for row in unanswered if lines[row]["reason"]]
         if not unanswered:
             break
@@ -123,61 +164,77 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _earlier(path: Path, about: dict, texts: dict[str, str]) -> dict[str, dict]:
-    """The lines of earlier runs by id. Raises SummkitError where one is not of this job."""
+def _earlier_lines(path: Path, about: dict[str, Any], texts: dict[str, str]) -> dict[str, dict]:
+    """The lines of earlier runs by id. Raises SummkitError where one does not belong to this job."""
     lines = {}
-    for row, (where, line) in ledger.read(path).items():
+    for row, (location, line) in ledger.read(path).items():
+        known = {"max_new_tokens": about["max_new_tokens"]} | line  # lines once did not say it
         for key, value in about.items():
-            if key == "max_new_tokens" and key not in line:
-                continue  # written before it was kept
-            if key not in line or line[key] != value:
+            if key not in known or known[key] != value:
                 raise SummkitError(
-                    f"{where}: labelled with {key} {line.get(key)!r}, asked for now is {value!r}; choose another file, "
-                    "or delete this one to label everything again"
+                    f"{location}: labelled with {key} {line.get(key)!r}, now {value!r} is asked for; choose another "
+                    "file, or delete this one to label everything again"
                 )
         if not isinstance(line.get("label") if line.get("status") == "ok" else line.get("reason"), str):
-            raise SummkitError(f"{where}: neither a label nor a reason; delete the line, and its row is asked again")
+            raise SummkitError(f"{location}: neither a label nor a reason; delete the line to have its row asked again")
         if row in texts and line.get("text") != _digest(texts[row]):
-            raise SummkitError(f"{where}: the row {row!r} had another text then; choose another file, or another id")
+            raise SummkitError(f"{location}: the row {row!r} had another text; choose another file, or another id")
         lines[row] = line
     return lines
 
 
 def label_file(
-    file, out, *, teacher: str | None = None, url: str | None = None, model: str | None = None,
-    wording: str = "topics", examples=None, profile: str = "auto",
-) -> Labels:  # fmt: skip
-    """Label a JSON lines file of id and document (or abstract, …) into `out`, with a model here or behind `url`.
+    file: str | Path,
+    out: str | Path,
+    *,
+    teacher: str | None = None,
+    url: str | None = None,
+    model: str | None = None,
+    wording: str = "topics",
+    examples: str | Path | None = None,
+    profile: str = "auto",
+) -> Labels:
+    """Label a JSON lines file.
 
-    `url` needs the `model`'s name there. `examples` is a JSON lines file of documents and their answers, shown to the
-    teacher before each question. Length limits and precision are the profile's, and the teacher, where none is named.
+    Args:
+        file: Rows of id and document (or abstract, …).
+        out: The file of labels.
+        teacher: A model that is loaded here, or a teacher's name in TEACHERS; without it and `url`, the profile's.
+        url: A server to ask instead.
+        model: The model's name at `url`.
+        wording: A name of `templates.WORDINGS`: what is asked for.
+        examples: A JSON lines file of documents and their answers, shown to the teacher before each question.
+        profile: Decides the length limits and the precision.
+
+    Returns:
+        The labels.
+
+    Raises:
+        SummkitError: The call is contradictory, or a file cannot be used; see `label_rows`.
     """
-    if bool(url) != bool(model) or (url and teacher):
-        raise SummkitError("who labels? either a teacher that is loaded here, or a url together with a model")
+    is_registered = teacher in TEACHERS
+    if (url and teacher) or (bool(url) != bool(model) and not is_registered):
+        raise SummkitError("name one teacher: either a model that is loaded here, or a url together with a model")
     if Path(file).resolve() == Path(out).resolve():
         raise SummkitError(f"{out}: the labels need a file of their own")
-    rows = [
-        {"id": row.get("id"), "document": row[find_column(row, DOCUMENT_COLUMNS, "document", f"{file}, row {number}")]}
-        for number, row in enumerate(json_rows(Path(file)), 1)
-    ]
-    shown = ()
-    if examples:
-        rows_shown = enumerate(json_rows(Path(examples)), 1)
-        shown = tuple(_example(row, f"{examples}, row {number}") for number, row in rows_shown)
-    said = dataclasses.replace(templates.get_wording(wording), examples=shown)
-    chosen = choose_profile(profile, task="topics")
-    if url:
-        asked = teachers.EndpointTeacher(url, model, said, max_new_tokens=chosen.max_new_tokens)
-    else:
-        progress.quiet_libraries()
-        asked = teachers.LocalTeacher.load(teacher or chosen.teacher or chosen.model, chosen, said)
-    return label_rows(rows, asked, out, check=answer_checker(wording, shown))
+    rows = [{"id": row.get("id"), "document": document} for _, row, document in _documents(file)]
+    shown = tuple(_example(*example) for example in _documents(examples)) if examples else ()
+    asked = dataclasses.replace(templates.get_wording(wording), examples=shown)
+    make_teacher = TEACHERS["endpoint" if url else teacher if teacher and is_registered else "local"]
+    name = model if url or is_registered else teacher
+    answering = make_teacher(name, url, choose_profile(profile, task="topics"), asked)
+    return label_rows(rows, answering, out, check=answer_checker(wording, shown))
 
 
-def answer_checker(wording: str, examples=()):
-    """What `label` takes as `check` for answers to one of `templates.WORDINGS`: topics have a form, others any text.
+def answer_checker(wording: str, examples: Iterable[tuple[str, str]] = ()) -> Check:
+    """Make the `check` of a labelling job.
 
-    `examples` are those that the teacher is shown: what it repeats from them is no topic of another text.
+    Args:
+        wording: A name of `templates.WORDINGS`. Topics have a form; other answers may be any text.
+        examples: Those that the teacher is shown: what it repeats from them is not a topic of another text.
+
+    Returns:
+        The check.
     """
     if wording == "topics":
         shown = dataclasses.replace(templates.get_wording(wording), examples=tuple(examples))
@@ -185,60 +242,44 @@ def answer_checker(wording: str, examples=()):
     return lambda document, answer: (" ".join(answer.split()), None)
 
 
-def _example(row: dict, location: str) -> tuple[str, str]:
-    document = row[find_column(row, DOCUMENT_COLUMNS, "document", location)]
+def _documents(file: str | Path) -> Iterator[tuple[str, dict, Any]]:
+    """(location, row, document) of each row in a file of JSON lines."""
+    for number, row in enumerate(json_rows(Path(file)), 1):
+        location = f"{file}, row {number}"
+        yield location, row, row[find_column(row, DOCUMENT_COLUMNS, "document", location)]
+
+
+def _example(location: str, row: dict, document: Any) -> tuple[str, str]:
     answers = ("topics", *(name for name in SUMMARY_COLUMNS if name != "abstract"))
     answer = row[find_column(row, answers, "answer", location)]
-    reason = reason_unusable(document) or reason_unusable(answer)
-    if reason:
+    if reason := reason_unusable(document) or reason_unusable(answer):
         raise SummkitError(f"{location}: the example has no text or no answer ({reason}); both are needed")
     return document, answer
 
 
-def agreement(first: Labels, second: Labels, seed: int = 0) -> dict:
-    """How far a teacher agrees with itself, over the rows that both have: the ceiling of what a student can learn.
+def labelled_rows(dataset: Dataset, labels: Labels) -> tuple[Dataset, dict[str, int]]:
+    """Take the rows that have a label as data for a student.
 
-    {"topic_f1": {"mean", "low", "high"}, 0 to 100, with a 95 % interval over rows, "identical": share of equal labels,
-    0 to 1, "n": rows}. Raises SummkitError where they share no row.
-    """
-    shared = [row for row in first.labels if row in second.labels]
-    if not shared:
-        raise SummkitError("no row has a label in both: ask the teacher twice about the same rows")
-    ours, theirs = ([labels.labels[row] for row in shared] for labels in (first, second))
-    identical = sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(shared)
-    entry = score_entry(topics.topic_f1_rows(ours, theirs), seed=seed)
-    return {"topic_f1": entry, "identical": identical, "n": len(shared)}
+    Args:
+        dataset: Rows with id and document.
+        labels: Of a labelling job.
 
+    Returns:
+        The labelled rows in their order, with id, document and summary (the label), and {reason: rows left out}.
 
-def labelled_rows(dataset, labels: Labels):
-    """The rows that have a label, as a `datasets.Dataset` of id, document and summary (the label), in their order.
-
-    Returns it with {reason: rows left out}. Raises SummkitError where no row is left.
+    Raises:
+        SummkitError: No row has a label.
     """
     import datasets
 
-    kept, left_out = [], Counter()
+    rows = []
+    left_out: Counter[str] = Counter()
     for row in dataset:
         identity = str(row["id"])
         if identity in labels.labels:
-            kept.append({"id": identity, "document": row["document"], "summary": labels.labels[identity]})
+            rows.append({"id": identity, "document": row["document"], "summary": labels.labels[identity]})
         else:
             left_out[labels.set_aside.get(identity, "not asked")] += 1
-    if not kept:
+    if not rows:
         raise SummkitError(f"no row has a label; left out: {dict(left_out) or 'none, there were no rows'}")
-    return datasets.Dataset.from_list(kept), dict(left_out)
-
-
-def write_data_folder(folder, *, train, validation, test) -> Path:
-    """A data folder for `train`: train.jsonl, validation.jsonl and test.jsonl, replaced once all three are written."""
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, rows in {"train": train, "validation": validation, "test": test}.items():
-            text = "".join(json.dumps(dict(row)) + "\n" for row in rows)
-            (folder / f"{name}.part").write_text(text, encoding="utf-8")
-        for name in SPLITS:
-            os.replace(folder / f"{name}.part", folder / f"{name}.jsonl")
-    except OSError as error:
-        raise SummkitError(f"cannot write {folder}: {error.strerror}; choose another folder") from None
-    return folder
+    return datasets.Dataset.from_list(rows), dict(left_out)

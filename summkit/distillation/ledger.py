@@ -1,73 +1,75 @@
-"""Floor 0. A file of JSON lines that a long job adds to: killed at any moment, it is whole up to its last full line.
+"""A file of JSON lines that a long job appends to: after a kill, it is complete up to its last full line.
 
-One process writes at a time. What a kill left of a last line is cut off when the file is next read; anything else that
-is not as it was written is an error with its line's number, never dropped.
+One process writes at a time. What a kill left of the last line is cut off when the file is next read; any other broken
+line is an error with its number, and never dropped.
 """
+
+from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from summkit import files
 from summkit.errors import SummkitError
 
-_BEGINS = b'{"id": '
+_LINE_START = b'{"id": '
 
 
 @contextmanager
-def one_process(path: Path):
-    """The right to write `path` for as long as it lasts. Raises SummkitError where another process has it."""
-    import filelock
-
-    lock = filelock.FileLock(f"{path}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise SummkitError(f"another process writes {path}: wait for it, or choose another file") from None
-    except OSError as error:
-        raise SummkitError(f"cannot write {path}: {error.strerror}; choose another file") from None
-    try:
+def only_writer(path: Path) -> Iterator[None]:
+    """Be the only process that writes `path`. Raises SummkitError where another one does, or where none can."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.lock(f"{path}.lock"))
+        except OSError as error:
+            raise SummkitError(f"cannot write {path}: {error.strerror}; choose another file") from None
         yield
-    finally:
-        lock.release()
 
 
 def append(path: Path, lines: list[dict]) -> None:
-    """Add `lines`, each with a text "id" as its first key, and return when they are on the disk."""
+    """Add lines, each with a text "id" as its first key, and return when they are on the disk."""
     try:
         with open(path, "ab") as file:
             file.write(b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise SummkitError(f"cannot write {path}: {error.strerror}; the same again goes on once it can be") from None
+        raise SummkitError(f"cannot write {path}: {error.strerror}; correct that, and run the same again") from None
 
 
 def read(path: Path) -> dict[str, tuple[str, dict]]:
-    """{id: ("file, line number", line)}, empty where there is no file. Call it with the right to write.
+    """Read all lines; the caller is the only writer.
 
-    Raises SummkitError for a line that is no JSON object with an id, or with the id of an earlier line.
+    Args:
+        path: The file; it need not exist.
+
+    Returns:
+        {id: ("file, line number", line)}.
+
+    Raises:
+        SummkitError: A line is not a JSON object with an id, or repeats an earlier line's id.
     """
     lines: dict[str, tuple[str, dict]] = {}
     try:
         content = path.read_bytes() if path.exists() else b""
-        *whole, torn = content.split(b"\n")
-        for number, raw in enumerate(whole, 1):
-            where, line = f"{path}, line {number}", _parse(raw)
+        *complete, torn = content.split(b"\n")
+        for number, raw in enumerate(complete, 1):
+            location = f"{path}, line {number}"
+            line = _parse(raw)
             if line is None:
-                raise SummkitError(
-                    f"{where}: broken; delete the line and its row is done again, or choose another file"
-                )
+                raise SummkitError(f"{location}: broken; delete the line to have its row done again")
             if line["id"] in lines:
-                raise SummkitError(f"{where}: {line['id']!r} has an earlier line too; delete one of them")
-            lines[line["id"]] = where, line
-        if not torn.startswith(_BEGINS[: len(torn)]):
-            raise SummkitError(f"{path}: what follows line {len(whole)} is no line of this job; choose another file")
+                raise SummkitError(f"{location}: {line['id']!r} has an earlier line too; delete one of them")
+            lines[line["id"]] = (location, line)
+        if not torn.startswith(_LINE_START[: len(torn)]):
+            raise SummkitError(f"{path}: after line {len(complete)} there is no line of this job; choose another file")
         if torn:
             os.truncate(path, len(content) - len(torn))
     except OSError as error:
-        raise SummkitError(f"cannot go on with {path}: {error.strerror}; choose another file") from None
+        raise SummkitError(f"cannot continue {path}: {error.strerror}; choose another file") from None
     return lines
 
 

@@ -1,10 +1,15 @@
-"""Floor 5. Topics of a text: read out of a model's answer, refused where they are none, scored, merged over chunks.
+"""Topics of a text: read from a model's answer, checked, and scored.
 
-A topic is a short phrase in small letters; several stand in one line, "graph networks; drug design".
+A topic is a short phrase in small letters; several are written in one line, "graph networks; drug design".
 """
 
+from __future__ import annotations
+
 import re
-from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from summkit.data import templates
 from summkit.data.checks import check_texts
@@ -12,15 +17,19 @@ from summkit.data.registry import SETS
 from summkit.data.streaming import read_jsonl
 from summkit.errors import SummkitError, check_known
 from summkit.evaluation import metrics
-from summkit.evaluation.intervals import difference_entry, mean_statistic, score_entry
+from summkit.evaluation.intervals import Statistic, difference_entry, mean_statistic, score_entry
+from summkit.evaluation.metrics import Texts
 from summkit.evaluation.summarisation import ended_share
 
-MOST_TOPICS = 8
-KEPT = 5  # of a label: as many as the instruction asks for
+if TYPE_CHECKING:
+    from summkit.models.embeddings import Encoder
+
+MOST_TOPICS = 8  # of an answer
+MOST_LABEL_TOPICS = 5  # of a label: as many as the instruction asks for
 MOST_WORDS = 8  # of one topic
-ECHO_WORDS = 5  # in a row out of the instruction
+ECHO_WORDS = 5  # in a row, out of the instruction
 MEASURES = (*metrics.ROUGE_TYPES, "bleu3", "similarity", "topic_f1", "words")
-_NOTHING_SHOWN = templates.Wording("")
+_NO_WORDING = templates.Wording("")
 _LABEL = re.compile(r"^\W*(?:main |key )?topics?\s*:", re.IGNORECASE)
 _MARK = r"(?:\(?\d{1,2}[.)]|[-*•–—])"  # of a list's item, before a space: "2.", "(2)", "-"
 _ENDS = " \t.,:\"'`*_“”‘’«»•–—-"
@@ -28,157 +37,185 @@ _FRONT = re.compile(rf"(?:[{re.escape(_ENDS)}]*(?:{_MARK}\s+)?)*")
 
 
 def topic_examples(answer: str = "topics", number: int = 5) -> tuple[tuple[str, str], ...]:
-    """The first `number` of five abstracts written for this tutorial, each with its answer: "topics" or "title".
+    """Examples for a teacher's prompt: abstracts written for this tutorial, each with its answer.
 
-    For `templates.Wording.examples`. Raises SummkitError for another answer, or a number that is not from 0 to 5.
+    Args:
+        answer: "topics" or "title".
+        number: How many, from 0 to 5.
+
+    Returns:
+        (abstract, answer) pairs, for `templates.Wording.examples`.
+
+    Raises:
+        SummkitError: There is no such answer, or there are not so many examples.
     """
     check_known("answer of the examples", answer, ("topics", "title"))
     rows = read_jsonl(SETS / "topic_examples.jsonl")
     if not isinstance(number, int) or not 0 <= number <= len(rows):
-        raise SummkitError(f"{number!r} examples asked for: there are {len(rows)}, and none is 0")
+        raise SummkitError(f"{number!r} examples are asked for: there are {len(rows)}; 0 is allowed too")
     return tuple((row["abstract"], row[answer]) for row in rows[:number])
 
 
 def parse_topics(answer: str) -> list[str]:
-    """The topics in `answer`, each once, in its order: lower case, without bullets, numbers, quotes and full stops.
+    """Read the topics in an answer, each once, in its order: lower case, without bullets, numbers, quotes, full stops.
 
-    They are parted by semicolons or newlines; where there are none, by the marks of a list ("1. … 2. …"), else by
-    commas. A piece without a letter is none. "Topics:" in front is left out.
+    They are separated by semicolons or newlines; where there are none, by the marks of a list ("1. … 2. …"), else by
+    commas. A piece without a letter is left out, and so is "Topics:" in front.
+
+    Args:
+        answer: The model's answer.
+
+    Returns:
+        The topics.
+
+    Example:
+        >>> parse_topics("Topics: Graph Networks; drug design; graph networks.")
+        ['graph networks', 'drug design']
     """
     return list(dict.fromkeys(_pieces(answer)))
 
 
-def check_topics(document: str, answer: str, wording=_NOTHING_SHOWN) -> tuple[list[str], str | None]:
-    """The topics in `answer`, and the reason why they cannot be used: None where they can.
+def check_topics(
+    document: str, answer: object, wording: templates.Wording = _NO_WORDING
+) -> tuple[list[str], str | None]:
+    """Read the topics in an answer and check whether they can be used.
 
-    Left out is what the answer has from the examples of the `wording`: a topic that stands there and shares no word
-    with the document. The reasons: "empty" (no topic), "echo" (five words in a row of the wording's instruction, a
-    passage of the `document` longer than a topic, or topics of the examples alone), "duplicates" (one topic, again and
-    again), "off-format" (not text, a topic of more than eight words, more than eight topics). A small model often falls
-    into a loop after some good topics: these are kept.
+    A topic that comes from the examples of the wording, and shares no word with the document, is left out. A small
+    model often repeats itself after some good topics: these are kept.
+
+    Args:
+        document: The text that was asked about.
+        answer: The model's answer.
+        wording: What the model was asked with.
+
+    Returns:
+        The topics and the reason why they cannot be used, None where they can: "empty" (no topic), "echo" (five words
+        in a row of the instruction, a passage of the document longer than a topic, or topics of the examples alone),
+        "duplicates" (one topic again and again), "off-format" (not text, a topic of more than eight words, or more than
+        eight topics).
     """
     if not isinstance(answer, str):
         return [], "off-format"
     pieces = _pieces(answer)
     shown = " ; ".join(part for example in wording.examples for part in example).lower()
-    topics = [topic for topic in dict.fromkeys(pieces) if not _from_examples(topic, shown, document)]
-    reasons = _reasons(document, answer, wording.instruction, pieces, topics)
-    return topics, next((reason for reason, so in reasons if so), None)
+    topics = [topic for topic in dict.fromkeys(pieces) if not _is_from_examples(topic, shown, document)]
+    return topics, next(_reasons(document, answer, wording.instruction, pieces, topics), None)
 
 
 def canonical_topics(topics: list[str]) -> str:
     """The first five topics in one line, as a student is trained to write them."""
-    return "; ".join(topics[:KEPT])
+    return "; ".join(topics[:MOST_LABEL_TOPICS])
 
 
-def topic_label(document: str, answer: str, wording=_NOTHING_SHOWN) -> tuple[str | None, str | None]:
-    """`check` for a labelling job: (the topics in one line, None), or (None, the reason)."""
+def topic_label(document: str, answer: str, wording: templates.Wording = _NO_WORDING) -> tuple[str | None, str | None]:
+    """`check` for a labelling job: (the topics in one line, None), or (None, the reason why they cannot be used)."""
     topics, reason = check_topics(document, answer, wording)
     return (None, reason) if reason else (canonical_topics(topics), None)
 
 
-def merge_topics(lists: list[list[str]], most: int = 5) -> list[str]:
-    """The topics that most of `lists` hold (one list a chunk of a long text), at most `most`; ties as they came.
-
-    Topics that differ in capitals or in a plural's last s alone are one; it is written as it was first.
-    """
-    if most < 1:
-        raise SummkitError(f"most={most!r}: at least 1 topic")
-    named = {}
-    for topic in (topic for topics in lists for topic in topics):
-        named.setdefault(_singular(topic), topic)
-    counts = Counter(key for topics in lists for key in dict.fromkeys(map(_singular, topics)))
-    return [named[key] for key, _ in counts.most_common(most)]
-
-
-def topic_f1_rows(predictions, references):
-    """F1 times 100 of the two sets of topics: float array [rows]; 0 where either names none."""
-    import numpy as np
-
+def topic_f1_rows(predictions: Texts, references: Texts) -> np.ndarray:
+    """F1, 0 to 100, of the two sets of topics: float array [rows]; 0 where either is empty."""
     check_texts(predictions=predictions, references=references)
-    pairs = [(set(parse_topics(p)), set(parse_topics(r))) for p, r in zip(predictions, references, strict=True)]
-    return np.array([200 * len(p & r) / max(1, len(p) + len(r)) for p, r in pairs])
+    scores = []
+    for prediction, reference in zip(predictions, references, strict=True):
+        predicted = set(parse_topics(prediction))
+        expected = set(parse_topics(reference))
+        scores.append(200 * len(predicted & expected) / max(1, len(predicted) + len(expected)))
+    return np.array(scores)
 
 
-def score_topics(predictions, references, encoder, seed: int = 0, ended=None) -> dict:
-    """One system's entry in a record's `scores`: each of MEASURES as {"mean", "low", "high"} (95 %, bootstrap over
-    rows), then the share that the model ended itself, if `ended` says so row by row, and n.
+def score_topics(
+    predictions: Texts, references: Texts, encoder: Encoder, seed: int = 0, ended: Sequence[bool] | None = None
+) -> dict:
+    """Score one system's topics.
 
-    ROUGE, BLEU-3 and topic F1 from 0 to 100, similarity (by an `embeddings.Encoder`) from −100 to 100.
+    Args:
+        predictions: Topics in one line, one text for each row.
+        references: The same of the reference.
+        encoder: For the similarity in meaning.
+        seed: Of the bootstrap.
+        ended: Whether the model ended the answer itself, for each row.
+
+    Returns:
+        The system's entry in a record's `scores`: each of MEASURES as {"mean", "low", "high"} (95 %, bootstrap over
+        rows; ROUGE, BLEU-3 and topic F1 from 0 to 100, similarity from −100 to 100), "ended_by_eos" (a share), "n".
     """
-    rows = _rows(predictions, references, encoder)
-    statistics = {"bleu3": _bleu3(len(predictions))}
-    result = {name: score_entry(rows[name], statistics.get(name, mean_statistic), seed) for name in MEASURES}
-    return result | {"ended_by_eos": ended_share(ended, len(predictions)), "n": len(predictions)}
+    rows = _measure_rows(predictions, references, encoder)
+    count = len(predictions)
+    scores: dict = {name: score_entry(rows[name], _statistic(name, count), seed) for name in MEASURES}
+    return scores | {"ended_by_eos": ended_share(ended, count), "n": count}
 
 
-def compare_topics(a, b, references, encoder, seed: int = 0) -> dict:
-    """How much the predictions `a` are above `b` on the same rows: {measure: {"difference", "low", "high"}}, a minus b.
+def compare_topics(a: Texts, b: Texts, references: Texts, encoder: Encoder, seed: int = 0) -> dict:
+    """Compare two systems on the same rows.
 
-    Paired bootstrap (95 %): an interval that leaves out 0 is a difference that these rows can show.
+    Args:
+        a: Topics of the first system, one text for each row.
+        b: Topics of the second.
+        references: Topics of the reference.
+        encoder: For the similarity in meaning.
+        seed: Of the paired bootstrap.
+
+    Returns:
+        {measure: {"difference", "low", "high"}} (95 %), all a minus b. Where an interval leaves out 0, these rows show
+        a difference.
     """
-    ours, theirs = (_rows(texts, references, encoder) for texts in (a, b))
-    statistics = {"bleu3": _bleu3(len(a))}
-    return {
-        name: difference_entry(ours[name], theirs[name], statistics.get(name, mean_statistic), seed)
-        for name in MEASURES
+    rows_a = _measure_rows(a, references, encoder)
+    rows_b = _measure_rows(b, references, encoder)
+    return {name: difference_entry(rows_a[name], rows_b[name], _statistic(name, len(a)), seed) for name in MEASURES}
+
+
+def _measure_rows(predictions: Texts, references: Texts, encoder: Encoder) -> dict[str, np.ndarray]:
+    """{measure: float array [rows]}; of bleu3 the counts that add up, [rows, 8]."""
+    return metrics.rouge_rows(predictions, references) | {
+        "bleu3": metrics.bleu3_counts(predictions, references),
+        "similarity": encoder.similarity(predictions, references),
+        "topic_f1": topic_f1_rows(predictions, references),
+        "words": np.array([float(len(text.split())) for text in predictions]),
     }
 
 
-def _rows(predictions, references, encoder) -> dict:
-    """{measure: float array [rows]}; of bleu3 the counts that add up, [rows, 8]."""
-    import numpy as np
-
-    rows = metrics.rouge_rows(predictions, references)
-    rows["bleu3"] = metrics.bleu3_counts(predictions, references)
-    rows["similarity"] = encoder.similarity(predictions, references)
-    rows["topic_f1"] = topic_f1_rows(predictions, references)
-    rows["words"] = np.array([float(len(text.split())) for text in predictions])
-    return rows
-
-
-def _bleu3(rows: int):
-    """BLEU-3 from means over `rows` rows of its counts, for the bootstrap."""
-    import numpy as np
-
-    return lambda means: metrics.bleu3_of(np.rint(rows * means))
+def _statistic(measure: str, rows: int) -> Statistic:
+    """The score of a measure from means over rows; BLEU-3 is calculated from sums."""
+    return mean_statistic if measure != "bleu3" else lambda means: metrics.bleu3_of(np.rint(rows * means))
 
 
 def _pieces(answer: str) -> list[str]:
     text = "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in _LABEL.sub("", answer))
-    marks = re.findall(rf"(?<!\S){_MARK}(?=\s)", text)
+    marker = rf"(?<!\S){_MARK}(?=\s)"
+    separator = marker if len(re.findall(marker, text)) > 1 else ","
     if re.search(r"[;\n]", text):
-        found = re.split(r"[;\n]", text)
-    else:
-        found = re.split(rf"(?<!\S){_MARK}(?=\s)" if len(marks) > 1 else ",", text)
-    clean = (_FRONT.sub("", " ".join(piece.lower().split()), count=1).rstrip(_ENDS) for piece in found)
-    return [piece for piece in clean if any(letter.isalpha() for letter in piece)]
+        separator = r"[;\n]"
+    lower = (" ".join(piece.lower().split()) for piece in re.split(separator, text))
+    pieces = (_FRONT.sub("", piece, count=1).rstrip(_ENDS) for piece in lower)
+    return [piece for piece in pieces if any(letter.isalpha() for letter in piece)]
 
 
-def _from_examples(topic: str, shown: str, document: str) -> bool:
+def _is_from_examples(topic: str, shown: str, document: str) -> bool:
     words = set(re.findall(r"\w{3,}", document.lower()))
     return topic in shown and words.isdisjoint(re.findall(r"\w{3,}", topic))
 
 
-def _reasons(document: str, answer: str, instruction: str, pieces: list[str], topics: list[str]):
-    long = [piece for piece in pieces if len(piece.split()) > MOST_WORDS]
-    yield "empty", not pieces
-    yield "echo", not topics or _shares_run(answer, instruction, ECHO_WORDS)
-    yield "echo", any(_shares_run(piece, document, MOST_WORDS + 1) for piece in long)
-    yield "duplicates", len(pieces) > 1 == len(set(pieces))
-    yield "off-format", long or len(set(pieces)) > MOST_TOPICS
+def _reasons(document: str, answer: str, instruction: str, pieces: list[str], topics: list[str]) -> Iterator[str]:
+    """Every reason why the topics cannot be used, the most telling first."""
+    too_long = [piece for piece in pieces if len(piece.split()) > MOST_WORDS]
+    if not pieces:
+        yield "empty"
+    if not topics or _share_run(answer, instruction, ECHO_WORDS):
+        yield "echo"
+    if any(_share_run(piece, document, MOST_WORDS + 1) for piece in too_long):
+        yield "echo"
+    if len(pieces) > 1 and len(set(pieces)) == 1:
+        yield "duplicates"
+    if too_long or len(set(pieces)) > MOST_TOPICS:
+        yield "off-format"
 
 
-def _shares_run(text: str, source: str, length: int) -> bool:
-    """Whether `length` words in a row of `text` stand in `source` too."""
-    runs = (_runs(part, length) for part in (text, source))
-    return not next(runs).isdisjoint(next(runs))
+def _share_run(a: str, b: str, length: int) -> bool:
+    """Whether the same `length` words in a row are in both texts."""
+    return bool(_runs(a, length) & _runs(b, length))
 
 
-def _runs(text: str, length: int) -> set[tuple]:
+def _runs(text: str, length: int) -> set[tuple[str, ...]]:
     words = re.findall(r"\w+", text.lower())
-    return set(zip(*(words[start:] for start in range(length)), strict=False))
-
-
-def _singular(topic: str) -> str:
-    return re.sub(r"(?<=[^\Ws])s$", "", topic.lower())
+    return {tuple(words[start : start + length]) for start in range(len(words) - length + 1)}

@@ -211,7 +211,7 @@ METRICS: Registry[Metric] = Registry(
         "accuracy": Metric("accuracy, %", "points of accuracy", factor=100, kind="label"),
         "micro_f1": Metric("micro F1, %", "points of micro F1", factor=100, kind="label"),
         "macro_f1": Metric("macro F1, %", "points of macro F1", factor=100, kind="label"),
-        "matthews": Metric("Matthews", "of Matthews' correlation", decimals=2, kind="label"),
+        "matthews": Metric("Matthews", "in Matthews' correlation", decimals=2, kind="label"),
         "subset_accuracy": Metric(
             "all labels right, %", "points of rows with all labels right", factor=100, kind="label"
         ),

@@ -1,13 +1,18 @@
-"""Floor 2. What can be taken out of a text as it stands: its named sections, the sentences that say most of it without
-repeating each other, and the best sentences of all, chosen with the reference in hand (a bound, no system).
-"""
+"""What can be taken out of a text: its named sections, and the sentences that say most without repeating each other."""
+
+from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from summkit import progress
 
-RELEVANCE = 0.7  # of a sentence's worth; the rest is what it does not repeat
-_AT_ONCE = 512  # sentences
+if TYPE_CHECKING:
+    from summkit.models.embeddings import Encoder
+
+RELEVANCE = 0.7  # weight of a sentence's relevance; the rest is the weight of not repeating others
 _TITLES = (
     "abstract|author summary|introduction|background|related work|(?:materials? and )?methods?|methods and materials|"
     "experiments|(?:experimental )?results|results and discussion|(?:general )?discussion|"
@@ -18,50 +23,55 @@ _HEADING = re.compile(rf"^[^\S\n]*(?:[\dIVX]+[.)]*[^\S\n]+)?({_TITLES})[^\S\n]*[
 
 
 def opening_and_closing(text: str) -> tuple[str, str]:
-    """What stands under the heading of an introduction (or background), and under that of a conclusion, or else of a
-    discussion; "" for what is not there.
+    """Find the introduction and the conclusion of a paper by their headings.
 
-    A heading is a line of its own, with or without a number; a section ends at the next heading that papers share, so
-    that headings within it are part of it.
+    A heading is a line of its own, with or without a number. A section ends at the next heading that papers share, so
+    headings of its own are part of it.
+
+    Args:
+        text: The paper.
+
+    Returns:
+        The section called introduction or background, and the one called conclusion or else discussion; "" where there
+        is none.
     """
-    marks = list(_HEADING.finditer(text))
-    ends = [*(mark.start() for mark in marks), len(text)][1:]
-    found = [(mark[1].lower(), text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)]
-    opening = [body for title, body in found if title in ("introduction", "background") and body]
-    closing = [body for word in ("conclu", "discussion") for title, body in found if word in title and body]
-    return opening[0] if opening else "", closing[0] if closing else ""
+    headings = list(_HEADING.finditer(text))
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    sections = [(h[1].lower(), text[h.end() : end].strip()) for h, end in zip(headings, ends, strict=False)]
+    opening = [body for title, body in sections if title in ("introduction", "background") and body]
+    closing = [body for word in ("conclu", "discussion") for title, body in sections if word in title and body]
+    return next(iter(opening), ""), next(iter(closing), "")
 
 
-def central(sentences: list[str], costs: list[int], most: int, encoder) -> list[int]:
-    """Numbers of the sentences nearest to the centre of all, as many as `most` holds at their `costs`, in their order.
+def central(sentences: list[str], costs: list[int], budget: int, encoder: Encoder) -> list[int]:
+    """Choose the sentences nearest to the centre of all by maximal marginal relevance (Carbonell and Goldstein 1998).
 
-    By maximal marginal relevance (Carbonell and Goldstein 1998) over an `embeddings.Encoder`: each next one is near the
-    centre and far from those that were taken before. Less than a tenth of `most` is not filled up with scraps.
+    Each next sentence is near the centre and far from those that were chosen before. The last tenth of the budget is
+    not filled up with fragments.
+
+    Args:
+        sentences: The sentences.
+        costs: What each costs, such as its tokens.
+        budget: The most that the chosen ones may cost together.
+        encoder: Gives each sentence its unit vector.
+
+    Returns:
+        Numbers of the chosen sentences, ascending.
     """
-    import numpy as np
-
-    vectors = _embed(sentences, encoder)
+    with progress.clock(f"embedding {len(sentences):,} sentences"):
+        vectors = encoder.encode(sentences).astype(np.float32)  # (sentences, width)
+    prices = np.array(costs)
     centre = vectors.mean(axis=0)
     relevance = vectors @ (centre / max(1e-9, float(np.linalg.norm(centre))))
-    repeated, costs = np.zeros(len(vectors), np.float32), np.array(costs)
-    free, left, chosen = np.ones(len(vectors), dtype=bool), most, []
-    while (fits := free & (costs <= left)).any() and (left > most / 10 or not chosen):
-        worth = RELEVANCE * relevance - (1 - RELEVANCE) * repeated
+    repetition: np.ndarray = np.zeros(len(vectors), np.float32)
+    available: np.ndarray = np.ones(len(vectors), dtype=bool)
+    left = budget
+    chosen: list[int] = []
+    while (fits := available & (prices <= left)).any() and (left > budget / 10 or not chosen):
+        worth = RELEVANCE * relevance - (1 - RELEVANCE) * repetition
         best = int(np.where(fits, worth, -np.inf).argmax())
         chosen.append(best)
-        free[best], left = False, left - costs[best]
-        repeated = np.maximum(repeated, vectors @ vectors[best])
+        available[best] = False
+        left -= costs[best]
+        repetition = np.maximum(repetition, vectors @ vectors[best])
     return sorted(chosen)
-
-
-def _embed(sentences: list[str], encoder):
-    """Unit vectors, float32 array [sentences, width]."""
-    import numpy as np
-
-    found = []
-    with progress.bar(total=len(sentences), desc="embedding", unit="sentence", leave=False) as bar:
-        for start in range(0, len(sentences), _AT_ONCE):
-            part = sentences[start : start + _AT_ONCE]
-            found.append(encoder.encode(part).astype(np.float32))
-            bar.update(len(part))
-    return np.concatenate(found)

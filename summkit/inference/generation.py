@@ -1,29 +1,50 @@
-"""Floor 5. Summaries from a model or a saved adapter: in batches of similar length, in the order that was asked."""
+"""Summaries from a model or a saved adapter, in batches of similar length and in the order of the documents."""
 
-from contextlib import nullcontext
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from summkit import progress
 from summkit.config import detect_hardware
 from summkit.data import templates, tokenisation
 from summkit.data.checks import reason_unusable
-from summkit.errors import SummkitError, check_known
-from summkit.inference import prefill
+from summkit.errors import SummkitError
+from summkit.inference.prefill import Prefill
 from summkit.models import loading, positions
+from summkit.registry import Registry
 from summkit.training import checkpoints
 
-DECODINGS = {
-    "greedy": {"do_sample": False},
-    "no-repeat": {"do_sample": False, "no_repeat_ngram_size": 3},  # long answers of small models go in circles else
-    "beam": {"do_sample": False, "num_beams": 4},
-    "nucleus": {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.1},
-}
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, PreTrainedModel
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+# Settings of transformers' GenerationConfig by name. A plugin adds its own with `DECODINGS.add`.
+DECODINGS: Registry[dict[str, Any]] = Registry(
+    "decoding",
+    {
+        "greedy": {"do_sample": False},
+        "no-repeat": {"do_sample": False, "no_repeat_ngram_size": 3},  # long answers of small models repeat themselves
+        "beam": {"do_sample": False, "num_beams": 4},
+        "nucleus": {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.1},
+    },
+)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One answer: its text, whether the model ended it by EOS, how many tokens it took, how many of the document's were
-    cut, and how many the prompt had, instruction and examples with it.
+    """One answer of a model.
+
+    Attributes:
+        text: The answer in one line, up to the first end-of-sequence token (EOS).
+        ended: Whether the model ended it with EOS.
+        tokens: How many tokens the model wrote, EOS included.
+        cut: How many of the document's tokens were left out.
+        prompt_tokens: How many tokens the prompt had, with instruction and examples.
     """
 
     text: str
@@ -33,108 +54,178 @@ class Summary:
     prompt_tokens: int = 0
 
 
-def summarize(
-    model, tokenizer, template, documents, *, max_length: int, max_new_tokens: int, decoding: str = "greedy",
-    batch_size: int = 16, seed: int = 0, temperature: float = 0.0, reuse_head: bool = False,
-) -> list[Summary]:  # fmt: skip
-    """One Summary a document, in the documents' order. A progress bar counts documents.
+@dataclass
+class Prompter:
+    """A model with all that it takes to ask it.
 
-    With a `temperature` above 0 each token is drawn from all of them at that temperature, in place of `decoding`. What
-    is drawn depends on the seed and on which documents share a batch.
-    `reuse_head` has the template's head read once for all documents, worth it where examples make it long. The answers
-    are the same, but for ties that rounding decides, as they are between one batch size and another.
-    Raises SummkitError for an unknown decoding, for a document that cannot be used, by its number, and where the head
-    cannot be reused: with beams, with prompt tuning, in an encoder, and in a model that keeps no plain cache. An
-    encoder-decoder has to have positions for both limits.
-    """
-    import torch
-
-    positions.check_positions(model, max_length, max_new_tokens)
-    settings, seq2seq = _settings(decoding, temperature), loading.is_encoder_decoder(model)
-    rows = prompts(template, tokenizer, documents, max_length, max_new_tokens, seq2seq)
-    batches = tokenisation.length_sorted_batches([row["length"] for row in rows], batch_size)
-    # An encoder's positions count from the left, and its decoder goes on from a token of its own.
-    collate = tokenisation.Collator(tokenizer, side="right" if seq2seq else "left", **loading.padding(model))
-    answers: list[Summary | None] = [None] * len(rows)
-    torch.manual_seed(seed)
-    how = f"temperature {temperature}" if temperature else decoding
-    bar = progress.bar(total=len(rows), desc=f"summaries ({how})", unit="text", leave=False)
-    with _answering(model), bar:
-        head = tokenisation.head_ids(template, tokenizer) if reuse_head else None
-        read = prefill.Prefill(model, tokenizer, collate, settings, head)
-        for batch in batches:
-            tensors = read([rows[number] for number in batch])
-            found = _generate(model, tokenizer, tensors, settings, max_new_tokens)
-            for number, ids in zip(batch, found, strict=True):
-                answers[number] = read_answer(tokenizer, ids, rows[number]["cut"], rows[number]["length"])
-            bar.update(len(batch))
-    return answers
-
-
-def prompts(
-    template, tokenizer, documents, max_length: int, max_new_tokens: int, seq2seq: bool = False
-) -> list[dict]:  # fmt: skip
-    """Each document's row of `features.encode`. Raises SummkitError, by its number, for one that cannot be used."""
-    for number, document in enumerate(documents, 1):
-        if reason := reason_unusable(document):
-            raise SummkitError(f"document {number}: {reason}; there is no text to summarise")
-    limits = {"max_length": max_length, "max_new_tokens": max_new_tokens, "seq2seq": seq2seq}
-    return [tokenisation.encode(template, tokenizer, text, None, **limits) for text in documents]
-
-
-def _settings(decoding: str, temperature: float) -> dict:
-    """What transformers' GenerationConfig is asked for."""
-    check_known("decoding", decoding, DECODINGS)
-    if not temperature:
-        return DECODINGS[decoding]
-    if decoding != "greedy" or not 0 < temperature < float("inf"):
-        raise SummkitError(
-            f"temperature={temperature} with decoding={decoding!r}: a temperature is 0, or more in place of "
-            "the decoding 'greedy'"
-        )
-    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-
-
-class Summarizer:
-    """A model with all that asking it takes: tokenizer, template, limits in tokens. One object for the command line,
-    the playground and a script.
+    Attributes:
+        model: What writes the answers.
+        tokenizer: The model's tokenizer.
+        template: What the document is put into.
+        max_length: Tokens of prompt and answer together; of an encoder-decoder, of the prompt.
+        max_new_tokens: The most tokens of an answer.
+        batch_size: Documents that are answered together.
     """
 
-    def __init__(self, model, tokenizer, template, max_length: int, max_new_tokens: int, batch_size: int = 16):
-        self.model, self.tokenizer, self.template = model, tokenizer, template
-        self.limits = {"max_length": max_length, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    model: Any
+    tokenizer: Tokenizer
+    template: templates.Template
+    max_length: int
+    max_new_tokens: int
+    batch_size: int = 16
 
     @classmethod
-    def load(cls, folder) -> "Summarizer":
-        """The adapter in `folder` on a fresh copy of its base model.
-
-        Raises SummkitError where `folder` is not an adapter that `training` saved, or its weights are cut off.
-        """
-        settings = checkpoints.read_settings(folder)
-        tokenizer = loading.load_tokenizer(settings["model"])
-        name, precision, trained_in = (settings[key] for key in ("model", "precision", "compute_dtype"))
-        base = loading.load_model(name, precision, _compute_here(trained_in, name))
-        model = checkpoints.load_adapter(base, folder, settings["model"])
+    def from_settings(cls, model: Any, tokenizer: Tokenizer, settings: dict) -> Self:
+        """Ask as in training; `settings` are those that `checkpoints.read_settings` returns."""
         template = templates.build_template(settings["template"], tokenizer, templates.get_wording(settings["wording"]))
         return cls(model, tokenizer, template, settings["max_length"], settings["max_new_tokens"])
 
     @property
+    def seq2seq(self) -> bool:
+        """Whether the model is an encoder-decoder."""
+        return loading.is_encoder_decoder(self.model)
+
+    @property
     def window(self) -> int:
         """Tokens of a document that are read; the rest of a longer one is cut."""
-        limits = {key: self.limits[key] for key in ("max_length", "max_new_tokens")}
-        seq2seq = loading.is_encoder_decoder(self.model)
-        return tokenisation.window(self.template, self.tokenizer, **limits, seq2seq=seq2seq)
+        limits = (self.max_length, self.max_new_tokens)
+        return tokenisation.window(self.template, self.tokenizer, *limits, seq2seq=self.seq2seq)
 
-    def summarize(self, documents, decoding: str = "greedy", base: bool = False, seed: int = 0) -> list[Summary]:
-        """One Summary a document, in their order; with `base`, from the model without its adapter."""
-        with self.model.disable_adapter() if base else nullcontext():
-            return summarize(
-                self.model, self.tokenizer, self.template, documents, decoding=decoding, seed=seed, **self.limits
-            )
+    def encode(self, documents: Sequence[str]) -> list[dict]:
+        """Each document's row of `tokenisation.encode`. Raises SummkitError, with its number, for an unusable one."""
+        for number, document in enumerate(documents, 1):
+            if reason := reason_unusable(document):
+                raise SummkitError(f"document {number}: {reason}; there is no text to summarise")
+        ask = (self.max_length, self.max_new_tokens)
+        return [
+            tokenisation.encode(self.template, self.tokenizer, text, None, *ask, seq2seq=self.seq2seq)
+            for text in documents
+        ]
+
+    def answer(self, rows: list[dict], write: Callable[[list[dict]], list[list[int]]], title: str) -> list[Summary]:
+        """Summaries of encoded rows, in their order; `write` returns a batch's new token ids, longest row first."""
+        answers: dict[int, Summary] = {}
+        with progress.bar(total=len(rows), desc=f"summaries ({title})", unit="text", leave=False) as bar:
+            for batch in tokenisation.length_sorted_batches([row["length"] for row in rows], self.batch_size):
+                for number, ids in zip(batch, write([rows[number] for number in batch]), strict=True):
+                    answers[number] = read_answer(self.tokenizer, ids, rows[number]["cut"], rows[number]["length"])
+                bar.update(len(batch))
+        return [answers[number] for number in range(len(rows))]
 
 
-def _compute_here(trained_in: str, name: str) -> str:
-    """What this machine computes in: a GPU's half precision is unusably slow on a CPU, bf16 on an old GPU."""
+class Summarizer(Prompter):
+    """A model or a saved adapter, ready to summarise.
+
+    Example:
+        >>> from summkit import data, models
+        >>> tokenizer = models.load_tokenizer("tiny-llama")
+        >>> template = data.build_template("instruction", tokenizer)
+        >>> model = models.load_model("tiny-llama")  # random weights: it writes nonsense
+        >>> summarizer = Summarizer(model, tokenizer, template, max_length=256, max_new_tokens=8)
+        >>> [summary] = summarizer.summarize(["The bridge opened on Monday."])
+        >>> (summary.cut, summary.tokens <= 8)
+        (0, True)
+    """
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Load the adapter in `folder` on a fresh copy of its base model.
+
+        Raises:
+            SummkitError: `folder` is not an adapter that `training` saved, or its weights are cut off.
+        """
+        settings = checkpoints.read_settings(folder)
+        name = settings["model"]
+        tokenizer = loading.load_tokenizer(name)
+        base = loading.load_model(name, settings["precision"], _compute_dtype(settings["compute_dtype"], name))
+        return cls.from_settings(checkpoints.load_adapter(base, folder, name), tokenizer, settings)
+
+    def summarize(
+        self,
+        documents: Sequence[str],
+        decoding: str = "greedy",
+        base: bool = False,
+        seed: int = 0,
+        temperature: float = 0.0,
+        reuse_head: bool = False,
+    ) -> list[Summary]:
+        """Summarise documents; a progress bar counts them.
+
+        Args:
+            documents: The texts; what does not fit into `max_length` is cut at the end.
+            decoding: A name of DECODINGS.
+            base: Answer without the model's adapter.
+            seed: What is drawn depends on it, and on which documents share a batch.
+            temperature: Above 0, each token is drawn from all tokens at this temperature, in place of `decoding`.
+            reuse_head: Read the part of the template before the document once for all documents. It saves time where
+                examples make it long. The answers are the same, except where rounding decides between two tokens, as
+                it does between one batch size and another.
+
+        Returns:
+            One Summary for each document, in their order.
+
+        Raises:
+            SummkitError: The decoding is unknown; a document cannot be used; an encoder-decoder has too few positions;
+                or the head cannot be reused: with beams, with prompt tuning, in an encoder, in a model whose cache
+                does not keep everything.
+        """
+        import torch
+
+        settings = _generation_settings(decoding, temperature)
+        rows = self.encode(documents)
+        torch.manual_seed(seed)
+        with self.model.disable_adapter() if base else nullcontext(), ready_to_answer(self.model):
+            positions.check_positions(self.model, self.max_length, self.max_new_tokens)
+            read = Prefill(self, settings, reuse_head)
+            title = f"temperature {temperature}" if temperature else decoding
+            return self.answer(rows, lambda batch: self._generate(read(batch), settings), title)
+
+    def _generate(self, tensors: dict[str, Any], settings: dict) -> list[list[int]]:
+        """New token ids, (rows, at most max_new_tokens), with padding after EOS."""
+        import torch
+        from transformers import GenerationConfig
+
+        config = GenerationConfig(**settings, max_new_tokens=self.max_new_tokens, **special_tokens(self.tokenizer))
+        with torch.inference_mode():
+            if loading.virtual_tokens(self.model) and not self.seq2seq:
+                tensors = _with_tuned_prompt(self.model, tensors)
+                return self.model.base_model.generate(**tensors, generation_config=config).tolist()
+            output = self.model.generate(**tensors, generation_config=config)  # (rows, tokens)
+        # A decoder's output begins with the prompt, an encoder-decoder's with the one token that it starts from.
+        return output[:, 1 if self.seq2seq else tensors["input_ids"].shape[1] :].tolist()
+
+
+def summarize(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    template: templates.Template,
+    documents: Sequence[str],
+    *,
+    max_length: int,
+    max_new_tokens: int,
+    batch_size: int = 16,
+    **options: Any,
+) -> list[Summary]:
+    """Summarise documents with a model; see `Prompter` for the arguments and `Summarizer.summarize` for the options."""
+    summarizer = Summarizer(model, tokenizer, template, max_length, max_new_tokens, batch_size)
+    return summarizer.summarize(documents, **options)
+
+
+def _generation_settings(decoding: str, temperature: float) -> dict[str, Any]:
+    """The settings of transformers' GenerationConfig."""
+    settings = DECODINGS.find(decoding)
+    if not temperature:
+        return settings
+    if decoding != "greedy" or not 0 < temperature < float("inf"):
+        raise SummkitError(
+            f"temperature={temperature} with decoding={decoding!r}: use a temperature of 0, or one above 0 together "
+            "with the decoding 'greedy', which it replaces"
+        )
+    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+
+
+def _compute_dtype(trained_in: str, name: str) -> str:
+    """The dtype to compute in on this machine: half precision is unusably slow on a CPU, as is bf16 on an old GPU."""
     machine = detect_hardware()
     if machine.device != "cuda":
         return "float32"
@@ -143,35 +234,31 @@ def _compute_here(trained_in: str, name: str) -> str:
     return "float32" if loading.overflows_in_fp16(name) else "float16"
 
 
-class _answering:
-    """Evaluation mode with cache and without checkpointing, and back: in training mode a model generates gibberish.
+@contextmanager
+def ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
+    """Put the model into evaluation mode, with a cache, and restore its state afterwards, whatever happens.
 
-    Of the model's own generation settings only the tokens that its decoder begins with stay: `generate` would put all
-    the others (lengths, penalties, beams) wherever ours says nothing.
+    In training mode a model generates gibberish. Of the model's own generation settings, only the tokens that its
+    decoder starts with stay: `generate` would use the others (lengths, penalties, beams) wherever ours say nothing.
     """
-
-    def __init__(self, model):
-        self.model = model
-        self.base = model.get_base_model() if hasattr(model, "get_base_model") else model
-
-    def __enter__(self):
-        self.was_training, self.cache = self.model.training, self.model.config.use_cache
-        self.own = self.base.generation_config
-        self.model.eval()
-        self.model.config.use_cache = True
-        self.base.generation_config = beginning(self.base)
-        self.unpacked = loading.unpacked(self.model)
-        self.unpacked.__enter__()
-
-    def __exit__(self, *exception):
-        self.unpacked.__exit__(*exception)
-        self.base.generation_config = self.own
-        self.model.config.use_cache = self.cache
-        self.model.train(self.was_training)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    was_training = model.training
+    use_cache = model.config.use_cache
+    own_settings = base.generation_config
+    try:
+        model.eval()
+        model.config.use_cache = True
+        base.generation_config = decoder_start(base)
+        with loading.unpacked(model):
+            yield
+    finally:
+        base.generation_config = own_settings
+        model.config.use_cache = use_cache
+        model.train(was_training)
 
 
-def beginning(model, **settings):
-    """A GenerationConfig of `settings` and, for an encoder-decoder, of the tokens that its decoder begins with."""
+def decoder_start(model: PreTrainedModel, **settings: Any) -> GenerationConfig:
+    """A GenerationConfig of `settings` and, for an encoder-decoder, of the tokens that its decoder starts with."""
     from transformers import GenerationConfig
 
     if loading.is_encoder_decoder(model):
@@ -182,42 +269,31 @@ def beginning(model, **settings):
     return GenerationConfig(**settings)
 
 
-def _generate(model, tokenizer, tensors, settings, max_new_tokens):
-    """New token ids, (rows, at most max_new_tokens), with everything after EOS as padding."""
-    import torch
-    from transformers import GenerationConfig
-
-    config = GenerationConfig(
-        **settings, max_new_tokens=max_new_tokens, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-    )  # fmt: skip
-    seq2seq = loading.is_encoder_decoder(model)
-    with torch.inference_mode():
-        if loading.virtual_tokens(model) and not seq2seq:
-            return model.base_model.generate(**_with_prompt(model, tensors), generation_config=config).tolist()
-        output = model.generate(**tensors, generation_config=config)
-    # A decoder's output begins with the prompt, an encoder-decoder's with the one token that it starts from.
-    return output[:, 1 if seq2seq else tensors["input_ids"].shape[1] :].tolist()
+def special_tokens(tokenizer: Tokenizer) -> dict[str, int | None]:
+    """The ids of EOS, BOS and padding, as GenerationConfig names them."""
+    return {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("eos", "pad", "bos")}
 
 
-def _with_prompt(model, tensors: dict) -> dict:
-    """Embeddings of left padding, then the tuned prompt, then each row's tokens: as the rows were trained.
+def _with_tuned_prompt(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Embeddings of left padding, then the tuned prompt, then each row's tokens: the order of training.
 
-    peft puts the prompt before the padding, where a decoder that reads from the left sees a gap: other logits.
+    peft puts the prompt before the padding, where a decoder that reads from the left sees a gap and other logits.
     """
     import torch
 
-    ids, mask = tensors["input_ids"], tensors["attention_mask"]
-    prompt = model.get_prompt(batch_size=len(ids))
-    size, words = prompt.shape[1], model.get_input_embeddings()(ids)
-    pads = (mask == 0).sum(dim=1)
-    rows = [torch.cat([w[:n], p.to(w.dtype), w[n:]]) for w, p, n in zip(words, prompt, pads.tolist(), strict=True)]
-    longer = torch.cat([mask, mask.new_ones(len(mask), size)], dim=1)  # as many zeros on the left as before
+    mask = tensors["attention_mask"]  # (rows, tokens)
+    prompts = model.get_prompt(batch_size=len(mask))  # (rows, virtual tokens, width)
+    words = model.get_input_embeddings()(tensors["input_ids"])  # (rows, tokens, width)
+    rows = [
+        torch.cat([row[:padding], prompt.to(row.dtype), row[padding:]])
+        for row, prompt, padding in zip(words, prompts, (mask == 0).sum(dim=1).tolist(), strict=True)
+    ]
+    longer = torch.cat([mask, mask.new_ones(len(mask), prompts.shape[1])], dim=1)  # the zeros stay on the left
     return {"inputs_embeds": torch.stack(rows), "attention_mask": longer}
 
 
-def read_answer(tokenizer, ids: list[int], cut: int, prompt_tokens: int = 0) -> Summary:
-    """The Summary that the new token numbers `ids` are: what stands before the first EOS, in one line."""
+def read_answer(tokenizer: Tokenizer, ids: list[int], cut: int, prompt_tokens: int = 0) -> Summary:
+    """Decode new token ids up to the first EOS into a Summary."""
     ended = tokenizer.eos_token_id in ids
     if ended:
         ids = ids[: ids.index(tokenizer.eos_token_id)]

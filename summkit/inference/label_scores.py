@@ -1,120 +1,170 @@
-"""Floor 5. Labels from a language model: the log-likelihood of every label's word after a prompt, not parsed free text.
+"""Scores for labels: the log-likelihood of every label's word after a prompt, in place of parsing free text.
 
 A prompt is read once for all labels: their words follow it side by side, each seeing the prompt and itself only.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from summkit import progress
 from summkit.data import tokenisation
 from summkit.errors import SummkitError
+from summkit.inference.generation import ready_to_answer
 from summkit.models import loading
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+    from summkit.data.templates import Template
 
 NEUTRAL = ("N/A", "[MASK]", "")  # content-free inputs, as in Zhao et al. 2021, arXiv:2102.09690
 
 
-def label_tokens(template, tokenizer, words) -> list[list[int]]:
-    """Token numbers of each word as the template's answer has them, without the end of sequence.
+def label_tokens(template: Template, tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:
+    """Tokenise label words as answers of the template.
 
-    Raises SummkitError where one word's tokens begin another's: the shorter would be likelier whatever the text.
+    Args:
+        template: The prompt that the words follow.
+        tokenizer: The model's tokenizer.
+        words: One word, or a few, for each label.
+
+    Returns:
+        Token ids of each label, without the end of sequence.
+
+    Raises:
+        SummkitError: A label's tokens begin another's: the shorter one would be likelier whatever the text.
+
+    Example:
+        >>> from summkit import data, models
+        >>> tokenizer = models.load_tokenizer("tiny-llama")  # a token a byte
+        >>> label_tokens(data.build_template("instruction", tokenizer), tokenizer, ["yes", "no"])
+        [[37, 94, 74, 88], [37, 83, 84]]
     """
-    found = [tokenisation.answer_ids(template, tokenizer, word) for word in words]
-    for a, word in zip(found, words, strict=True):
-        for b, other in zip(found, words, strict=True):
-            if a is not b and b[: len(a)] == a:
-                raise SummkitError(f"label words {word!r} and {other!r}: the first begins the second; use other words")
-    return found
+    answers = [tokenisation.answer_ids(template, tokenizer, word) for word in words]
+    for number, (ids, word) in enumerate(zip(answers, words, strict=True)):
+        for other, longer in enumerate(answers):
+            if other != number and longer[: len(ids)] == ids:
+                raise SummkitError(
+                    f"label words {word!r} and {words[other]!r}: the first begins the second; use other words"
+                )
+    return answers
 
 
 def label_log_likelihoods(
-    model, tokenizer, template, rows, words, *, max_length: int, max_new_tokens: int, batch_size: int = 16
-):
-    """Log-likelihood of each word after each row's prompt: float64 array [rows, words], in nats, summed over tokens.
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    template: Template,
+    rows: Iterable[dict],
+    words: Sequence[str],
+    *,
+    max_length: int,
+    max_new_tokens: int,
+    batch_size: int = 16,
+) -> np.ndarray:
+    """Compute the log-likelihood of each label's word after each row's prompt; a progress bar counts rows.
 
-    `rows` have document and, for pairs, second. Rows of similar length share a batch; a progress bar counts rows.
-    Raises SummkitError for an encoder-decoder: its labels' words do not stand behind the prompt.
+    Args:
+        model: A decoder.
+        tokenizer: The model's tokenizer.
+        template: The prompt.
+        rows: Each with document and, for pairs, second.
+        words: The labels' words.
+        max_length: Tokens of prompt and answer together.
+        max_new_tokens: Tokens kept free for the answer; more where a word is longer.
+        batch_size: Rows scored together; they have similar lengths.
+
+    Returns:
+        A float64 array [rows, words], in nats, summed over a word's tokens.
+
+    Raises:
+        SummkitError: The model is an encoder-decoder, whose labels do not follow the prompt.
     """
-    import numpy as np
     import torch
 
     if loading.is_encoder_decoder(model):
         raise SummkitError("labels are scored with a decoder only: this model is an encoder-decoder")
     answers = label_tokens(template, tokenizer, words)
-    encoded = [_prompt(template, tokenizer, row, max_length, max(max_new_tokens, *map(len, answers))) for row in rows]
-    result = np.empty((len(encoded), len(words)))
-    was_training = model.training
-    model.eval()
-    bar = progress.bar(total=len(encoded), desc="labels", unit="text", leave=False)
-    try:
-        with torch.inference_mode(), loading.unpacked(model), bar:
-            for batch in tokenisation.length_sorted_batches([len(ids) for ids in encoded], batch_size):
-                result[batch] = _score(model, [encoded[number] for number in batch], answers)
-                bar.update(len(batch))
-    finally:
-        model.train(was_training)
-    return result
+    room = max(max_new_tokens, *map(len, answers))
+    prompts = []
+    for row in rows:
+        texts = (row["document"], None)
+        encoded = tokenisation.encode(template, tokenizer, *texts, max_length, room, second=row.get("second") or "")
+        prompts.append(encoded["input_ids"])
+    scores = np.empty((len(prompts), len(words)))
+    bar = progress.bar(total=len(prompts), desc="labels", unit="text", leave=False)
+    with ready_to_answer(model), torch.inference_mode(), bar:
+        for batch in tokenisation.length_sorted_batches([len(ids) for ids in prompts], batch_size):
+            scores[batch] = _score(model, [prompts[number] for number in batch], answers)
+            bar.update(len(batch))
+    return scores
 
 
-def neutral_log_likelihoods(model, tokenizer, template, words, **limits):
-    """`label_log_likelihoods` of inputs that say nothing, averaged as probabilities: [words]. What the model likes anyway."""
-    import numpy as np
-
+def neutral_log_likelihoods(
+    model: PreTrainedModel, tokenizer: Tokenizer, template: Template, words: Sequence[str], **limits: int
+) -> np.ndarray:
+    """Log-likelihoods [words] after inputs that say nothing, averaged as probabilities: the model's own preference."""
     rows = [{"document": text, "second": text if template.middle else ""} for text in NEUTRAL]
     scores = label_log_likelihoods(model, tokenizer, template, rows, words, **limits)
     return np.logaddexp.reduce(scores, axis=0) - math.log(len(rows))
 
 
-def label_probabilities(scores):
-    """Softmax over the labels: [rows, labels] of log-likelihoods → [rows, labels] that add up to 1."""
-    import numpy as np
+def label_probabilities(scores: np.ndarray) -> np.ndarray:
+    """Softmax over labels: log-likelihoods [rows, labels] → probabilities [rows, labels] that add up to 1.
 
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-def _prompt(template, tokenizer, row, max_length: int, room: int) -> list[int]:
-    second = row.get("second") or ""
-    return tokenisation.encode(template, tokenizer, row["document"], None, max_length, room, second)["input_ids"]
+    Example:
+        >>> label_probabilities(np.array([[-2.0, -2.0], [0.0, -1000.0]])).tolist()
+        [[0.5, 0.5], [1.0, 0.0]]
+    """
+    likelihoods = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return likelihoods / likelihoods.sum(axis=1, keepdims=True)
 
 
-def _score(model, prompts: list[list[int]], answers: list[list[int]]):
-    """[rows, labels]: prompts padded on the right, then all labels' tokens in one row behind them."""
+def _score(model: PreTrainedModel, prompts: list[list[int]], answers: list[list[int]]) -> np.ndarray:
+    """[rows, labels]: each prompt is followed by the tokens of all labels."""
     import torch
 
-    packed = _pack(prompts, answers, model.dtype)
-    inputs = {name: tensor.to(model.device) for name, tensor in packed.items()}
-    logits = model(**inputs, use_cache=False).logits.float().log_softmax(-1).view(len(prompts), -1, model.vocab_size)
-    first = logits[:, 0, [ids[0] for ids in answers]].double()
-    place = 1
-    for number, ids in enumerate(answers):
-        if len(ids) > 1:
-            rest = torch.tensor(ids[1:], device=logits.device).expand(len(prompts), -1)[..., None]
-            first[:, number] += logits[:, place : place + len(ids) - 1].gather(-1, rest).double().sum((1, 2))
-            place += len(ids) - 1
-    return first.cpu().numpy()
+    inputs = {name: tensor.to(model.device) for name, tensor in _pack(prompts, answers, model.dtype).items()}
+    logits = model(**inputs, use_cache=False).logits.float().log_softmax(-1)
+    logits = logits.view(len(prompts), -1, model.vocab_size)  # (rows, kept positions, vocabulary)
+    scores = logits[:, 0, [ids[0] for ids in answers]].double()  # (rows, labels)
+    position = 1
+    for number, (_, *rest) in enumerate(answers):
+        if rest:
+            tokens = torch.tensor(rest, device=logits.device).expand(len(prompts), -1)[..., None]
+            kept = logits[:, position : position + len(rest)]
+            scores[:, number] += kept.gather(-1, tokens).double().sum((1, 2))
+            position += len(rest)
+    return scores.cpu().numpy()
 
 
-def _pack(prompts, answers, dtype) -> dict:
+def _pack(prompts: list[list[int]], answers: list[list[int]], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Model inputs: ids and positions (rows, tokens), an additive mask (rows, 1, tokens, tokens), and which logits.
 
-    Logits are kept where a label's next token is foretold: at each prompt's end, then inside each longer label.
+    Logits are kept where a label's next token is predicted: at each prompt's end, then inside each longer label.
     """
     import torch
 
-    longest, lengths = max(map(len, prompts)), torch.tensor([len(ids) for ids in prompts])
-    behind = [token for ids in answers for token in ids]
-    owner = torch.tensor([-1] * longest + [number for number, ids in enumerate(answers) for _ in ids])
+    lengths = torch.tensor([len(ids) for ids in prompts])
+    longest = int(lengths.max())
+    labels = [token for ids in answers for token in ids]
+    owner = torch.tensor([-1] * longest + [number for number, ids in enumerate(answers) for _ in ids])  # -1: prompt
     offset = torch.tensor([step for ids in answers for step in range(len(ids))])
-    ids = torch.tensor([prompt + [0] * (longest - len(prompt)) + behind for prompt in prompts])
+    ids = torch.tensor([prompt + [0] * (longest - len(prompt)) + labels for prompt in prompts])  # (rows, tokens)
     total = ids.shape[1]
     of_prompt = torch.arange(total) < lengths[:, None]  # (rows, tokens)
     causal = torch.ones(total, total, dtype=torch.bool).tril()
-    own = causal & (owner[:, None] == owner) & (owner >= 0)
-    seen = (causal & of_prompt[:, None, :]) | own
+    same_label = causal & (owner[:, None] == owner) & (owner >= 0)
+    visible = (causal & of_prompt[:, None, :]) | same_label  # (rows, tokens, tokens)
     positions = torch.cat([torch.arange(longest).expand(len(prompts), -1), lengths[:, None] + offset], dim=1)
-    inner = torch.cat(
-        [torch.zeros(longest), (owner[longest:-1] == owner[longest + 1 :]).float(), torch.zeros(1)]
-    ).bool()
-    keep = inner | (torch.arange(total) == lengths[:, None] - 1)
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)[:, None]
+    inside_label = torch.zeros(total, dtype=torch.bool)
+    inside_label[longest:-1] = owner[longest:-1] == owner[longest + 1 :]
+    keep = inside_label | (torch.arange(total) == lengths[:, None] - 1)
+    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)[:, None]
     return {"input_ids": ids, "position_ids": positions, "attention_mask": mask, "logits_to_keep": keep}

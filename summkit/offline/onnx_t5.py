@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from summkit.errors import SummkitError
+from summkit.files import read_mapping
 from summkit.offline.gguf import check_conversion
 from summkit.progress import quiet_transformers
 
+CONFIG = Path(__file__).with_name("flan_t5_small.yaml")
 _QUESTION = "translate English to German: The house is wonderful."
 _ANSWER = "Das Haus ist wunderbar."
 
@@ -35,7 +37,7 @@ def convert(source: Path, folder: Path, parameters: int) -> None:
     """
     import transformers
 
-    write_model(source, folder)
+    write_model(source, folder, read_mapping(CONFIG, "configuration"))
     with quiet_transformers():  # it warns that head and embedding are two tensors: they are meant to be
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         model, keys = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True)
@@ -46,15 +48,15 @@ def convert(source: Path, folder: Path, parameters: int) -> None:
     check_conversion("the T5", model, parameters, answer, _ANSWER)
 
 
-def write_model(source: Path, folder: Path) -> None:
+def write_model(source: Path, folder: Path, config: dict[str, Any]) -> None:
     """Write model.safetensors, config.json, generation_config.json and the tokenizer, unchecked; see `convert`."""
     from safetensors.numpy import save_file
 
     weights = {name: array for part in ("encoder", "decoder") for name, array in _weights(source / f"{part}.onnx")}
     folder.mkdir(exist_ok=True)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    special = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
-    for name, values in (("config", _config(weights) | special), ("generation_config", special)):
+    special = {key: config[key] for key in ("decoder_start_token_id", "pad_token_id", "eos_token_id")}
+    for name, values in (("config", config), ("generation_config", special)):
         (folder / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     _write_tokenizer(source / "tokenizer.json", folder)
 
@@ -89,29 +91,6 @@ def _renamed(name: str) -> str:
     """Rename "/m/decoder/block.0/layer.0/SelfAttention/q/weight" and "enc.embed_tokens.weight" as transformers does."""
     name = name.replace("/", ".").strip(".").removeprefix("m.")
     return re.sub(r"^encoder\.embed_tokens", "shared", re.sub(r"^enc\.", "encoder.", name))
-
-
-def _config(weights: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Read the configuration off the shapes. Head and embedding are two matrices: tied, one would silently be lost."""
-    attention = "encoder.block.0.layer.0.SelfAttention"
-    buckets, heads = weights[f"{attention}.relative_attention_bias.weight"].shape
-    vocabulary, width = weights["shared.weight"].shape
-    queries = [name for name in weights if name.endswith(".SelfAttention.q.weight")]
-    return {
-        "architectures": ["T5ForConditionalGeneration"],
-        "model_type": "t5",
-        "is_encoder_decoder": True,
-        "vocab_size": vocabulary,
-        "d_model": width,
-        "d_kv": weights[f"{attention}.q.weight"].shape[0] // heads,
-        "num_heads": heads,
-        "d_ff": weights["encoder.block.0.layer.1.DenseReluDense.wo.weight"].shape[1],
-        "num_layers": sum(name.startswith("encoder") for name in queries),
-        "num_decoder_layers": sum(name.startswith("decoder") for name in queries),
-        "relative_attention_num_buckets": buckets,
-        "feed_forward_proj": "gated-gelu",
-        "tie_word_embeddings": False,
-    }
 
 
 def _write_tokenizer(path: Path, folder: Path) -> None:

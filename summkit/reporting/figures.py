@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -71,18 +73,15 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | Non
         measures: The name to show for each key of an entry.
         ax: Where to draw; new Axes if it is left out.
     """
+    import pandas as pd
+
     ax = _axes(ax)
-    width = 0.8 / len(scores)
-    for number, (system, entry) in enumerate(scores.items()):
-        values = [entry[key] for key in measures]
-        heights = [100 * value["mean"] for value in values]
-        below, above = zip(*map(_whiskers, values), strict=True)
-        whiskers = [[100 * length for length in below], [100 * length for length in above]]
-        left = (number - (len(scores) - 1) / 2) * width
-        positions = [group + left for group in range(len(measures))]
-        bars: dict[str, Any] = {"label": system, "yerr": whiskers, "capsize": 2, "error_kw": {"elinewidth": 1}}
-        ax.bar(positions, heights, width * 0.9, **bars)
-    ax.set_xticks(range(len(measures)), list(measures.values()))
+    means = {system: [100 * entry[key]["mean"] for key in measures] for system, entry in scores.items()}
+    whiskers = np.array([[_whiskers(entry[key]) for key in measures] for entry in scores.values()])
+    frame = pd.DataFrame(means, index=list(measures.values()))
+    # Errors are wanted as (systems, below and above, measures).
+    errors = 100 * whiskers.transpose(0, 2, 1)
+    frame.plot.bar(ax=ax, yerr=errors, capsize=2, width=0.8, rot=0, error_kw={"elinewidth": 1})
     ax.set(ylabel="percent", title="Scores with 95 % intervals")
     ax.legend(**_BESIDE)
     return ax

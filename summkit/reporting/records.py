@@ -18,16 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import yaml
-
 from summkit.errors import SummkitError, check_known
-from summkit.files import write_text
+from summkit.files import read_mapping, write_text
 
 if TYPE_CHECKING:
     from summkit.config import Profile
 
 SCHEMA = 1
-_LISTED: dict[str, dict] = yaml.safe_load(Path(__file__).with_name("record.yaml").read_text(encoding="utf-8"))
+_LISTED: dict[str, dict] = read_mapping(Path(__file__).with_name("record.yaml"), "keys of a record")
 SECTIONS = {section: tuple(keys) for section, keys in _LISTED.items()}
 RUN = ("stage", "profile", "seed", "started", "wall_seconds")
 OPEN = ("scores", "details")  # sections whose keys a chapter chooses: systems, and its own facts
@@ -209,11 +207,11 @@ def _clean(value: Any, location: str) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
-        wrong = [key for key in value if not isinstance(key, str)]
-        if wrong:
-            raise SummkitError(f"the record's {location or 'top level'} has the key {wrong[0]!r}; keys are text")
-        items = ((_clean(key, location), item) for key, item in value.items())
-        return {key: _clean(item, f"{location}.{key}".lstrip(".")) for key, item in items}
+        for key in value:
+            if not isinstance(key, str):
+                raise SummkitError(f"the record's {location or 'top level'} has the key {key!r}; keys are text")
+        inside = f"{location}." if location else ""
+        return {_checked_text(key, location): _clean(item, f"{inside}{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(item, f"{location}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, str):

@@ -198,7 +198,7 @@ def _differences(pairs: dict[str, dict]) -> list[dict]:
         for measure, difference in measures.items():
             if difference["difference"] is not None:
                 metric = METRICS.get(measure) or Metric(measure)
-                unit = metric.unit or tables.display_name(measure)
+                unit = metric.unit or Markup(tables.display_name(measure))
                 digits = max(1, metric.decimals)  # as many as in the table of scores
                 numbers = {key: metric.factor * number for key, number in difference.items()}
                 is_clear = numbers["low"] > 0 or numbers["high"] < 0

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from summkit.evaluation import METRICS, markdown_table, score_table
+from summkit.files import read_mapping
 
-_NAMES = yaml.safe_load(Path(__file__).with_name("names.yaml").read_text(encoding="utf-8"))
+_NAMES = read_mapping(Path(__file__).with_name("names.yaml"), "names")
 _SCORE = {"mean", "low", "high"}
 
 

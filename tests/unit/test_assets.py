@@ -477,9 +477,9 @@ def test_a_list_of_assets_is_checked_when_it_is_read(tmp_path, cache):
     (mine,) = assets.read_assets(path).values()
     assert (mine.name, mine.kind, mine.path) == ("mine", "file", cache / "mine-aaaaaaaaaaaa" / "a.txt")
     for extra, message in (
-        ("  memebr: b.txt", "more.yaml, mine: memebr: Unexpected keyword argument"),
-        ("  bytes: many", "more.yaml, mine: bytes: Input should be a valid integer"),
-        ("  sha256: abc", "more.yaml, mine: sha256: String should match"),
+        ("  memebr: b.txt", "unknown key in more.yaml, mine: 'memebr'; known: about, bytes"),
+        ("  bytes: many", "more.yaml, mine: bytes='many': input should be a valid integer"),
+        ("  sha256: abc", "more.yaml, mine: sha256='abc': string should match"),
         ("  kind: text", "unknown kind of asset 'text'; known: jats, papers, texts"),
         ("  converter: ggml", "unknown converter 'ggml'; known: gguf, longt5, onnx-t5"),
     ):

@@ -53,12 +53,12 @@ def test_help_answers_at_once():
     [("A=1", 1), ("A=1e-4", 1e-4), ("A=x=y", "x=y"), ("A=true", True), ("A=None", None), ("A=", ""), ("A='2'", "2")],
 )
 def test_a_parameter_is_read_as_a_literal(text, value):
-    from summkit.cli import _parameter
+    from summkit.cli import _values
 
-    assert _parameter(text) == ("A", value)
+    assert _values([text]) == {"A": value}
     for wrong in ("A", "=1", "A B=1"):
         with pytest.raises(SummkitError, match="NAME=VALUE is needed"):
-            _parameter(wrong)
+            _values([wrong])
 
 
 def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
 """Sentence embeddings: unit vectors in order, whatever the batch; cosine as a score; the real encoder where cached."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -56,14 +59,31 @@ def test_wrong_input_is_named(tiny, texts, message):
 
 
 def test_a_folder_is_an_encoder_too_and_other_names_are_refused(tiny, tmp_path):
-    tiny.model.save_pretrained(tmp_path / "mine")
-    tiny.tokenizer.save_pretrained(tmp_path / "mine")
+    tiny.model[0].model.save_pretrained(tmp_path / "mine")
+    tiny.model.tokenizer.save_pretrained(tmp_path / "mine")
     assert np.allclose(embeddings.load_encoder(str(tmp_path / "mine")).encode(TEXTS), tiny.encode(TEXTS), atol=1e-6)
     with pytest.raises(SummkitError, match="unknown sentence encoder 'bert'; known: minilm, tiny, or a folder"):
         embeddings.load_encoder("bert")
     (tmp_path / "mine" / "model.safetensors").write_bytes(b"half")
     with pytest.raises(SummkitError, match="could not be loaded"):
         embeddings.load_encoder(str(tmp_path / "mine"))
+
+
+def test_a_long_text_among_short_ones_and_an_empty_one_alone(tiny):
+    vectors = tiny.encode(["word " * 300])
+    assert np.allclose(tiny.encode(["a", "word " * 300, " "])[1], vectors[0], atol=1e-6)
+    assert (tiny.encode(["\n"]) == 0).all()
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(SummkitError, match=r"pip install 'summkit\[distill\]'"):
+        embeddings.load_encoder("tiny")
+
+
+def test_starting_up_does_not_import_sentence_transformers():
+    code = "import sys, summkit.models; sys.exit('sentence_transformers' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.skipif(not assets.is_cached("minilm"), reason="the cache does not hold minilm: `make run` fetches it")

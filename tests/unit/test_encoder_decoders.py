@@ -11,7 +11,6 @@ import pytest
 import torch
 import transformers
 
-from summkit import config
 from summkit.config import Hardware, choose_profile
 from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
@@ -409,8 +408,8 @@ def test_led_trains_and_accumulated_batches_weigh_every_token_the_same(tmp_path)
 def test_what_was_trained_in_bf16_answers_on_a_gpu_without_it(monkeypatch):
     older, newer = (Hardware("cuda", name, 2**34, (age, 0)) for name, age in (("T4", 7), ("A100", 8)))
     for machine, expected in ((older, ["float32", "float16"]), (newer, ["bfloat16", "bfloat16"])):
-        monkeypatch.setattr(config, "detect_hardware", lambda machine=machine: machine)
-        assert [generation._compute_here("bfloat16", name) for name in ("tiny-t5", "tiny-llama")] == expected
+        monkeypatch.setattr(generation, "detect_hardware", lambda machine=machine: machine)
+        assert [generation._compute_dtype("bfloat16", name) for name in ("tiny-t5", "tiny-llama")] == expected
 
 
 def test_a_broken_off_training_goes_on_as_if_it_had_not_been_and_can_be_watched(tmp_path):
@@ -462,6 +461,6 @@ def test_merged_it_answers_by_itself_and_ctranslate2_is_refused(run, tmp_path):
     assert whole.generation_config.decoder_start_token_id == 1
     ids = T5_TOKENIZER("A bridge fell.", return_tensors="pt")
     assert whole.generate(**ids)[0, 0] == 1
-    with pytest.raises(SummkitError, match="tiny-t5 is an encoder-decoder, and only decoders go to CTranslate2"):
+    with pytest.raises(SummkitError, match="tiny-t5 is an encoder-decoder, and CTranslate2 takes decoders here"):
         export.to_ctranslate2(run / "adapter", tmp_path / "quick")
     assert not (tmp_path / "quick").exists()

@@ -101,6 +101,29 @@ def test_the_state_comes_back_after_an_error_too(tiny, monkeypatch):
     model.eval()
 
 
+def test_the_state_comes_back_when_there_is_no_memory_to_unpack_the_weights(tiny, monkeypatch):
+    model = tiny[0]
+    own = model.generation_config
+    monkeypatch.setattr(loading, "unpacked", lambda _: 1 / 0)
+    model.train()
+    model.config.use_cache = False
+    try:
+        with pytest.raises(ZeroDivisionError):
+            generation.summarize(*tiny, TEXTS[:1], **LIMITS)
+        assert (model.training, model.config.use_cache) == (True, False)
+        assert model.generation_config is own
+    finally:
+        model.eval()
+        model.config.use_cache = True
+        model.generation_config = own
+
+
+def test_a_plugin_adds_a_decoding(tiny, monkeypatch):
+    monkeypatch.setattr(generation, "DECODINGS", copy.copy(generation.DECODINGS))
+    generation.DECODINGS.add("warm", {"do_sample": True, "top_k": 50})
+    assert len(generation.summarize(*tiny, TEXTS[:1], decoding="warm", **LIMITS)) == 1
+
+
 @pytest.mark.parametrize("decoding", generation.DECODINGS)
 @pytest.mark.parametrize("limit", [1, 7])
 def test_no_more_new_tokens_than_asked(tiny, decoding, limit):
@@ -338,12 +361,11 @@ def test_a_wrong_head_shows(tiny, monkeypatch):
     plain = new_ids(monkeypatch, asked)
 
     class Wrong(prefill.Prefill):
-        def _read_head(self):
-            turned = copy.copy(self)
-            turned.head = self.head[::-1]
-            return super(Wrong, turned)._read_head()
+        def _read_head(self, head, reason):
+            super()._read_head(head[::-1], reason)
+            self.head = head
 
-    monkeypatch.setattr(prefill, "Prefill", Wrong)
+    monkeypatch.setattr(generation, "Prefill", Wrong)
     assert new_ids(monkeypatch, asked, reuse_head=True) != plain
 
 
@@ -374,7 +396,9 @@ def test_a_temperature_draws_from_all_tokens_and_the_same_for_the_same_seed(tiny
     assert generation.summarize(*tiny, TEXTS, temperature=1e-4, **LIMITS) == generation.summarize(
         *tiny, TEXTS, **LIMITS
     )
-    assert generation._settings("greedy", 0.7) == {"do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 1.0}
+    assert generation._generation_settings("greedy", 0.7) == {
+        "do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 1.0,
+    }  # fmt: skip
 
 
 def test_a_temperature_with_a_head_read_once(tiny):

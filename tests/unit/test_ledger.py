@@ -54,26 +54,26 @@ def test_a_row_twice_is_named(path):
 def test_a_file_of_something_else_is_left_as_it_is(tmp_path, content):
     path = tmp_path / "l.jsonl"
     path.write_text(content)
-    with pytest.raises(SummkitError, match="is no line of this job"):
+    with pytest.raises(SummkitError, match="there is no line of this job"):
         ledger.read(path)
     assert path.read_text() == content
 
 
 def test_one_process_at_a_time(path):
     code = "import sys, pathlib; from summkit.distillation import ledger\n"
-    code += "with ledger.one_process(pathlib.Path(sys.argv[1])): print('in')"
-    with ledger.one_process(path):
+    code += "with ledger.only_writer(pathlib.Path(sys.argv[1])): print('in')"
+    with ledger.only_writer(path):
         done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
-    assert "SummkitError: another process writes" in done.stderr and done.stdout == ""
+    assert "SummkitError: another process holds" in done.stderr and done.stdout == ""
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert done.stdout == "in\n"
 
 
 def test_what_cannot_be_written_is_said(tmp_path):
-    with pytest.raises(SummkitError, match="cannot write .*; the same again goes on"):
+    with pytest.raises(SummkitError, match="cannot write .*; correct that, and run the same again"):
         ledger.append(tmp_path, LINES)
-    with pytest.raises(SummkitError, match="cannot go on with"):
+    with pytest.raises(SummkitError, match="cannot continue"):
         ledger.read(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(SummkitError, match="choose another file"), ledger.one_process(tmp_path / "file" / "l.jsonl"):
+    with pytest.raises(SummkitError, match="choose another file"), ledger.only_writer(tmp_path / "file" / "l.jsonl"):
         pass

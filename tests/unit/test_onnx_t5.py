@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config, T5ForConditionalGeneration
@@ -15,13 +16,14 @@ from summkit.errors import SummkitError
 from summkit.offline import assets, onnx_t5
 
 SIZES = {"vocab_size": 40, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 3, "num_decoder_layers": 2}
-SIZES |= {"num_heads": 3, "relative_attention_num_buckets": 8, "feed_forward_proj": "gated-gelu"}
+SIZES |= {"num_heads": 3, "relative_attention_num_buckets": 8}
+PACKAGED = yaml.safe_load(onnx_t5.CONFIG.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def full():
     torch.manual_seed(0)
-    model = T5ForConditionalGeneration(T5Config(**SIZES, decoder_start_token_id=0)).eval()
+    model = T5ForConditionalGeneration(T5Config(**PACKAGED | SIZES)).eval()
     model.lm_head.weight = torch.nn.Parameter(torch.randn(40, 16))
     return {name: array.numpy() for name, array in model.state_dict().items() if "embed_tokens" not in name}
 
@@ -89,7 +91,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def written(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "model"
-    onnx_t5.write_model(source, folder)
+    onnx_t5.write_model(source, folder, PACKAGED | SIZES)
     return folder
 
 
@@ -104,9 +106,9 @@ def test_every_weight_comes_back_to_within_half_a_step(full, written):
     assert not np.allclose(found["lm_head.weight"], found["shared.weight"], atol=0.1), "two matrices, both kept"
 
 
-def test_the_configuration_is_read_off_the_shapes(written):
-    config = json.loads((written / "config.json").read_text())
-    assert {key: config[key] for key in SIZES} == SIZES and config["tie_word_embeddings"] is False
+def test_the_configuration_keeps_two_matrices_and_the_special_tokens(written):
+    assert json.loads((written / "config.json").read_text()) == PACKAGED | SIZES
+    assert PACKAGED["tie_word_embeddings"] is False and PACKAGED["feed_forward_proj"] == "gated-gelu"
     model = AutoModelForSeq2SeqLM.from_pretrained(written)
     special = {"decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
     assert {key: getattr(model.generation_config, key) for key in special} == special
@@ -121,9 +123,11 @@ def test_the_tokenizer_has_no_limit_no_padding_and_ends_its_inputs(written):
     assert "<extra_id_0>" not in made.decode(made("a<extra_id_0>").input_ids, skip_special_tokens=True)
 
 
-def test_a_model_that_answers_nonsense_is_refused_and_the_log_is_as_before(source, tmp_path, capfd):
+def test_a_model_that_answers_nonsense_is_refused_and_the_log_is_as_before(source, tmp_path, capfd, monkeypatch):
     from transformers.utils import logging
 
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(PACKAGED | SIZES))
+    monkeypatch.setattr(onnx_t5, "CONFIG", tmp_path / "tiny.yaml")
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     with pytest.raises(SummkitError, match=r"was not converted correctly \([\d,]+ parameters, 76,961,152 expected"):
         onnx_t5.convert(source, tmp_path / "model", 76_961_152)

@@ -70,9 +70,7 @@ def test_documents_of_many_lengths_are_answered_as_alone(kind, decoding):
 
 def test_prompts_are_read_without_padding_and_once(monkeypatch):
     ask = asked("tiny-llama")
-    lengths = sorted(
-        (row["length"] for row in generation.prompts(ask[2], ask[1], TEXTS, *LIMITS.values())), reverse=True
-    )
+    lengths = sorted((row["length"] for row in generation.Summarizer(*ask, **LIMITS).encode(TEXTS)), reverse=True)
     read = shapes_read(monkeypatch, ask[0], lambda: generation.summarize(*ask, TEXTS, batch_size=5, **LIMITS))
     assert read == [(1, lengths[0]), (1, lengths[1]), (2, lengths[2]), (1, lengths[4])]
 
@@ -91,11 +89,11 @@ def test_a_model_that_forgets_reads_the_batch_as_one(monkeypatch):
 
 
 def test_the_joined_cache_is_that_of_one_padded_batch():
-    model, tokenizer, template = asked("tiny-llama")
-    rows = sorted(generation.prompts(template, tokenizer, TEXTS, *LIMITS.values()), key=lambda row: -row["length"])
-    collate = tokenisation.Collator(tokenizer, side="left")
-    found = prefill.Prefill(model.eval(), tokenizer, collate, {})(rows)["past_key_values"]
-    batch = collate(rows)
+    summarizer = generation.Summarizer(*asked("tiny-llama"), **LIMITS)
+    model = summarizer.model.eval()
+    rows = sorted(summarizer.encode(TEXTS), key=lambda row: -row["length"])
+    found = prefill.Prefill(summarizer, {})(rows)["past_key_values"]
+    batch = tokenisation.Collator(summarizer.tokenizer, side="left")(rows)
     mask = batch["attention_mask"]
     with torch.no_grad():
         positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -107,5 +105,5 @@ def test_the_joined_cache_is_that_of_one_padded_batch():
 
 
 def test_lengths_that_are_alike():
-    assert prefill.like_lengths([100, 96, 95, 94, 90, 50]) == [slice(0, 3), slice(3, 5), slice(5, 6)]
-    assert prefill.like_lengths([7]) == [slice(0, 1)]
+    assert prefill.similar_lengths([100, 96, 95, 94, 90, 50]) == [slice(0, 3), slice(3, 5), slice(5, 6)]
+    assert prefill.similar_lengths([7]) == [slice(0, 1)]

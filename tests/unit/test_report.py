@@ -201,7 +201,7 @@ def test_differences_of_labels_are_said_in_words(labels_run):
     for measure, factor, digits, unit in (
         ("accuracy", 100, 1, "points of accuracy"),
         ("macro_f1", 100, 1, "points of macro F1"),
-        ("matthews", 1, 2, "of Matthews' correlation"),
+        ("matthews", 1, 2, "in Matthews' correlation"),
     ):
         d = differences["fine_tuned_minus_majority"][measure]
         by, low, high = (f"{factor * d[key]:.{digits}f}" for key in ("difference", "low", "high"))

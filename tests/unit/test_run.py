@@ -80,4 +80,33 @@ def test_a_wrong_option_or_detail_is_refused(runs):
     with pytest.raises(SummkitError, match="option dropout=1.5"):
         sk.start("task9", "smoke", dropout=1.5)
     with pytest.raises(SummkitError, match="details.fit cannot hold a FitResult"):
-        sk.start("task9", "smoke").finish(fit=FitResult("lora", 1, 1, 1, 1, 0, None, None, None, None, False, False, ""))
+        sk.start("task9", "smoke").finish(
+            fit=FitResult("lora", 1, 1, 1, 1, 0, None, None, None, None, False, False, "")
+        )
+
+
+def test_what_a_page_does_not_know_of_its_model_leaves_what_is_known(runs):
+    asset = sk.offline.ASSETS["smollm2-135m-instruct"]
+    for model, told, expected in (
+        ("smollm2-135m-instruct", None, asset.version),
+        ("org/name", None, None),
+        ("org/name", "a1b2", "a1b2"),
+    ):
+        run = sk.start("task9", "smoke", model=model)
+        section = json.loads(run.finish(model={"revision": told}).read_text())["model"]
+        assert section["revision"] == expected
+
+
+def test_the_training_of_another_run_may_be_recorded(runs):
+    run = sk.start("task9", "smoke")
+    record = json.loads(run.finish(training={"method": "lora", "steps": 3}).read_text())
+    assert (record["training"]["method"], record["training"]["steps"]) == ("lora", 3)
+
+
+def test_what_is_printed_counts_the_earlier_runs_too(runs, capsys):
+    run = sk.start("task9", "smoke")
+    earlier = json.loads(sk.start("task8", "smoke").finish().read_text())
+    earlier |= {"started": "2020-01-01T00:00:00+00:00", "wall_seconds": 1200.0}
+    earlier["resources"]["peak_rss_bytes"] = 77_000_000_000
+    run.finish(earlier=[earlier])
+    assert "recorded in run.json: 20.0 min, peak memory 77.0 GB" in capsys.readouterr().out

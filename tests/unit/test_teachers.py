@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import sys
 import threading
 
 import pytest
@@ -94,18 +95,18 @@ def test_a_stumbling_server_is_asked_again_after_a_growing_pause(status):
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_server_that_stays_busy_is_named_with_what_to_do(status):
-    with LocalEndpoint(topics_of, script=[failure(status, "overloaded")] * 2) as server:
-        with pytest.raises(SummkitError) as error:
-            endpoint(server, retries=1).ask(TEXTS[:1])
+    server = LocalEndpoint(topics_of, script=[failure(status, "overloaded")] * 2)
+    with server, pytest.raises(SummkitError) as error:
+        endpoint(server, retries=1).ask(TEXTS[:1])
     said = str(error.value)
     assert said.startswith(f"{server.url}: status {status} after up to 2 tries") and "overloaded" in said
-    assert said.endswith("What is labelled so far is kept: run the same again to go on")
+    assert said.endswith("What is labelled so far is kept: run the same again to resume")
 
 
 def test_a_server_that_does_not_answer_in_time():
-    with LocalEndpoint(topics_of, delay=2) as server:
-        with pytest.raises(SummkitError, match="no answer in time after 2 tries.*is kept"):
-            endpoint(server, timeout=0.2, retries=1).ask(TEXTS[:1])
+    server = LocalEndpoint(topics_of, delay=2)
+    with server, pytest.raises(SummkitError, match="no answer in time after 2 tries.*is kept"):
+        endpoint(server, timeout=0.2, retries=1).ask(TEXTS[:1])
     assert len(server.asked) == 2
 
 
@@ -133,27 +134,26 @@ def test_garbage_is_an_empty_answer(body, kind):
 
 @pytest.mark.parametrize(("status", "words"), [(401, "the key is missing"), (403, "the key is missing")])
 def test_a_key_that_is_wanted_is_asked_for_at_once(status, words):
-    with LocalEndpoint(topics_of, script=[failure(status)]) as server:
-        with pytest.raises(SummkitError, match=f"status {status}: {words}; put .* variable MY_KEY$"):
-            endpoint(server, key_variable="MY_KEY").ask(TEXTS[:1])
+    server = LocalEndpoint(topics_of, script=[failure(status)])
+    with server, pytest.raises(SummkitError, match=f"status {status}: {words}; put .* variable MY_KEY$"):
+        endpoint(server, key_variable="MY_KEY").ask(TEXTS[:1])
     assert len(server.asked) == 1
 
 
 def test_an_unknown_model_is_told_which_there_are():
     with LocalEndpoint(topics_of, models=("llama", "qwen")) as server:
-        with pytest.raises(SummkitError, match="status 404: no model 'teacher' .*; there is: llama, qwen$"):
+        with pytest.raises(SummkitError, match="status 404: no model 'teacher' .*; known: llama, qwen$"):
             endpoint(server).ask(TEXTS[:1])
         server.url = server.url.removesuffix("/v1")
-        with pytest.raises(
-            SummkitError, match=r"status 404: .* \(it often ends in /v1\); there is: none that it names$"
-        ):
+        with pytest.raises(SummkitError, match=r"status 404: .* \(it often ends in /v1\); known: none that it names$"):
             endpoint(server).ask(TEXTS[:1])
 
 
 def test_a_text_that_the_server_refuses_is_named():
-    with LocalEndpoint(topics_of, broken={TEXTS[1]: failure(400, "maximum context length is 8")}) as server:
-        with pytest.raises(SummkitError, match="begins 'Text 1 is about bridges.'; the server says: maximum context"):
-            endpoint(server).ask(TEXTS[:3])
+    server = LocalEndpoint(topics_of, broken={TEXTS[1]: failure(400, "maximum context length is 8")})
+    words = "begins 'Text 1 is about bridges.'; the server says: maximum context"
+    with server, pytest.raises(SummkitError, match=words):
+        endpoint(server).ask(TEXTS[:3])
 
 
 def test_the_key_comes_from_its_variable_and_is_shown_nowhere(monkeypatch, caplog):
@@ -219,25 +219,34 @@ LIMITS = {"max_length": 400, "max_new_tokens": 6}
 
 
 def test_a_model_here_answers_as_generation_does(tiny):
-    teacher = teachers.LocalTeacher(*tiny, batch_size=4, name="tiny-llama", **LIMITS)
+    teacher = teachers.LocalTeacher(generation.Summarizer(*tiny, batch_size=4, **LIMITS), "tiny-llama")
     expected = [answer.text for answer in generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS)]
     assert teacher.ask(TEXTS) == expected
     drawn = teacher.ask(TEXTS, temperature=0.7, seed=1)
     assert drawn == teacher.ask(TEXTS, temperature=0.7, seed=1) != expected
     assert drawn != teacher.ask(TEXTS, temperature=0.7, seed=2)
     assert teacher.about == {"model": "tiny-llama", "revision": None, "prompt": tiny[2].version}
-    assert teachers.LocalTeacher(*tiny, revision="abc", **LIMITS).about["revision"] == "abc"
+    assert teachers.LocalTeacher(teacher.summarizer, revision="abc").about["revision"] == "abc"
 
 
 def test_a_teacher_reads_as_much_of_a_text_as_a_student_without_examples():
     profile = choose_profile("smoke", task="topics")
     teacher = teachers.LocalTeacher.load("tiny-llama", profile, WORDING)
-    plain = templates.build_template(
-        profile.template, teacher.asked[1], templates.Wording("Name the topics.", "Abstract", answer="Topics")
+    plain = templates.Wording("Name the topics.", "Abstract", answer="Topics")
+    student = generation.Summarizer(
+        teacher.summarizer.model,
+        teacher.summarizer.tokenizer,
+        templates.build_template(profile.template, teacher.summarizer.tokenizer, plain),
+        profile.max_length,
+        profile.max_new_tokens,
     )
-    long = ["A sentence about bridges. " * 200]
-    there = generation.summarize(*teacher.asked, long, **teacher.limits)
-    limits = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens}
-    here = generation.summarize(*teacher.asked[:2], plain, long, **limits)
-    assert there[0].cut == here[0].cut > 0
-    assert teacher.about["model"] == "tiny-llama" and teacher.about["prompt"] == teacher.asked[2].version
+    [there] = teacher.summarizer.encode(["A sentence about bridges. " * 200])
+    [here] = student.encode(["A sentence about bridges. " * 200])
+    assert there["cut"] == here["cut"] > 0
+    assert teacher.about["model"] == "tiny-llama" and teacher.about["prompt"] == teacher.summarizer.template.version
+
+
+def test_without_the_client_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(SummkitError, match=r"openai is not installed: pip install 'summkit\[distill\]'"):
+        teachers.EndpointTeacher("http://127.0.0.1:1/v1", "teacher", WORDING, max_new_tokens=8)

@@ -1,5 +1,6 @@
 """Labels from a teacher: asked once, kept through a kill, never mixed, and handed on as data for a student."""
 
+import copy
 import inspect
 import json
 import os
@@ -14,7 +15,6 @@ import pytest
 
 from summkit.cli import main
 from summkit.data import templates
-from summkit.data.sources import read_folder
 from summkit.distillation import labelling, teachers
 from summkit.errors import SummkitError
 from tests.conftest import hear_ctrl_c
@@ -124,12 +124,12 @@ def test_a_torn_line_is_asked_again(tmp_path):
 @pytest.mark.parametrize(
     ("key", "teacher", "changes"),
     [
-        ("prompt '0123', asked for now is '4567'", Teacher(prompt="4567"), {}),
-        ("model 'teacher', asked for now is 'other'", Teacher(model="other"), {}),
-        ("revision None, asked for now is 'abc'", Teacher(revision="abc"), {}),
-        ("max_new_tokens 24, asked for now is 48", Teacher(max_new_tokens=48), {}),
-        ("temperature 0.0, asked for now is 0.7", Teacher(), {"temperature": 0.7}),
-        ("seed 0, asked for now is 1", Teacher(), {"seed": 1}),
+        ("prompt '0123', now '4567' is asked for", Teacher(prompt="4567"), {}),
+        ("model 'teacher', now 'other' is asked for", Teacher(model="other"), {}),
+        ("revision None, now 'abc' is asked for", Teacher(revision="abc"), {}),
+        ("max_new_tokens 24, now 48 is asked for", Teacher(max_new_tokens=48), {}),
+        ("temperature 0.0, now 0.7 is asked for", Teacher(), {"temperature": 0.7}),
+        ("seed 0, now 1 is asked for", Teacher(), {"seed": 1}),
     ],
 )
 def test_answers_of_another_kind_are_not_mixed_in(tmp_path, key, teacher, changes):
@@ -152,7 +152,7 @@ def test_a_file_that_does_not_say_how_long_answers_may_be_goes_on(tmp_path):
 def test_a_row_whose_text_has_changed_is_named(tmp_path):
     label(Teacher(), tmp_path / "l.jsonl", rows=ROWS[:3])
     changed = [{"id": "a1", "document": "Abstract 1 of something else"}]
-    with pytest.raises(SummkitError, match="the row 'a1' had another text then"):
+    with pytest.raises(SummkitError, match="the row 'a1' had another text"):
         label(Teacher(), tmp_path / "l.jsonl", rows=changed)
 
 
@@ -172,7 +172,7 @@ def test_a_line_without_label_and_reason_is_named(tmp_path, change):
     [
         ([ROWS[0], ROWS[1], ROWS[0]], "row 3: the id 'a0' is another row's too"),
         ([{"id": 1, "document": "A text."}, {"id": "1", "document": "B text."}], "row 2: the id '1' is another row's"),
-        ([ROWS[0], {"id": "b", "document": " "}], r"row 2: the document is no text to ask about \(empty\)"),
+        ([ROWS[0], {"id": "b", "document": " "}], r"row 2: the document cannot be used \(empty\)"),
         ([ROWS[0], {"id": "b"}], r"row 2: .* \(not text\)"),
         ([], "no rows to label"),
     ],
@@ -273,7 +273,7 @@ def test_two_jobs_do_not_write_one_file(tmp_path):
         process = child(server.url, path)
         try:
             wait_for(path.exists)
-            with pytest.raises(SummkitError, match="another process writes .*l.jsonl: wait for it"):
+            with pytest.raises(SummkitError, match="another process holds .*l.jsonl.lock: wait until"):
                 label(Teacher(), path)
         finally:
             process.kill()
@@ -349,23 +349,7 @@ def test_ctrl_c_says_that_it_goes_on(abstracts):
         finally:
             process.kill()
     assert process.returncode == 130 and "Traceback" not in err
-    assert "summkit: interrupted: 0 of 20 rows are in l.jsonl; the same again goes on from there" in err
-
-
-def found(**labels) -> labelling.Labels:
-    return labelling.Labels(labels, {}, len(labels), 0, 1.0)
-
-
-def test_agreement_of_a_teacher_with_itself():
-    first = found(a="bridges; rivers", b="ships", c="sheep; grass", d="alone")
-    second = found(a="rivers; bridges", b="ships", c="sheep; wool", e="alone")
-    result = labelling.agreement(first, second)
-    assert result["n"] == 3 and result["identical"] == pytest.approx(1 / 3)
-    assert result["topic_f1"]["mean"] == pytest.approx((100 + 100 + 50) / 3)
-    assert result["topic_f1"]["low"] <= result["topic_f1"]["mean"] <= result["topic_f1"]["high"]
-    assert json.dumps(result) and json.dumps(labelling.agreement(found(a="x"), found(a="x")))
-    with pytest.raises(SummkitError, match="no row has a label in both"):
-        labelling.agreement(first, found(z="ships"))
+    assert "summkit: interrupted: 0 of 20 rows are in l.jsonl; run the same again to resume" in err
 
 
 def test_labelled_rows_are_data_for_a_student(tmp_path):
@@ -379,37 +363,28 @@ def test_labelled_rows_are_data_for_a_student(tmp_path):
     with pytest.raises(SummkitError, match="no row has a label; left out: {'not asked': 20}"):
         labelling.labelled_rows(datasets.Dataset.from_list(ROWS[20:]), labels)
 
-    folder = labelling.write_data_folder(
-        tmp_path / "data", train=rows, validation=rows.select(range(2)), test=ROWS_TEST
-    )
-    assert sorted(path.name for path in folder.iterdir()) == ["test.jsonl", "train.jsonl", "validation.jsonl"]
-    read = {split: list(part) for split, part in read_folder(folder).items()}
-    assert read == {"train": list(rows), "validation": list(rows.select(range(2))), "test": ROWS_TEST}
 
+def test_a_plugin_adds_a_teacher(abstracts, monkeypatch):
+    monkeypatch.setattr(labelling, "TEACHERS", copy.copy(teachers.TEACHERS))
+    made = []
 
-ROWS_TEST = [{"id": "t", "document": "Abstract with a L\u00f6we\u2028in it", "summary": "lions"}]
+    def make(name, url, profile, wording):
+        made.append((name, url, profile.name, wording.instruction))
+        return Teacher()
 
-
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
-    labelling.write_data_folder(tmp_path, train=ROWS_TEST, validation=ROWS_TEST, test=ROWS_TEST)
-    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
-
-    def breaks():
-        yield ROWS_TEST[0] | {"summary": "other"}
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        labelling.write_data_folder(tmp_path, train=ROWS_TEST * 2, validation=breaks(), test=ROWS_TEST)
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
-    with pytest.raises(SummkitError, match="cannot write .*choose another folder"):
-        labelling.write_data_folder(tmp_path / "test.jsonl", train=ROWS_TEST, validation=ROWS_TEST, test=ROWS_TEST)
+    labelling.TEACHERS.add("oracle", make)
+    labels = labelling.label_file("rows.jsonl", "l.jsonl", teacher="oracle", model="of Delphi", profile="smoke")
+    assert made == [("of Delphi", None, "smoke", WORDING.instruction)]
+    assert labels.labels["a1"] == "bridges; river 1; at 0.0"
 
 
 def test_a_student_trains_on_the_folder_from_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
     rows = [row | {"summary": "bridges; rivers"} for row in ROWS[:16]]
-    labelling.write_data_folder("rows", train=rows[:8], validation=rows[8:12], test=rows[12:])
+    Path("rows").mkdir()
+    for name, part in {"train": rows[:8], "validation": rows[8:12], "test": rows[12:]}.items():
+        datasets.Dataset.from_list(part).to_json(f"rows/{name}.jsonl")
     config = {"profile": "smoke", "task": "topics", "data_dir": "rows", "out": "mine", "min_words": 0}
     config |= {"train_rows": 8, "validation_rows": 4, "test_rows": 4, "batch_size": 4}
     Path("c.json").write_text(json.dumps(config))

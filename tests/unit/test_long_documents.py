@@ -1,5 +1,6 @@
 """Texts longer than the window: what each strategy reads, that one answer comes of it, that a book takes seconds."""
 
+import copy
 import random
 import time
 import tracemalloc
@@ -15,9 +16,8 @@ from summkit.inference import generation, long_documents
 from summkit.inference.generation import Summary
 from summkit.models import embeddings, loading
 
-WORDS = (
-    ["the", "bridge", "over", "river", "was", "closed", "on", "a", "day", "after", "crack", "cable", "found", "drivers", "go", "through", "town", "and", "council", "said"]
-)
+SENTENCE = "the bridge over river was closed on a day after crack cable found drivers go through town and council said"
+WORDS = SENTENCE.split()
 LIMITS = {"max_length": 320, "max_new_tokens": 24}
 
 
@@ -37,13 +37,17 @@ class Told:
     """Answers with the first `most` characters (bytes, and so tokens) of what it is given, and keeps what that was."""
 
     def __init__(self, window: int = 200, most: int = 20, words=None):
-        self.tokenizer, self.window, self.limits = loading.tiny_tokenizer(), window, {"max_new_tokens": most}
-        self.rounds, self.words, self.asked = [], words, []
+        self.tokenizer = loading.tiny_tokenizer()
+        self.window = window
+        self.max_new_tokens = most
+        self.words = words
+        self.rounds = []
+        self.asked = []
 
     def summarize(self, documents, **asking):
         self.rounds.append(list(documents))
         self.asked.append(asking)
-        texts = [self.words if self.words is not None else text[: self.limits["max_new_tokens"]] for text in documents]
+        texts = [self.words if self.words is not None else text[: self.max_new_tokens] for text in documents]
         return [Summary(text, True, len(text), 0, 50 + len(text)) for text in texts]
 
 
@@ -70,7 +74,7 @@ def test_a_text_that_fits_is_read_whole(tiny, strategy):
 
 
 def test_the_window_is_what_the_encoding_keeps(tiny):
-    [row] = generation.prompts(tiny.template, tiny.tokenizer, ["a" * 900], **LIMITS)
+    [row] = tiny.encode(["a" * 900])
     assert tiny.window == 900 - row["cut"]
     edge = "ab " * 500
     assert one(tiny, edge[: tiny.window - 1] + "x", "chunks").fitted
@@ -205,6 +209,14 @@ def test_extract_takes_what_is_central_and_does_not_repeat():
     answer = one(told, text, "extract", encoder=Meanings())
     assert told.rounds == [[f"{said[0]}\n{town[0]}"]]
     assert answer.how.startswith("2 of its 5 sentences were read") and answer.how.endswith("(79 tokens)")
+
+
+def test_a_plugin_adds_a_strategy(monkeypatch):
+    monkeypatch.setattr(long_documents, "STRATEGIES", copy.copy(long_documents.STRATEGIES))
+    long_documents.STRATEGIES.add("last", lambda text, window: ([text[-50:]], "its end was read"))
+    told = Told()
+    answer = one(told, book(3000), "last")
+    assert (len(told.rounds[0][0]), answer.how, answer.read) == (50, "its end was read", 50)
 
 
 def test_whole_refuses_what_does_not_fit(tiny):
