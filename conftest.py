@@ -1,6 +1,6 @@
-"""What every test run needs, notebooks included: no network, no progress bars, and the profile smoke for cells.
+"""What every test run needs, including notebooks: no network, no progress bars, and the profile smoke for cells.
 
-It stands at the top because nbval is pointed at the chapters' folders, and kernels inherit this environment.
+It is in the top folder because nbval collects the chapters' folders, and because kernels inherit this environment.
 """
 
 import os
@@ -24,6 +24,6 @@ def pytest_configure(config):
 
 @pytest.hookimpl
 def pytest_collectstart(collector):
-    """Warnings on stderr differ from machine to machine: nbval must not compare them."""
+    """Do not let nbval compare stderr: warnings differ between machines."""
     if hasattr(collector, "skip_compare"):
         collector.skip_compare += ("stderr",)

@@ -1,1 +1,1 @@
-"""Side by side with what a user would pick instead. `python -m benchmarks --help`; README.md says what was found."""
+"""Benchmarks against common alternatives: `python -m benchmarks --help`. README.md has the results."""

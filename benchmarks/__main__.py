@@ -23,7 +23,7 @@ RESULTS = Path(page.__file__).parent / "results"
 
 
 def main(arguments=None) -> int:
-    """Run what is asked for and write a record of each; without --out, the page's tables too. Returns the exit code."""
+    """Run benchmarks and write a record of each; without --out, update README.md too. Return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         for name in options.names:

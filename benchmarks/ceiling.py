@@ -1,6 +1,6 @@
-"""What this machine can do at most: rates of matrix products and of reading memory, to hold all other figures against.
+"""The machine's ceiling: rates of matrix products and of reading memory, which all figures are compared with.
 
-Measured with the threads that the contestants have, per CPU second (on a GPU: per second of its own clock).
+Measured with as many threads as the contestants have, per CPU second (on a GPU: per second of its own clock).
 """
 
 import statistics
@@ -25,7 +25,7 @@ def rates(work: dict) -> dict:
 
 
 def _seconds(work, repeats: int) -> float:
-    """Median CPU seconds of one call, the first one left out: it starts threads and touches memory."""
+    """Return the median CPU seconds of one call, without the first, which starts threads and allocates memory."""
     work()
     taken = []
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""One contestant in a process of its own, so that its peak memory is its own: `harness` starts this.
+"""Run one contestant in its own process, so that its peak memory is its own. `harness` starts it.
 
 python -m benchmarks.contestant BENCHMARK NAME WORK.json RESULT.json
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def main(benchmark: str, name: str, work: str, result: str) -> None:
-    """Run contestant `name` (or the benchmark's `prepare`) on the work in one file; what it measured into the other."""
+    """Run contestant `name` (or the benchmark's `prepare`) on the work in one file; write its results to the other."""
     module = importlib.import_module(f"benchmarks.{benchmark}")
     run = module.prepare if name == "prepare" else module.CONTESTANTS[name].run
     found = run(json.loads(Path(work).read_text(encoding="utf-8")))

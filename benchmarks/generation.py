@@ -1,6 +1,6 @@
-"""Greedy summaries of the same documents from the same weights: this library, and what else answers on this machine.
+"""Greedy summaries of the same documents with the same weights: this library and its alternatives.
 
-What is measured is from texts to texts, tokenising included; loading and converting are not.
+Measured from text to text, including tokenisation but not loading and conversion.
 """
 
 import tempfile
@@ -87,7 +87,7 @@ def _transformers(work: dict, batch_size: int) -> dict:
 
 
 def _read(tokenizer, ids: list[int]) -> tuple[str, int]:
-    """The text before the first EOS, and its tokens, EOS with them."""
+    """Return the text before the first EOS, and its number of tokens including EOS."""
     ended = tokenizer.eos_token_id in ids
     ids = ids[: ids.index(tokenizer.eos_token_id)] if ended else ids
     return tokenizer.decode(ids, skip_special_tokens=True), len(ids) + ended
@@ -188,7 +188,7 @@ def run(options) -> dict:
 
 
 def _reading(entry: dict, name: str, sizes: dict, ceiling: dict) -> dict:
-    """Share of the memory's speed: each decoding step reads every weight once, which is all it could be bound by."""
+    """Return the share of memory speed: each decoding step reads every weight once."""
     if entry["device_seconds"] is not None:  # the memory that is measured is the processor's
         return {"share_of_memory_speed": None}
     read = entry["steps"] * (sizes["body"] + sizes["head"]) * WEIGHT_BYTES.get(name, 4)

@@ -1,6 +1,6 @@
 """QLoRA on a GPU with a model of phi-2's shape: footprint, peak memory at 512 tokens, tokens a second.
 
-Its weights are random: neither time nor memory depends on them, and nothing has to be fetched. Its tokenizer reads
+The weights are random, because neither time nor memory depends on them, so nothing is downloaded. The tokenizer reads
 bytes. Without a GPU nothing is measured; `--smoke` shows that it runs, with a tiny model of the same kind.
 """
 
@@ -95,7 +95,7 @@ def _profile(folder: str, smoke: bool, settings: dict) -> Profile:
 
 
 def made_up(chosen: Profile, count: int) -> dict:
-    """The work of `count` rows of exactly `max_length` tokens: letters drawn by chance, one token each."""
+    """Return the work of `count` rows of exactly `max_length` tokens: random letters, one token each."""
     import random
 
     from summkit.data import templates, tokenisation

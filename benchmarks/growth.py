@@ -1,6 +1,6 @@
-"""How time and memory grow: with rows, from a file to tokens; with length and batch, in one step; with answers at once.
+"""How time and memory grow with the number of rows, with length and batch size, and with answers at once.
 
-Rows are made up. One contestant is one size.
+The rows are synthetic. Each contestant has one size.
 """
 
 import json
@@ -44,8 +44,8 @@ WORDS = [
 def rows(work: dict, count: int) -> dict:
     """`data.for_profile` from a folder of JSON lines, then `features.encode_rows`: seconds and peak of each.
 
-    Rows lie on disk, and what was read of their files counts in a process' peak, though the system takes it back where
-    memory is short. `own_bytes` is by how much the process grew without that.
+    Rows are on disk. Pages of their files count in the peak of a process, though the system takes them back when memory
+    is short. `own_bytes` is the growth of the process without them.
     """
     from summkit.config import choose_profile
     from summkit.data import summarisation, templates, tokenisation
@@ -75,9 +75,9 @@ def rows(work: dict, count: int) -> dict:
 
 
 class OwnMemory:
-    """`grown_bytes`: by how much, at most, a `with` block's process grew, files that it has mapped left out.
+    """`grown_bytes`: the most by which the process grew inside a `with` block, without the files that it has mapped.
 
-    Looked at fifty times a second; None where the system does not say how much is of files (not Linux).
+    Sampled fifty times a second. None where the system does not tell files apart (all but Linux).
     """
 
     def __enter__(self):
@@ -109,7 +109,7 @@ def _peaks(*parts: dict) -> dict:
 
 
 def write_rows(folder: Path, count: int) -> int:
-    """So many made-up rows, no two alike, as JSON lines; the file's bytes."""
+    """Write synthetic rows, all different, as JSON lines; return the file's size in bytes."""
     folder.mkdir()
     draw = random.Random(0)
     with open(folder / "all.jsonl", "w", encoding="utf-8") as file:
@@ -194,7 +194,7 @@ def run(options) -> dict:
 
 
 def _left_out(options) -> set[str]:
-    """Contestants that are not asked for: the largest without --million, and all but small ones with --smoke."""
+    """Names to leave out: the largest without --million, and all but the small ones with --smoke."""
     small, large = f"summkit, {ROWS[0]:,} rows", f"summkit, {ROWS[-1]:,} rows"
     if options.smoke:
         return set(CONTESTANTS) - {small, "summkit, 128 tokens", "summkit, batch of 2", "summkit, 4 answers at once"}

@@ -1,6 +1,6 @@
-"""How everything here is measured: each contestant in its own process, round by round, in alternating order.
+"""How everything is measured: each contestant in its own process, in rounds, in alternating order.
 
-Each round begins with the machine's own ceiling, so that a share of it compares what ran within the same minutes.
+Each round starts with the ceiling of the machine, so that a share compares measurements of the same minutes.
 """
 
 import importlib.metadata
@@ -31,9 +31,9 @@ RATES = ("sgemm_flop_per_second", "read_bytes_per_second", "bf16_flop_per_second
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is compared: `run` takes the work (a dict) and returns what it measured; `about` is for the table.
+    """A contestant: `run` takes the work (a dict) and returns its results; `about` is for the table.
 
-    `needs` names a module without which it cannot run. `once`: too long for more than the first round.
+    `needs` names a module without which it cannot run. `once`: it takes too long for more than one round.
     """
 
     run: Callable[[dict], dict]
@@ -43,9 +43,9 @@ class Contestant:
 
 
 def measure(work: Callable) -> tuple[object, dict]:
-    """What `work()` returns, and what it took: {cpu, wall and device seconds, peak bytes}, nothing before it counted.
+    """Return what `work()` returns, and its cost alone: {CPU, wall and device seconds, peak bytes}.
 
-    Device seconds lie between two events on the GPU's own clock; None without a GPU.
+    Device seconds are those between two events on the GPU's own clock; None without a GPU.
     """
     import psutil
     import torch
@@ -70,8 +70,8 @@ def measure(work: Callable) -> tuple[object, dict]:
 def compete(benchmark: str, contestants: dict[str, Contestant], work: dict, rounds: int, threads: int) -> dict:
     """{name: {"about", "rounds": [...], a spread for each measure} or {"about", "absent": reason}}, and "ceiling".
 
-    Round r begins with contestant r, so that none is always first. One that fails is out, and says why; but for the
-    library itself, whose failure is an error.
+    Round r starts with contestant r, so that none is always first. A contestant that fails is left out with its reason;
+    if the library itself fails, that is an error.
     """
     found = {name: {"about": one.about, "rounds": []} for name, one in contestants.items()}
     for name, one in contestants.items():
@@ -101,7 +101,7 @@ def _one(benchmark: str, name: str, work: dict, threads: int, entry: dict) -> No
 
 
 def start(benchmark: str, name: str, work: dict, threads: int) -> dict:
-    """What contestant `name` measured, in a process of its own with so many threads. SummkitError where it fails."""
+    """Return what contestant `name` measured in its own process. Raises SummkitError if it fails."""
     quiet = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
     # Beside the numbers of threads: threads that wait for work would be counted as if they worked.
     quiet |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "SUMMKIT_HEADLESS": "1"}
@@ -122,7 +122,7 @@ def start(benchmark: str, name: str, work: dict, threads: int) -> dict:
 
 
 def _last_line(text: str) -> str:
-    """The last line of a traceback without this machine's paths: it goes into a record."""
+    """Return the last line of a traceback without paths, because it goes into a record."""
     lines = text.strip().splitlines()
     return re.sub(r"(/[\w.+-]+){2,}|[A-Za-z]:\\\S+", "…", lines[-1])[:300] if lines else ""
 
@@ -134,7 +134,7 @@ def spread(values: list) -> dict | None:
 
 
 def machine(threads: int) -> dict:
-    """What the figures were measured on: processor or GPU, cores, bytes of memory, threads that a contestant had."""
+    """Describe the machine: processor or GPU, cores, bytes of memory, threads of a contestant."""
     import psutil
 
     about = {"processor": _processor(), "cores": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total}
@@ -142,7 +142,7 @@ def machine(threads: int) -> dict:
 
 
 def gpu_name() -> str | None:
-    """The name of the GPU that torch sees, or None. An NVIDIA driver is looked for first: torch takes seconds."""
+    """Return the name of the GPU that torch sees, or None. Without an NVIDIA driver, torch is not imported."""
     from summkit.config import detect_hardware
 
     hardware = detect_hardware()
@@ -163,7 +163,7 @@ def device_name(about: dict) -> str:
 
 
 def record(benchmark: str, profile: str, threads: int, **details) -> dict:
-    """A run record (`summkit.records`) whose details are the machine and what a benchmark found on it."""
+    """Return a run record whose details are the machine and the results of a benchmark."""
     about = machine(threads)
     made = records.new_record(f"benchmarks/{benchmark}", profile, 0, device_name(about))
     return records.fill_record(made, "details", machine=about, peers={name: version(name) for name in PEERS}, **details)
@@ -178,11 +178,11 @@ def version(package: str) -> str | None:
 
 
 def progress_line(text: str) -> None:
-    """What is being measured now, on stderr; nothing where progress is unwanted (TQDM_DISABLE)."""
+    """Print to stderr what is being measured, unless progress is switched off (TQDM_DISABLE)."""
     if not os.environ.get("TQDM_DISABLE"):
         print(text, file=sys.stderr, flush=True)
 
 
 def quiet() -> None:
-    """No bars and notes of the libraries between the results."""
+    """Silence progress bars and notes of the libraries."""
     progress.quiet_libraries()

@@ -1,4 +1,4 @@
-"""README.md's tables and figures, made from the records in results/: none is typed."""
+"""Make the tables and figures of README.md from the records in results/."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ TITLES = {
 
 
 def publish(results: Path = HERE / "results", page: Path = HERE / "README.md") -> Path:
-    """Put the tables of all records in `results` between the page's two marks, and draw their figures beside them.
+    """Write the tables of all records in `results` between the page's two marks, and draw their figures.
 
     SummkitError where the marks are missing.
     """
@@ -29,7 +29,7 @@ def publish(results: Path = HERE / "results", page: Path = HERE / "README.md") -
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SummkitError(f"{page.name}: the two lines that the tables stand between are missing; put them back")
+        raise SummkitError(f"{page.name}: the two marks around the tables are missing; put the two lines back")
     part = page.with_name(f".{page.name}.part")
     part.write_text(before + begin + "\n" + tables(results) + end + after, encoding="utf-8")
     os.replace(part, page)
@@ -55,7 +55,7 @@ def draw(record: dict, path: Path) -> None:
 
 
 def _bars(entries: dict):
-    """Each contestant's median, with the lowest and highest of the rounds."""
+    """Draw each contestant's median, with the lowest and the highest of the rounds."""
     import matplotlib.pyplot as plt
 
     fig, panels = plt.subplots(1, 2, figsize=(10, 0.6 + 0.4 * len(entries)), sharey=True, layout="constrained")

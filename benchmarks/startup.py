@@ -1,4 +1,4 @@
-"""How long until something happens: to import, to --help, from a clone to the first summary."""
+"""How long it takes to import, to show --help, and to get from a clone to the first summary."""
 
 import os
 import resource

@@ -1,7 +1,7 @@
-"""LoRA on the same rows, from the same weights, in as many steps: this library, the tutorial recipe, TRL's SFTTrainer.
+"""LoRA on the same rows, weights and steps: this library, the tutorial recipe, TRL's SFTTrainer.
 
-What is measured is the training alone, not the imports, the loading or the tokenising. This library also evaluates on
-one row and saves a checkpoint there, since it does that in every training; the others do neither.
+Only training is measured, not imports, loading or tokenisation. This library also evaluates on one row and saves a
+checkpoint, because it does so in every training; the others do neither.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ ROWS = {"smoke": 8, "real": 16}
 
 
 class Seen:
-    """Counts what the model's embedding is given while it trains: positions, and how often each token."""
+    """Count what the model's embedding receives while it trains: positions, and how often each token occurs."""
 
     def __init__(self, model, tokenizer):
         import torch
@@ -32,7 +32,7 @@ class Seen:
             self.counts += inputs[0].flatten().bincount(minlength=len(self.counts)).cpu()
 
     def digest(self) -> str:
-        """The same for contestants that trained on the same tokens, in whatever order and padding."""
+        """Return a digest that is equal for equal tokens, whatever their order and padding."""
         kept = [count for token, count in enumerate(self.counts.tolist()) if token not in self.left_out]
         return hashlib.sha256(str(kept).encode()).hexdigest()[:12]
 
@@ -62,7 +62,7 @@ def _measured(train, seen: Seen, sizes: dict, history) -> dict:
 
 
 def summkit(work: dict, **settings) -> dict:
-    """As `python -m summkit train` trains, with the profile's batches: the head on the summary's tokens only."""
+    """Train as `python -m summkit train` does: output layer on the summary's tokens only."""
     import datasets
 
     from summkit.data import templates, tokenisation
@@ -84,7 +84,7 @@ def summkit(work: dict, **settings) -> dict:
 
 
 def summkit_together(work: dict) -> dict:
-    """The same steps, all rows of one at once."""
+    """Train with all rows of a step in one batch."""
     return summkit(work, batch_size=_rows_in_a_step(work), gradient_accumulation=1)
 
 
@@ -93,7 +93,7 @@ def _rows_in_a_step(work: dict) -> int:
 
 
 def tutorial(work: dict) -> dict:
-    """As most tutorials do: every row padded to the longest allowed, one row at a time, logits at every position."""
+    """Train as most tutorials do: every row padded to the limit, one row at a time, logits at every position."""
     from transformers import Trainer, TrainingArguments, default_data_collator
 
     profile, tokenizer, model, sizes, seen = _prepared(work)
@@ -127,23 +127,23 @@ def trl(work: dict, prepared=None, **settings) -> dict:
 
 
 def trl_defaults(work: dict) -> dict:
-    """SFTTrainer as it comes, gradient checkpointing and all; only what all have alike is said to it."""
+    """Run SFTTrainer with its defaults, including gradient checkpointing; set only what all contestants share."""
     return trl(work)
 
 
 def trl_best(work: dict) -> dict:
-    """Nothing computed twice, and rows of similar length together."""
+    """Run SFTTrainer without checkpointing, with rows of similar length together."""
     checkpointing = work["profile"]["gradient_checkpointing"]
     return trl(work, gradient_checkpointing=checkpointing, train_sampling_strategy="group_by_length")
 
 
 def trl_row_by_row(work: dict) -> dict:
-    """Nothing computed twice, and rows one by one, accumulated: no padding either."""
+    """Run SFTTrainer without checkpointing, rows one by one: no padding."""
     return trl(work, gradient_checkpointing=work["profile"]["gradient_checkpointing"], **_a_row_at_a_time(work))
 
 
 def trl_padding_free(work: dict) -> dict:
-    """Nothing computed twice, and the rows of a batch one behind the other, without padding."""
+    """Run SFTTrainer without checkpointing, with the rows of a batch packed without padding."""
     checkpointing = work["profile"]["gradient_checkpointing"]
     return trl(work, gradient_checkpointing=checkpointing, padding_free=True, max_length=None)
 
@@ -153,7 +153,7 @@ def _a_row_at_a_time(work: dict) -> dict:
 
 
 def _common(work: dict, profile: Profile, model) -> dict:
-    """Arguments of Trainer that all contestants have alike."""
+    """Return the arguments of Trainer that all contestants share."""
     return {
         "output_dir": work["folder"],
         "num_train_epochs": profile.epochs,
@@ -184,9 +184,10 @@ CONTESTANTS = {
 
 
 def needed_flop(work: dict, sizes: dict) -> float:
-    """FLOP that no way of training adapters can do without: forward, and backward through frozen weights, 4 a weight.
+    """Return the FLOP that every way of training adapters needs: forward and backward through frozen weights.
 
-    The head counts for the summary's tokens only. Attention between the tokens and the adapters are left out.
+    That is 4 for each weight and token; the output layer counts for the summary's tokens only. Attention between tokens
+    and the adapters are left out.
     """
     return 4.0 * (sizes["body"] * work["tokens"] + sizes["head"] * work["answer_tokens"])
 

@@ -1,4 +1,4 @@
-"""The rows that all contestants get: chosen to fit, so that nobody has to cut any, and nobody does less."""
+"""The rows that all contestants get. All of them fit into the limit, so that no contestant cuts any."""
 
 import dataclasses
 
@@ -15,14 +15,14 @@ SMOKE = SAME | {"max_length": 704, "epochs": 1, "batch_size": 1, "gradient_accum
 
 
 def profile(smoke: bool) -> Profile:
-    """The profile whose settings every contestant is given, where it has such a setting."""
+    """Return the profile whose settings every contestant gets, where it has such a setting."""
     return choose_profile("smoke", **SMOKE) if smoke else choose_profile("cpu", **REAL)
 
 
 def make(chosen: Profile, split: str, rows: int) -> dict:
     """{"profile", "rows": [{"document", "summary", "prompt", "completion"}], "tokens", "answer_tokens"}.
 
-    The first `rows` of the split that fit into `max_length` whole. SummkitError where there are not as many.
+    These are the first `rows` of the split that fit into `max_length`. Raises SummkitError if there are fewer.
     """
     tokenizer = loading.load_tokenizer(chosen.model)
     template = templates.build_template(chosen.template, tokenizer, templates.get_wording(chosen.wording))
@@ -33,7 +33,7 @@ def make(chosen: Profile, split: str, rows: int) -> dict:
         if not pair["cut"] and len(encoded) < rows:
             encoded.append((row, pair))
     if len(encoded) < rows:
-        raise SummkitError(f"{split}: {len(encoded)} rows fit into {chosen.max_length} tokens, {rows} are wanted")
+        raise SummkitError(f"{split}: {len(encoded)} rows fit into {chosen.max_length} tokens, but {rows} are needed")
     return described(chosen, template, encoded)
 
 
@@ -49,7 +49,7 @@ def described(chosen: Profile, template, encoded: list[tuple[dict, dict]]) -> di
 
 
 def summary(work: dict) -> dict:
-    """What a record keeps of the work: the settings and the counts, no text."""
+    """Return what a record keeps of the work: settings and counts, no text."""
     kept = ("model", "dataset", "precision", "compute_dtype", "max_length", "max_new_tokens", "targets", "rank")
     kept += ("batch_size", "gradient_accumulation", "generation_batch_size", "optimizer", "gradient_checkpointing")
     counts = {key: work[key] for key in ("tokens", "answer_tokens", "prompt_tokens")}

@@ -1,6 +1,6 @@
-"""A teacher's server on 127.0.0.1 that speaks as much of OpenAI's protocol as `teachers.EndpointTeacher` needs.
+"""A teacher's server on 127.0.0.1 with the part of OpenAI's protocol that `EndpointTeacher` uses.
 
-Its answers are a function of the document and of the temperature; `script` holds odd replies that come first.
+Its answers are a function of the document and the temperature; `script` has unusual replies that come first.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How many bytes autograd keeps of a forward pass: what a plan of memory is held against."""
+"""How many bytes autograd keeps of a forward pass: the measurement that memory plans are compared with."""
 
 
 def kept_for_backward(model, forward) -> int:

@@ -1,4 +1,4 @@
-"""Make a folder that `kaggle kernels push` takes: a stage's notebook and its kernel-metadata.json.
+"""Make a folder for `kaggle kernels push`: a chapter's notebook and its kernel-metadata.json.
 
     python jobs/kaggle/make_metadata.py task3 --user NAME
 
@@ -17,10 +17,10 @@ from summkit.recipes import notebooks
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the folder; the exit code is 2, with a message, where something is wrong with the call."""
-    parser = argparse.ArgumentParser(description="a stage's notebook and its kernel-metadata.json, for Kaggle")
+    """Write the folder. Return the exit code: 2, with a message, if the call is wrong."""
+    parser = argparse.ArgumentParser(description="make a chapter's notebook and its kernel-metadata.json for Kaggle")
     parser.add_argument("stage", help="as `python -m summkit list` names it")
-    parser.add_argument("--user", required=True, help="your name on Kaggle, as it stands in your profile's address")
+    parser.add_argument("--user", required=True, help="your name on Kaggle, as in the address of your profile")
     parser.add_argument("--out", metavar="DIR", help="default: runs/kaggle/STAGE")
     parser.add_argument("--data", metavar="OWNER/NAME", help="a data set on Kaggle with train.jsonl and so on")
     parser.add_argument("--cpu", action="store_true", help="without a GPU")
@@ -35,15 +35,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write(stage: str, user: str, out: str | None = None, data: str | None = None, cpu: bool = False) -> Path:
-    """The folder for `stage`, in which the notebook reads `data`, an OWNER/NAME, where that is given.
+    """Write the folder for `stage`, and return it. Its notebook reads `data`, an OWNER/NAME, if that is given.
 
-    Raises SummkitError for an unknown stage, a name that Kaggle could not take, and a notebook that reads no data.
+    Raises SummkitError for an unknown stage, a name that Kaggle would refuse, and a notebook that reads no data.
     """
     known = notebooks.stages()
     check_known("stage", stage, known)
     for what, name in (("user", user), *([("data", data)] if data else [])):
         if not re.fullmatch(r"[\w-]+/[\w-]+" if what == "data" else r"[\w-]+", name):
-            raise SummkitError(f"{what} {name!r}: it stands in addresses, such as {'owner/name' if data else 'name'}")
+            example = "owner/name" if what == "data" else "name"
+            raise SummkitError(f"{what} {name!r}: write it as in its address on Kaggle, such as {example}")
     notebook = known[stage].notebook
     folder = Path(out or Path("runs") / "kaggle" / stage)
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,7 @@ def write(stage: str, user: str, out: str | None = None, data: str | None = None
 
 
 def metadata(stage: str, file: str, user: str, data: str | None = None, cpu: bool = False) -> dict:
-    """What stands in kernel-metadata.json. Kaggle makes the slug of the title: the two have to agree."""
+    """Return the contents of kernel-metadata.json. Kaggle makes the slug from the title, so the two must agree."""
     title = " ".join(["summkit", *re.split(r"[^a-z0-9]+", stage.lower())])
     return {
         "id": f"{user}/{title.replace(' ', '-')}",

@@ -1,6 +1,6 @@
-"""The house style of notebooks as rules: each takes a Book and yields what is wrong, naming the cell. Needs no torch.
+"""Rules for notebooks: each takes a Book and yields what is wrong, with the number of the cell. Needs no torch.
 
-RULES maps a rule's name to its function. Cells are counted from 1, as a reader counts them.
+RULES maps the name of a rule to its function. Cells are counted from 1.
 """
 
 import ast
@@ -80,11 +80,11 @@ def texts(output) -> list[str]:
 
 
 def valid(book):
-    # From the file itself, and ids apart: nbformat mends a doubled cell id wherever it meets one.
+    # Read the file itself, and check ids separately: nbformat repairs a repeated cell id when it reads one.
     raw = json.loads(book.path.read_text(encoding="utf-8"))
     ids = [cell.get("id") for cell in raw.get("cells", [])]
     if len(set(ids)) < len(ids) or None in ids:
-        yield "two cells have the same id, or one has none"
+        yield "two cells have the same id, or a cell has none: save the notebook in JupyterLab"
         return
     try:
         nbformat.validate(raw)
@@ -116,15 +116,15 @@ def install(book):
         return
     number, cell = found[0]
     if book.importing and number > book.importing[0]:
-        yield f"cell {number}: the install cell must stand before the imports"
+        yield f"cell {number}: move the install cell before the imports"
     if not _guarded(parse(cell)):
-        yield f"cell {number}: beside imports, the install cell may hold only an 'if' on Colab or Kaggle"
+        yield f"cell {number}: besides imports, the install cell may have only an 'if' for Colab or Kaggle"
     if cell.outputs:
         yield f"cell {number}: the install cell has an output"
 
 
 def _guarded(tree) -> bool:
-    """Whether nothing but imports and names stands outside an `if` on Colab or Kaggle."""
+    """Whether everything but imports and names is inside an `if` for Colab or Kaggle."""
     return tree is not None and bool(tree.body) and all(_harmless(node) for node in tree.body)
 
 
@@ -140,7 +140,7 @@ def imports(book):
     if not book.importing:
         yield "no cell imports anything"
     for number in book.importing[1:]:
-        yield f"cell {number}: imports belong into cell {book.importing[0]}, with the others"
+        yield f"cell {number}: imports belong in cell {book.importing[0]}, with the others"
 
 
 def parameters(book):
@@ -150,7 +150,7 @@ def parameters(book):
         return
     number, cell = found[0]
     if book.importing and number < book.importing[0]:
-        yield f"cell {number}: the parameters come after the imports"
+        yield f"cell {number}: move the parameters after the imports"
     names = []
     for node in getattr(parse(cell), "body", []):
         names.append(_parameter_name(node))
@@ -158,7 +158,7 @@ def parameters(book):
             f"cell {number}, line {node.lineno}: {problem}" for problem in _parameter_problems(node, cell.source)
         )
     if not names or len(set(names)) < len(names):
-        yield f"cell {number}: no parameters, or one of them twice"
+        yield f"cell {number}: there are no parameters, or one of them occurs twice"
 
 
 def _parameter_name(node) -> str | None:
@@ -168,17 +168,17 @@ def _parameter_name(node) -> str | None:
 
 def _parameter_problems(node, source):
     if not isinstance(node, (ast.Assign, ast.AnnAssign)) or _parameter_name(node) is None:
-        yield "only NAME = literal may stand among the parameters"
+        yield "only lines of the form NAME = literal may be parameters"
         return
     try:
         ast.literal_eval(node.value)
     except (ValueError, TypeError):
-        yield f"{_parameter_name(node)} is derived, not a literal: derive in the next cell"
+        yield f"{_parameter_name(node)} is computed, not a literal: compute it in the next cell"
     commented = {token.start[0] for token in _tokens(source) if token.type == tokenize.COMMENT}
     if not commented & set(range(node.lineno - 1, node.end_lineno + 1)):
         yield f"{_parameter_name(node)} has no comment"
     if source.splitlines()[node.lineno - 1].count("=") > 1:
-        yield "two '=' on one line: papermill does not see such a parameter"
+        yield "two '=' on one line: papermill does not recognise such a parameter"
 
 
 def _tokens(source: str):
@@ -194,14 +194,14 @@ def headings(book):
             yield f"no heading '{heading.capitalize()}'"
         places += [match.start() for match in found[-1:]]
     if places != sorted(places):
-        yield "the order is Summary, Exercises, References"
+        yield "the headings must come in the order Summary, Exercises, References"
 
 
 def record(book):
     number, cell = book.code[-1] if book.code else (0, None)
     calls = [node.func for node in ast.walk(parse(cell) or ast.Module([], [])) if isinstance(node, ast.Call)]
     if "finish" not in {getattr(func, "attr", getattr(func, "id", "")) for func in calls}:
-        yield f"cell {number}: the last code cell must write the run record (run.finish)"
+        yield f"cell {number}: the last code cell must end the run: run.finish(…)"
 
 
 # Code and text
@@ -223,15 +223,15 @@ def ruff(book):
 def why(book):
     for number, _ in book.code:
         if number not in book.set_up() and (number == 1 or book.nb.cells[number - 2].cell_type != "markdown"):
-            yield f"cell {number}: no text before it says why"
+            yield f"cell {number}: the cell before it must be text that says why"
 
 
 def known_tags(book):
     for number, cell in book.cells:
         for tag in set(tags(cell)) - TAGS:
-            yield f"cell {number}: tag {tag}; known: {', '.join(sorted(TAGS))}"
+            yield f"cell {number}: unknown tag {tag}; known: {', '.join(sorted(TAGS))}"
         if re.search(r"^\s*#\s*(NBVAL_|PYTEST_VALIDATE)", cell.source, re.MULTILINE):
-            yield f"cell {number}: mark it with a tag, not with a comment"
+            yield f"cell {number}: use a tag, not a comment"
 
 
 def safe(book):
@@ -248,12 +248,12 @@ def kernel(book):
     if spec.get("name") != "python3" or spec.get("display_name") not in ("Python 3", "Python 3 (ipykernel)"):
         yield f"the kernel is {dict(spec)}; it must be python3, 'Python 3'"
     if book.nb.metadata.get("language_info", {}).get("name") != "python":
-        yield "language_info must name python, or ruff passes the notebook over"
+        yield "language_info must name python, otherwise ruff skips the notebook"
     for key in set(book.nb.metadata) - {"kernelspec", "language_info", "summkit"}:
-        yield f"metadata {key} was left in the notebook"
+        yield f"remove the metadata {key} from the notebook"
     for number, cell in book.cells:
         for key in set(cell.metadata) - {"tags"}:
-            yield f"cell {number}: metadata {key} was left in it"
+            yield f"cell {number}: remove the metadata {key}"
 
 
 _PATHS = re.compile(
@@ -265,7 +265,7 @@ def paths(book):
     for number, cell in book.cells:
         for place in [cell.source, *(text for output in cell.get("outputs", []) for text in texts(output))]:
             if found := _PATHS.search(place):
-                yield f"cell {number}: a path of a machine, {place[found.start() : found.start() + 40]!r}"
+                yield f"cell {number}: the path of a machine, {place[found.start() : found.start() + 40]!r}"
 
 
 _DEBRIS = re.compile(r"\r|%\||\dit/s|\d\s?s/it|\x1b")
@@ -274,19 +274,19 @@ _DEBRIS = re.compile(r"\r|%\||\dit/s|\d\s?s/it|\x1b")
 def debris(book):
     for number, output in _outputs(book):
         for found in {match for text in texts(output) for match in _DEBRIS.findall(text)}:
-            yield f"cell {number}: what a progress bar or a terminal leaves, {found!r}"
+            yield f"cell {number}: left over from a progress bar or a terminal, {found!r}"
 
 
 def svg(book):
     for number, output in _outputs(book):
         if "image/svg+xml" in output.get("data", {}) or any("<svg" in text for text in texts(output)):
-            yield f"cell {number}: an SVG; figures are PNG"
+            yield f"cell {number}: an SVG; figures must be PNG"
 
 
 def errors(book):
     for number, output in _outputs(book):
         if output.output_type == "error":
-            yield f"cell {number}: a stored error, {output.ename}"
+            yield f"cell {number}: an error was saved in the outputs, {output.ename}"
 
 
 def _outputs(book):
@@ -296,7 +296,7 @@ def _outputs(book):
 def size(book):
     bytes_ = book.path.stat().st_size
     if bytes_ >= BYTES:
-        yield f"{bytes_:,} bytes; below {BYTES:,} are wanted"
+        yield f"{bytes_:,} bytes; it must be below {BYTES:,}"
 
 
 def counts(book):
@@ -309,13 +309,13 @@ def counts(book):
 
 
 def checked(book):
-    """nbval compares what stands there: a checked cell without an output, or with a picture only, checks nothing."""
+    """A cell that nbval compares needs an output that is not only a picture; otherwise nothing is compared."""
     if not book.tagged("nbval-check-output"):
         yield "no cell is tagged nbval-check-output"
     for number, cell in book.tagged("nbval-check-output"):
         compared = [output for output in cell.outputs if output.get("name") != "stderr" and any(texts(output))]
         if not compared or cell.execution_count is None:
-            yield f"cell {number}: tagged nbval-check-output, and nothing stands there to compare"
+            yield f"cell {number}: tagged nbval-check-output, but it has no output to compare"
 
 
 RULES = {
@@ -347,7 +347,7 @@ RULES = {
 
 
 def notebooks() -> list[Path]:
-    """Every notebook of the repository; folders that git ignores are passed over."""
+    """Every notebook of the repository; folders that git ignores are left out."""
     found = (path.relative_to(ROOT) for path in ROOT.rglob("*.ipynb"))
     ignored = {"runs", "build"}
     return sorted(p for p in found if p.parts[0] not in ignored and not any(part.startswith(".") for part in p.parts))

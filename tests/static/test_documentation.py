@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from summkit.cli import COMMANDS
 from summkit.config import TASKS
 from summkit.models import METHODS
 from tests.static.test_settings import options
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = yaml.safe_load((ROOT / "summkit" / "commands.yaml").read_text(encoding="utf-8"))
 SKIPPED = {"runs", "build"}
 PAGES = sorted(
     path
@@ -63,7 +64,12 @@ def test_every_option_is_explained_and_every_explained_option_exists():
 def test_every_command_is_explained():
     section = read("docs/command-line.md").split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)", section, flags=re.MULTILINE)
-    assert sorted(rows) == sorted(name for name, *_ in COMMANDS)
+    assert sorted(rows) == sorted(COMMANDS)
+
+
+def test_every_option_of_summarize_is_explained():
+    named = set(re.findall(r"`(--[\w-]+)", read("docs/command-line.md").split("option of `summarize`")[1]))
+    assert named == set(COMMANDS["summarize"]["arguments"]) - {"files", "--adapter"}
 
 
 def test_every_method_is_explained():
@@ -78,6 +84,6 @@ def test_every_task_is_named():
 
 def test_every_file_that_the_architecture_names_exists():
     named = set(re.findall(r"`((?:summkit|tests|tools|docs|notebooks|jobs)/[\w./-]*)`", read("docs/architecture.md")))
-    assert len(named) > 10
+    assert len(named) > 25
     missing = sorted(name for name in named if not (ROOT / name).exists())
     assert missing == []

@@ -1,4 +1,4 @@
-"""Every notebook against the house style, rule by rule; and the rules against notebooks that break them."""
+"""Every notebook keeps every rule, and every rule notices a notebook that breaks it."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def good():
     printed = new_output("stream", name="stdout", text="12 rows\n")
     cells = [
         new_markdown_cell(f"# Look at twelve rows\n{BADGES}\n\n2 min on cpu, 3 min on t4"),
-        new_markdown_cell("You will do this, learn that, and need nothing. It stands first."),
+        new_markdown_cell("You will do this, learn that, and need nothing. It comes first."),
         code('import os\n\nif "KAGGLE_URL_BASE" in os.environ:\n    %pip install -q summkit', "nbval-skip"),
         code("import summkit as sk"),
         code('profile = "auto"  # smoke, cpu, t4, gpu\n# rows to look at\nrows = 12', "parameters"),
@@ -93,7 +93,7 @@ BROKEN = [
     ("imports", source(CODE, "import json\n\njson.dumps(rows)")),
     ("imports", source(CODE, "def f():\n    import json\n    return json")),
     ("parameters", source(PARAMETERS, "rows = 12")),
-    ("parameters", source(PARAMETERS, "rows = 12\n\nprofile = 'auto'  # the dial")),
+    ("parameters", source(PARAMETERS, "rows = 12\n\nprofile = 'auto'  # the profile")),
     ("parameters", source(PARAMETERS, "rows = 12  # rows\nhalf = rows // 2  # derived")),
     ("parameters", source(PARAMETERS, 'name = f"x"  # made')),
     ("parameters", source(PARAMETERS, "rows = 12  # as in x=12")),
@@ -144,7 +144,7 @@ BROKEN = [
 
 def written(nb, folder):
     path = folder / "book.ipynb"
-    path.write_text(json.dumps(nb), encoding="utf-8")  # nbformat.write would mend what is broken
+    path.write_text(json.dumps(nb), encoding="utf-8")  # nbformat.write would repair what is broken
     return gate.Book(path)
 
 

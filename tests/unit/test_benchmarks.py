@@ -206,7 +206,7 @@ def test_the_page_is_made_of_the_records_and_keeps_what_is_written_by_hand(tmp_p
     page.publish(tmp_path / "results", readme)
     assert readme.read_text() == text
     readme.write_text("no marks")
-    with pytest.raises(SummkitError, match="the two lines"):
+    with pytest.raises(SummkitError, match="the two marks"):
         page.publish(tmp_path / "results", readme)
 
 

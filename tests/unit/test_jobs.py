@@ -95,8 +95,8 @@ def test_kaggle_says_what_is_wrong(kaggle, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for arguments, said in (
         (["task9", "--user", "me"], "unknown stage 'task9'"),
-        (["task3", "--user", "me@home"], "user 'me@home': it stands in addresses"),
-        (["task3", "--user", "me", "--data", "news"], "data 'news': it stands in addresses, such as owner/name"),
+        (["task3", "--user", "me@home"], "user 'me@home': write it as in its address"),
+        (["task3", "--user", "me", "--data", "news"], "on Kaggle, such as owner/name"),
     ):
         assert kaggle.main(arguments) == 2 and said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
