@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from summkit.errors import SummkitError, check_known
+from summkit.registry import load_plugins
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(wanted=arguments[0] if arguments else "").parse_args(arguments)
     try:
+        load_plugins()
         options.command(options)
         sys.stdout.flush()
         return 0

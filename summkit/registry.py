@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from typing import TypeVar
 
 from summkit.errors import SummkitError, check_known
@@ -44,3 +46,16 @@ class Registry(dict[str, Entry]):
         """
         check_known(self.kind, name, self)
         return self[name]
+
+
+def load_plugins() -> None:
+    """Import the modules that SUMMKIT_PLUGINS names, separated by commas: they add their entries to the registries.
+
+    Raises:
+        SummkitError: A module cannot be imported.
+    """
+    for name in filter(None, os.environ.get("SUMMKIT_PLUGINS", "").split(",")):
+        try:
+            importlib.import_module(name.strip())
+        except ImportError as error:
+            raise SummkitError(f"SUMMKIT_PLUGINS names {name.strip()!r}, which cannot be imported: {error}") from None

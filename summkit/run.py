@@ -10,6 +10,7 @@ from summkit import progress
 from summkit.config import Profile, choose_profile, detect_hardware
 from summkit.models import TINY, footprint, parameter_report
 from summkit.offline import ASSETS
+from summkit.registry import load_plugins
 from summkit.reporting import add_earlier_runs, figures, fill_record, new_record, run_folder, write_record
 from summkit.resources import Meter
 
@@ -146,6 +147,7 @@ def start(stage: str, profile: str = "auto", seed: int = 0, *, task: str = "summ
         profile smoke (asked for by name): tiny-llama, NF4 weights, float32 compute
     """
     progress.quiet_libraries()
+    load_plugins()
     figures.style()
     given = {name: value for name, value in options.items() if value is not None}
     chosen = choose_profile(profile, task, **given)

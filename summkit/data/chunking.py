@@ -12,10 +12,10 @@ from summkit.data.tokenisation import count_tokens
 from summkit.errors import SummkitError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 
-def chunks(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int, overlap: int = 0) -> list[str]:
+def chunks(text: str, tokenizer: Tokenizer, tokens: int, overlap: int = 0) -> list[str]:
     """Cut a text into chunks.
 
     A sentence that is too long for a chunk is cut between words, a longer word between characters. But for the white
@@ -55,7 +55,7 @@ def chunks(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int, overlap: 
     return parts
 
 
-def _units(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[str]:
+def _units(text: str, tokenizer: Tokenizer, tokens: int) -> list[str]:
     """What a chunk holds whole, each with the white space before it: sentences, or the parts of a long one."""
     units = []
     start = 0
@@ -66,7 +66,7 @@ def _units(text: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[s
     return units
 
 
-def _cut(piece: str, tokenizer: PreTrainedTokenizerBase, tokens: int) -> list[str]:
+def _cut(piece: str, tokenizer: Tokenizer, tokens: int) -> list[str]:
     bare = piece.strip()
     # A text without an end mark is one sentence: a whole book of it is not tokenised to learn that it is too long.
     size = tokens + 1 if len(bare) > 100 * tokens else count_tokens(tokenizer, bare)

@@ -6,7 +6,7 @@ One label, several, or one for a pair of texts: all three become text to text, a
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
     from summkit.config import Profile
 
@@ -35,11 +35,11 @@ LABEL_TASKS = {
 }
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LabelledSplits(Splits):
     """Three splits with columns id, document, second ("" where there is none) and labels, a list of class numbers."""
 
-    schema: Schema = field(default_factory=lambda: Schema((), ()))
+    schema: Schema
 
 
 def load_labels(profile: Profile, seed: int = 0, data_dir: str | Path | None = None) -> LabelledSplits:
@@ -79,7 +79,7 @@ def load_labels(profile: Profile, seed: int = 0, data_dir: str | Path | None = N
     return LabelledSplits(**rows.deal(profile, seed), source=source, dropped=rows.dropped, schema=schema)
 
 
-def label_template(profile: Profile, tokenizer: PreTrainedTokenizerBase, schema: Schema) -> templates.Template:
+def label_template(profile: Profile, tokenizer: Tokenizer, schema: Schema) -> templates.Template:
     """Build the template of the profile's task; its instruction names the schema's label words where the task does."""
     wording = templates.get_wording(_reference(profile).wording)
     words = ", ".join(schema.words[:-1]) + f" or {schema.words[-1]}"

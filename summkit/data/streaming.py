@@ -1,4 +1,4 @@
-"""Rows by the million: read from JSON lines one by one and written to disk in Arrow's format, never all in memory.
+"""Rows that may not fit in memory: read from JSON lines one by one, and written to disk in Arrow's format.
 
 Own code around the writer of `datasets`: its JSON loader names no line of a broken file, and `Dataset.from_generator`
 took 1.1 GB (here some 50 MB) for 3,000 long rows, and a second for any small file.

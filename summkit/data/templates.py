@@ -21,7 +21,7 @@ from summkit.files import read_mapping
 from summkit.registry import Registry
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
 INSTRUCTION = "Summarize the following news article in one short sentence."
 _DOCUMENT = "\N{OBJECT REPLACEMENT CHARACTER}"  # where the texts go while a chat format is taken apart
@@ -98,7 +98,7 @@ def get_wording(name: str) -> Wording:
     return WORDINGS.find(name)
 
 
-def instruction_template(tokenizer: PreTrainedTokenizerBase, wording: Wording) -> Template:
+def instruction_template(tokenizer: Tokenizer, wording: Wording) -> Template:
     """Instruction, article and summary in plain words, for models without a chat format of their own.
 
     With examples, an empty line separates the instruction, each example and the question.
@@ -111,7 +111,7 @@ def instruction_template(tokenizer: PreTrainedTokenizerBase, wording: Wording) -
     return Template("instruction", head, tail, gap=gap, middle=wording.middle())
 
 
-def prefix_template(tokenizer: PreTrainedTokenizerBase, wording: Wording) -> Template:
+def prefix_template(tokenizer: Tokenizer, wording: Wording) -> Template:
     """The instruction before the text, and nothing more: how T5 and its like are asked. It shows no examples."""
     if wording.examples:
         raise SummkitError("template 'prefix' shows no examples: leave them out, or use template='instruction'")
@@ -134,7 +134,7 @@ def chat_messages(wording: Wording, document: str) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in [*turns, ("user", document)]]
 
 
-def chat_template(tokenizer: PreTrainedTokenizerBase, wording: Wording) -> Template:
+def chat_template(tokenizer: Tokenizer, wording: Wording) -> Template:
     """The model's own chat format, split at the places of the document and of a pair's second text.
 
     Raises:
@@ -163,13 +163,13 @@ def chat_template(tokenizer: PreTrainedTokenizerBase, wording: Wording) -> Templ
     return Template("chat", head, tail, middle=wording.middle())
 
 
-Builder = Callable[["PreTrainedTokenizerBase", Wording], Template]
+Builder = Callable[["Tokenizer", Wording], Template]
 TEMPLATES: Registry[Builder] = Registry(
     "template", {"instruction": instruction_template, "prefix": prefix_template, "chat": chat_template}
 )
 
 
-def build_template(name: str, tokenizer: PreTrainedTokenizerBase, wording: Wording | str = INSTRUCTION) -> Template:
+def build_template(name: str, tokenizer: Tokenizer, wording: Wording | str = INSTRUCTION) -> Template:
     """Build a template.
 
     Args:
@@ -195,7 +195,7 @@ def build_template(name: str, tokenizer: PreTrainedTokenizerBase, wording: Wordi
     return builder(tokenizer, wording)
 
 
-def _check_examples(wording: Wording, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_examples(wording: Wording, tokenizer: Tokenizer) -> None:
     """Examples come from data: a special token in one would have its effect, and end the prompt."""
     if wording.second:
         raise SummkitError("examples are (text, answer), and this template asks about a pair of texts: leave them out")

@@ -14,7 +14,7 @@ from summkit.errors import SummkitError
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase as Tokenizer
 
     from summkit.data.templates import Template
 
@@ -23,7 +23,7 @@ IGNORE = -100  # the label that torch's cross entropy leaves out
 
 def encode(
     template: Template,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     document: str,
     summary: str | None,
     max_length: int,
@@ -69,12 +69,7 @@ def encode(
 
 
 def encode_rows(
-    rows: Dataset,
-    template: Template,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    max_new_tokens: int,
-    seq2seq: bool = False,
+    rows: Dataset, template: Template, tokenizer: Tokenizer, max_length: int, max_new_tokens: int, seq2seq: bool = False
 ) -> Dataset:
     """Encode all rows of a data set, as `encode` does.
 
@@ -94,15 +89,9 @@ def encode_rows(
     encoding = _Encoding(template, tokenizer, max_length, max_new_tokens, seq2seq)
     number = datasets.Value("int32")
     numbers = datasets.List(number)
-    return rows.map(
-        _encode_batch,
-        fn_kwargs={"encoding": encoding},
-        batched=True,
-        batch_size=500,
-        features=datasets.Features(input_ids=numbers, labels=numbers, length=number, cut=number),
-        remove_columns=rows.column_names,
-        desc="tokenising",
-    )
+    columns = datasets.Features(input_ids=numbers, labels=numbers, length=number, cut=number)
+    options = {"batched": True, "batch_size": 500, "features": columns, "remove_columns": rows.column_names}
+    return rows.map(_encode_batch, fn_kwargs={"encoding": encoding}, desc="tokenising", **options)
 
 
 def _encode_batch(batch: dict, encoding: _Encoding) -> dict:
@@ -112,7 +101,7 @@ def _encode_batch(batch: dict, encoding: _Encoding) -> dict:
 
 
 def window(
-    template: Template, tokenizer: PreTrainedTokenizerBase, max_length: int, max_new_tokens: int, seq2seq: bool = False
+    template: Template, tokenizer: Tokenizer, max_length: int, max_new_tokens: int, seq2seq: bool = False
 ) -> int:
     """Count the tokens of a document that `encode` keeps; a longer one is cut."""
     encoding = _Encoding(template, tokenizer, max_length, max_new_tokens, seq2seq)
@@ -120,7 +109,7 @@ def window(
     return encoding.room(max_new_tokens) - len(encoding.space)
 
 
-def room_for(template: Template, plain: Template, max_length: int, tokenizer: PreTrainedTokenizerBase) -> int:
+def room_for(template: Template, plain: Template, max_length: int, tokenizer: Tokenizer) -> int:
     """Return the max_length that leaves a document the same room in `template` as `max_length` does in `plain`.
 
     So a teacher with examples in its prompt reads as much of each document as a student without them.
@@ -134,7 +123,7 @@ class _Encoding:
     """What all rows have in common: the template in tokens, and the limits."""
 
     template: Template
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
     max_length: int
     max_new_tokens: int
     seq2seq: bool
@@ -191,12 +180,12 @@ class _Encoding:
         return ids if ids[-1:] == [self.tokenizer.eos_token_id] else [*ids, self.tokenizer.eos_token_id]
 
 
-def answer_ids(template: Template, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def answer_ids(template: Template, tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the tokens of what the model has to write, without the end-of-sequence token."""
     return _ids(tokenizer, template.answer(text), plain=True)
 
 
-def head_ids(template: Template, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def head_ids(template: Template, tokenizer: Tokenizer) -> list[int]:
     """Return the tokens that every prompt begins with: the head, after BOS where the tokenizer or the head sets it."""
     bos = tokenizer.bos_token_id
     ids = _ids(tokenizer, template.head)
@@ -204,7 +193,7 @@ def head_ids(template: Template, tokenizer: PreTrainedTokenizerBase) -> list[int
     return [bos, *ids] if wanted and ids[:1] != [bos] else ids
 
 
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """Return what the tokenizer puts before and after a text: T5 nothing and EOS, BART BOS and EOS."""
     whole = tokenizer("a")["input_ids"]
     bare = _ids(tokenizer, "a")
@@ -212,12 +201,12 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int
     return whole[:start], whole[start + len(bare) :]
 
 
-def count_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+def count_tokens(tokenizer: Tokenizer, text: str) -> int:
     """Count the tokens of a text, without the special tokens around it."""
     return len(_ids(tokenizer, text, plain=True))
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, plain: bool = False) -> list[int]:
+def _ids(tokenizer: Tokenizer, text: str, plain: bool = False) -> list[int]:
     """Tokens. With `plain`, special-token strings in the input ("<|end|>") are tokenised as plain text."""
     # verbose=False: a document longer than the model's window is cut here, so the tokenizer's warning would mislead.
     return tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
@@ -241,7 +230,7 @@ class Collator:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, side: str = "right", global_first: bool = False, shortest: int = 0
+        self, tokenizer: Tokenizer, side: str = "right", global_first: bool = False, shortest: int = 0
     ) -> None:
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.side = side

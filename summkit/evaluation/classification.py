@@ -9,7 +9,7 @@ add up over rows, for many draws at once; the tests hold them to scikit-learn's 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from pandas import DataFrame
 
-Labels = ArrayLike  # boolean [rows, classes]
+Labels: TypeAlias = ArrayLike  # boolean [rows, classes]
 BINS = 10  # of confidence, in the reliability table and the calibration error
 
 
 def true_labels(dataset: Dataset, classes: int) -> np.ndarray:
     """Return the labels of a data set as a boolean array [rows, classes]."""
-    actual = np.zeros((len(dataset), classes), dtype=bool)
+    actual: np.ndarray = np.zeros((len(dataset), classes), dtype=bool)
     for row, labels in enumerate(dataset["labels"]):
         actual[row, labels] = True
     return actual

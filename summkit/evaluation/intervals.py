@@ -54,7 +54,7 @@ def bootstrap(columns: ArrayLike, statistic: Statistic = mean_statistic, seed: i
     def of_drawn_rows(drawn: np.ndarray, axis: int) -> np.ndarray:
         # drawn: row numbers (samples, rows). Counting how often each row was drawn, and one matrix product, takes a
         # twentieth of the time of scipy's `paired=True`, which copies every column of every drawn row.
-        offsets = rows * np.arange(len(drawn))[:, None]
+        offsets: np.ndarray = rows * np.arange(len(drawn))[:, None]
         times = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(drawn.shape)
         return statistic(times @ complete / rows)
 

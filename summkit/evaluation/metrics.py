@@ -182,6 +182,10 @@ def _novel_rows(n: int, predictions: Texts, references: Texts, documents: Texts)
     return np.array([novel_ngrams(text, document, n) for text, document in pairs])
 
 
+def _word_rows(predictions: Texts, references: Texts, documents: Texts) -> np.ndarray:
+    return np.array([float(len(text.split())) for text in predictions])
+
+
 METRICS: Registry[Metric] = Registry(
     "metric",
     {
@@ -195,26 +199,20 @@ METRICS: Registry[Metric] = Registry(
         "support": Metric(
             "supported names and numbers, %",
             "percentage points of names and numbers that the article supports",
-            factor=100,
+            100,
             decimals=0,
             rows=_support_rows,
             statistic=lambda means: means[:, 0] / means[:, 1],
         ),
         "novel_1grams": Metric("", rows=partial(_novel_rows, 1)),
         "novel_2grams": Metric("novel bigrams, %", factor=100, decimals=0, rows=partial(_novel_rows, 2)),
-        "words": Metric(
-            "words",
-            "words",
-            rows=lambda texts, references, documents: np.array([len(text.split()) for text in texts], dtype=float),
-        ),
+        "words": Metric("words", "words", rows=_word_rows),
         "ended_by_eos": Metric("ended by EOS, %", factor=100, decimals=0),
-        "accuracy": Metric("accuracy, %", "points of accuracy", factor=100, kind="label"),
-        "micro_f1": Metric("micro F1, %", "points of micro F1", factor=100, kind="label"),
-        "macro_f1": Metric("macro F1, %", "points of macro F1", factor=100, kind="label"),
+        "accuracy": Metric("accuracy, %", "points of accuracy", 100, kind="label"),
+        "micro_f1": Metric("micro F1, %", "points of micro F1", 100, kind="label"),
+        "macro_f1": Metric("macro F1, %", "points of macro F1", 100, kind="label"),
         "matthews": Metric("Matthews", "in Matthews' correlation", decimals=2, kind="label"),
-        "subset_accuracy": Metric(
-            "all labels right, %", "points of rows with all labels right", factor=100, kind="label"
-        ),
+        "subset_accuracy": Metric("all labels right, %", "points of rows with all labels right", 100, kind="label"),
         "calibration_error": Metric("calibration error, points", factor=100, kind="label"),
     },
 )

@@ -28,7 +28,7 @@ def rouge1_bleu3(texts: Sequence[str], references: Sequence[str]) -> dict[str, f
         22.2
     """
     mean = float(metrics.rouge_rows(texts, references)["rouge1"].mean())
-    return {"rouge1": mean} | metrics.bleu3().compute(predictions=texts, references=references)
+    return {"rouge1": mean} | metrics.corpus_bleu3(texts, references)
 
 
 def generation_scores(
@@ -62,7 +62,7 @@ def generation_scores(
     rows = rows.select(range(min(limit, len(rows))))
     if not len(rows):
         raise SummkitError(f"watch: no rows to answer, {limit} asked for; leave it out or ask for more")
-    limits = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens}
+    limits: dict = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens}
     limits["batch_size"] = profile.generation_batch_size
 
     class GenerationScores(TrainerCallback):

@@ -24,6 +24,7 @@ from summkit.data import templates
 from summkit.errors import SummkitError, check_known
 from summkit.inference.generation import Prompter, Summary, decoder_start, special_tokens
 from summkit.models import loading
+from summkit.models.methods import METHODS
 from summkit.training import checkpoints
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
     """
     settings = checkpoints.read_settings(adapter)
     name = settings["model"]
-    if settings["method"].startswith("prompt"):
+    if METHODS.find(settings["method"]).prompt_tuning:
         raise SummkitError(f"{adapter} is a tuned prompt: it has no weights to merge; ask it with its adapter")
     with _new_folder(out) as folder:
         settings["precision"] = _PRECISIONS[settings["compute_dtype"]]

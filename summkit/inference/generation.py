@@ -14,7 +14,7 @@ from summkit.data import templates, tokenisation
 from summkit.data.checks import reason_unusable
 from summkit.errors import SummkitError
 from summkit.inference.prefill import Prefill
-from summkit.models import loading, positions
+from summkit.models import families, loading
 from summkit.registry import Registry
 from summkit.training import checkpoints
 
@@ -96,11 +96,9 @@ class Prompter:
         for number, document in enumerate(documents, 1):
             if reason := reason_unusable(document):
                 raise SummkitError(f"document {number}: {reason}; there is no text to summarise")
-        ask = (self.max_length, self.max_new_tokens)
-        return [
-            tokenisation.encode(self.template, self.tokenizer, text, None, *ask, seq2seq=self.seq2seq)
-            for text in documents
-        ]
+        prompt = (self.template, self.tokenizer)
+        limits = (self.max_length, self.max_new_tokens)
+        return [tokenisation.encode(*prompt, text, None, *limits, seq2seq=self.seq2seq) for text in documents]
 
     def answer(self, rows: list[dict], write: Callable[[list[dict]], list[list[int]]], title: str) -> list[Summary]:
         """Summaries of encoded rows, in their order; `write` returns a batch's new token ids, longest row first."""
@@ -175,7 +173,7 @@ class Summarizer(Prompter):
         rows = self.encode(documents)
         torch.manual_seed(seed)
         with self.model.disable_adapter() if base else nullcontext(), ready_to_answer(self.model):
-            positions.check_positions(self.model, self.max_length, self.max_new_tokens)
+            loading.check_positions(self.model, self.max_length, self.max_new_tokens)
             read = Prefill(self, settings, reuse_head)
             title = f"temperature {temperature}" if temperature else decoding
             return self.answer(rows, lambda batch: self._generate(read(batch), settings), title)
@@ -231,7 +229,7 @@ def _compute_dtype(trained_in: str, name: str) -> str:
         return "float32"
     if trained_in != "bfloat16" or machine.bf16:
         return trained_in
-    return "float32" if loading.overflows_in_fp16(name) else "float16"
+    return "float32" if families.family_of(loading.load_config(name)).overflows_in_fp16 else "float16"
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Load a model at a precision, and make it ready to train.
 
-`loading` loads models and tokenizers and looks at them; `methods` has a row for each way to fine-tune; `embeddings` is
-the sentence encoder; `tiny` makes the models of random weights that tests and the profile `smoke` use.
+`loading` loads models and tokenizers and looks at them; `families` has a row for each architecture that needs something
+special, and `methods` one for each way to fine-tune; `embeddings` is the sentence encoder; `tiny` makes the models of
+random weights that tests and the profile `smoke` use.
 """
 
 from summkit.models.embeddings import Encoder, load_encoder
+from summkit.models.families import FAMILIES, Family
 from summkit.models.loading import (
     PRECISIONS,
     footprint,
@@ -17,5 +19,5 @@ from summkit.models.loading import (
     unpacked,
     virtual_tokens,
 )
-from summkit.models.methods import METHODS, apply_method, target_layers
+from summkit.models.methods import METHODS, Method, apply_method, check_fits, target_layers
 from summkit.models.tiny import TINY, tiny_llama, tiny_t5, tiny_tokenizer

@@ -1,100 +1,176 @@
-"""Floor 4. Fine-tuning methods: one table from a name to what trains."""
+"""Fine-tuning methods: one row each says what trains, how it is prepared, and what it needs.
+
+A plugin adds its own with `METHODS.add`.
+"""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from summkit.config import Profile
 from summkit.data import templates
-from summkit.errors import SummkitError, check_known
+from summkit.errors import SummkitError
 from summkit.models import loading
+from summkit.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    Prepare = Callable[[PreTrainedModel, Profile], PreTrainedModel | PeftModel]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to fine-tune: what trains, in words, and the function (model, profile) → model that prepares it.
+    """One way to fine-tune.
 
-    `own_weights`: the model's own weights train, not an adapter beside them; they must not be quantised.
+    Attributes:
+        trains: What trains, in words.
+        prepare: (model, profile) → the model ready to train, with everything else frozen. The memory planner calls it
+            with a model on the meta device, which has shapes and no weights.
+        own_weights: Whether the model's own weights train, not an adapter beside them.
+        precisions: Those of `loading.PRECISIONS` that the model may have.
+        encoder_decoder: Whether it needs an encoder-decoder.
+        prompt_tuning: Whether virtual tokens train that are put before every input.
     """
 
     trains: str
-    prepare: Callable
+    prepare: Prepare
     own_weights: bool = False
+    precisions: tuple[str, ...] = loading.PRECISIONS
+    encoder_decoder: bool = False
+    prompt_tuning: bool = False
 
 
-def apply_method(model, profile: Profile):
-    """`model` made ready to train by the profile's method; what does not train is frozen.
+def apply_method(model: PreTrainedModel, profile: Profile) -> PreTrainedModel | PeftModel:
+    """Make a model ready to train by the profile's method; what does not train is frozen.
 
-    Raises SummkitError for an unknown method, one that the model has no layers for, and one that would train weights
-    in a precision that cannot be trained.
+    Args:
+        model: The model as `load_model` gives it. It is changed.
+        profile: Says the method, its settings, and the model's precision. Adapters draw their first weights at random:
+            set the seed before.
+
+    Returns:
+        The model, or the adapter around it.
+
+    Raises:
+        SummkitError: The method is unknown, or does not fit the model or its precision.
+
+    Example:
+        >>> from summkit.config import choose_profile
+        >>> model = apply_method(loading.load_model("tiny-llama", "nf4"), choose_profile("smoke", rank=8))
+        >>> loading.parameter_report(model)["trainable"]
+        16384
     """
-    check_known("method", profile.method, METHODS)
-    method = METHODS[profile.method]
-    if method.own_weights and profile.precision != "fp32":
-        raise SummkitError(
-            f"method {profile.method!r} trains the model's own weights, which needs precision='fp32', not "
-            f"{profile.precision!r}; an adapter ('lora') trains beside weights of any precision"
-        )
-    if profile.method == "qlora" and profile.precision not in ("nf4", "nf4-single"):
-        raise SummkitError(f"method 'qlora' is LoRA over 4-bit weights: precision='nf4', not {profile.precision!r}")
+    method = check_fits(profile.method, model, profile.precision)
     if profile.gradient_checkpointing:
         model.enable_input_require_grads()  # frozen embeddings would cut the graph that checkpointing recomputes
     return method.prepare(model, profile)
 
 
-def target_layers(model, targets: str) -> list[str]:
-    """Names of the layers for `targets`: "attention", "all-linear", or the names themselves, comma-separated.
+def check_fits(name: str, model: torch.nn.Module, precision: str | None = None) -> Method:
+    """Return the row of a method, once it is known to fit a model.
 
-    Raises SummkitError where the model has no such layers, listing those it has.
+    Args:
+        name: The method.
+        model: The model; one on the meta device will do.
+        precision: The precision of its weights; None leaves it unchecked.
+
+    Raises:
+        SummkitError: The method is unknown, needs an encoder-decoder, or does not take the precision.
+
+    Example:
+        >>> check_fits("head", loading.load_model("tiny-llama")).trains
+        'the output head, and the input embedding where they are tied'
     """
-    found = loading.linear_layers(model)
+    method = METHODS.find(name)
+    if precision is not None and precision not in method.precisions:
+        wanted = " or ".join(map(repr, method.precisions))
+        raise SummkitError(
+            f"method {name!r} needs precision={wanted}, not {precision!r}; an adapter ('lora') trains beside weights "
+            "of any precision"
+        )
+    if method.encoder_decoder and not loading.is_encoder_decoder(model):
+        raise SummkitError(
+            f"method {name!r} needs an encoder-decoder, and this model is a decoder: use 'frozen-embeddings', "
+            "'last-block' or 'lora'"
+        )
+    return method
+
+
+def target_layers(model: PreTrainedModel, targets: str) -> list[str]:
+    """Find the layers that adapters are put beside.
+
+    Args:
+        model: The model.
+        targets: "attention", "all-linear", or names of layers with commas between them.
+
+    Returns:
+        The last parts of the layers' names, sorted.
+
+    Raises:
+        SummkitError: The model has no such layers; the message lists those it has.
+
+    Example:
+        >>> target_layers(loading.load_model("tiny-llama"), "attention")
+        ['k_proj', 'o_proj', 'q_proj', 'v_proj']
+    """
+    known = loading.linear_layers(model)
     if targets == "all-linear":
-        return sorted(found)
+        return sorted(known)
     wanted = loading.linear_layers(model, "att") if targets == "attention" else targets.split(",")
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in wanted if name not in known]
     if missing or not wanted:
-        raise SummkitError(f"no layers {targets!r} in this model; linear layers there are: {', '.join(sorted(found))}")
+        raise SummkitError(f"no layers {targets!r} in this model; linear layers there are: {', '.join(sorted(known))}")
     return sorted(wanted)
 
 
-def blocks(model):
-    """The decoder's blocks in order: the one list of its modules that is as long as it has layers.
+def blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """Return the decoder's blocks in order: the one list of its modules that is as long as it has layers.
 
-    Raises SummkitError where there is none, listing the parts there are.
+    Raises:
+        SummkitError: There is none; the message lists the parts of the model.
     """
     import torch
 
-    wanted, inside = model.config.num_hidden_layers, model
+    decoder, count = model, model.config.num_hidden_layers
     if loading.is_encoder_decoder(model):
-        inside, config = model.get_decoder(), model.config
-        wanted = getattr(config, "num_decoder_layers", None) or config.decoder_layers  # T5's name, and BART's
-    for module in inside.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == wanted:
+        decoder = model.get_decoder()
+        count = getattr(model.config, "num_decoder_layers", None) or model.config.decoder_layers  # T5's name, BART's
+    for module in decoder.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
             return module
     parts = ", ".join(sorted({type(module).__name__ for module in model.modules()}))
-    raise SummkitError(f"no list of {wanted} blocks in this model: its last one cannot be told; parts: {parts}")
+    raise SummkitError(f"no list of {count} blocks in this model, so its last block is unknown; parts: {parts}")
 
 
-def _lora(**variant):
-    def prepare(model, profile: Profile):
+def _lora(**variant: Any) -> Prepare:
+    def prepare(model: PreTrainedModel, profile: Profile) -> PeftModel:
         from peft import LoraConfig, get_peft_model
 
-        transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())  # GPT-2's linear layer
         config = LoraConfig(
-            r=profile.rank, lora_alpha=profile.alpha, lora_dropout=profile.dropout, task_type=_task(model),
-            target_modules=target_layers(model, profile.targets), fan_in_fan_out=transposed, **variant,
-        )  # fmt: skip
+            r=profile.rank,
+            lora_alpha=profile.alpha,
+            lora_dropout=profile.dropout,
+            task_type=_task(model),
+            target_modules=target_layers(model, profile.targets),
+            fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),  # GPT-2's linear layer
+            **variant,
+        )
         return get_peft_model(model, config)
 
     return prepare
 
 
-def _task(model) -> str:
+def _task(model: PreTrainedModel) -> str:
     return "SEQ_2_SEQ_LM" if loading.is_encoder_decoder(model) else "CAUSAL_LM"
 
 
-def _prompt(model, profile: Profile, from_text: bool = True):
-    """Virtual tokens before every input. From a text they begin as its tokens' embeddings, else at random."""
+def _random_prompt(model: PreTrainedModel, profile: Profile) -> PeftModel:
     from peft import PromptTuningConfig, get_peft_model
 
     if any(loading.padding(model).values()):
@@ -102,79 +178,79 @@ def _prompt(model, profile: Profile, from_text: bool = True):
             f"method {profile.method!r}: the sparse attention of {profile.model} would not know the virtual tokens; "
             "use 'lora', or 'frozen-encoder'"
         )
+    # Of an encoder-decoder the encoder reads them: peft would make as many again for the decoder, and use none.
     config = PromptTuningConfig(
         task_type=_task(model), num_virtual_tokens=profile.virtual_tokens, num_transformer_submodules=1
-    )  # of an encoder-decoder the encoder reads them: peft would make as many again for the decoder, and use none
-    prepared = get_peft_model(model, config)
-    weight = prepared.prompt_encoder["default"].embedding.weight
-    if from_text and not weight.is_meta:
-        tokenizer = loading.load_tokenizer(profile.model)
-        ids = tokenizer(templates.INSTRUCTION, add_special_tokens=False)["input_ids"]
+    )
+    return get_peft_model(model, config)
+
+
+def _prompt(model: PreTrainedModel, profile: Profile) -> PeftModel:
+    """Initialise the virtual tokens with the token embeddings of the wording's instruction, repeated as needed."""
+    prepared = _random_prompt(model, profile)
+    weight = prepared.prompt_encoder["default"].embedding.weight  # (virtual tokens, hidden)
+    if not weight.is_meta:
+        instruction = templates.get_wording(profile.wording).instruction
+        ids = loading.load_tokenizer(profile.model)(instruction, add_special_tokens=False)["input_ids"]
         ids = (ids * math.ceil(len(weight) / len(ids)))[: len(weight)]
         weight.data.copy_(model.get_input_embeddings().weight.data[ids])
     return prepared
 
 
-def _random_prompt(model, profile: Profile):
-    return _prompt(model, profile, from_text=False)
+_PARTS: dict[str, Callable[[Any], Any]] = {
+    "everything": lambda model: model,
+    "head": lambda model: model.get_output_embeddings(),
+    "embeddings": lambda model: model.get_input_embeddings(),
+    "encoder": lambda model: model.get_encoder(),
+    "last block": lambda model: blocks(model)[-1],
+}
 
 
-def _head(model, profile: Profile):
-    """Where the head is tied to the input embedding (GPT-2, SmolLM2), that trains with it: they are one tensor."""
-    model.requires_grad_(False)
-    model.get_output_embeddings().requires_grad_(True)
-    return model
+def train_parts(*switches: str) -> Prepare:
+    """Return the preparation that trains some of the model's own weights.
+
+    Parts may share a tensor: a head tied to the embeddings trains with them, and an encoder reads with them.
+
+    Args:
+        switches: In order, "+part" to train and "-part" to freeze: everything, head, embeddings, encoder, last block.
+
+    Example:
+        >>> model = train_parts("+everything", "-embeddings")(loading.load_model("tiny-llama"), None)
+        >>> model.get_input_embeddings().weight.requires_grad
+        False
+    """
+
+    def prepare(model: PreTrainedModel, profile: Profile) -> PreTrainedModel:
+        model.requires_grad_(False)
+        for switch in switches:
+            _PARTS[switch[1:]](model).requires_grad_(switch[0] == "+")
+        return model
+
+    return prepare
 
 
-def _last_block(model, profile: Profile):
-    _head(model, profile)
-    blocks(model)[-1].requires_grad_(True)
-    return model
+def _own(trains: str, *switches: str, **needs: Any) -> Method:
+    """A row for a method that trains the model's own weights: they have to be in fp32."""
+    return Method(trains, train_parts(*switches), own_weights=True, precisions=("fp32",), **needs)
 
 
-def _full(model, profile: Profile):
-    return model.requires_grad_(True)
-
-
-def _frozen_embeddings(model, profile: Profile):
-    """Where the head is tied to them, it stays as it is with them: they are one tensor."""
-    model.requires_grad_(True)
-    model.get_input_embeddings().requires_grad_(False)
-    return model
-
-
-def _frozen_encoder(model, profile: Profile):
-    """The words' embeddings stay too, and a head that is tied to them: the encoder reads with them."""
-    if not loading.is_encoder_decoder(model):
-        raise SummkitError(
-            f"method 'frozen-encoder' needs an encoder-decoder, and {profile.model} is a decoder: use "
-            "'frozen-embeddings', 'last-block' or 'lora'"
-        )
-    model.requires_grad_(True)
-    model.get_encoder().requires_grad_(False)
-    return model
-
-
-def _frozen_encoder_layers(model, profile: Profile):
-    """The words' embeddings train: the way back goes through the whole encoder all the same."""
-    _frozen_encoder(model, profile)
-    model.get_input_embeddings().requires_grad_(True)
-    return model
-
-
-METHODS = {
-    "prompt": Method("virtual tokens before the input, begun as the instruction's words", _prompt),
-    "prompt-random": Method("virtual tokens before the input, begun at random", _random_prompt),
+_ROWS = {
+    "prompt": Method("virtual tokens initialised from the instruction", _prompt, prompt_tuning=True),
+    "prompt-random": Method("virtual tokens initialised at random", _random_prompt, prompt_tuning=True),
     "lora": Method("low-rank matrices beside the linear layers", _lora()),
     "rslora": Method("LoRA scaled by alpha over the root of the rank", _lora(use_rslora=True)),
     "dora": Method("LoRA for the direction of each weight, and its length apart", _lora(use_dora=True)),
-    "qlora": Method("LoRA beside weights in four bits", _lora()),
-    "head": Method("the output head, and the input embedding where they are tied", _head, own_weights=True),
-    "last-block": Method("the head and the last block", _last_block, own_weights=True),
-    "full": Method("every weight", _full, own_weights=True),
-    "frozen-embeddings": Method("every weight but the words' embeddings", _frozen_embeddings, own_weights=True),
-    "frozen-encoder": Method("an encoder-decoder's decoder alone", _frozen_encoder, own_weights=True),
-    "frozen-encoder-layers": Method(
-        "an encoder-decoder's decoder and the words' embeddings", _frozen_encoder_layers, own_weights=True
+    "qlora": Method("LoRA beside weights in four bits", _lora(), precisions=loading.FOUR_BITS),
+    "head": _own("the output head, and the input embedding where they are tied", "+head"),
+    "last-block": _own("the head and the last block", "+head", "+last block"),
+    "full": _own("every weight", "+everything"),
+    "frozen-embeddings": _own("every weight but the token embeddings", "+everything", "-embeddings"),
+    "frozen-encoder": _own("an encoder-decoder's decoder alone", "+everything", "-encoder", encoder_decoder=True),
+    # The embeddings train, so that backward goes through the whole encoder all the same.
+    "frozen-encoder-layers": _own(
+        "an encoder-decoder's decoder and the token embeddings",
+        *("+everything", "-encoder", "+embeddings"),
+        encoder_decoder=True,
     ),
 }
+METHODS: Registry[Method] = Registry("method", _ROWS)

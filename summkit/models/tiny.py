@@ -1,4 +1,12 @@
-"""Floor 0. Models of random weights and their byte-level tokenizer, made in code: for tests, CI and `smoke`."""
+"""Models of random weights and their byte-level tokenizer, made in code: for tests, CI and `smoke`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 _CHAT = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
@@ -6,10 +14,19 @@ _CHAT = (
 )
 
 
-def tiny_tokenizer(ends_inputs: bool = False):
-    """A byte-level tokenizer of 256 bytes and a few specials, with a chat template; nothing is read from anywhere.
+def tiny_tokenizer(ends_inputs: bool = False) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of 256 bytes and a few special tokens, with a chat template.
 
-    With `ends_inputs` it puts EOS behind every input and has no chat template, as T5's.
+    Args:
+        ends_inputs: Append EOS to every input and leave out the chat template, as T5's tokenizer does.
+
+    Returns:
+        The tokenizer; nothing is read from anywhere.
+
+    Example:
+        >>> tokenizer = tiny_tokenizer()
+        >>> tokenizer.decode(tokenizer("Café")["input_ids"])
+        'Café'
     """
     from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
     from tokenizers.models import BPE
@@ -29,33 +46,26 @@ def tiny_tokenizer(ends_inputs: bool = False):
     return tokenizer
 
 
-def tiny_llama(seed: int = 0):
-    """A Llama of 0.1 million random weights over the vocabulary of `tiny_tokenizer`, the same for the same seed."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=264, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=0, pad_token_id=1,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+def tiny_llama(seed: int = 0) -> PreTrainedModel:
+    """Make a Llama of 0.1 million random weights, the same for the same seed."""
+    return _tiny_model("tiny-llama", seed)
 
 
-def tiny_t5(seed: int = 0):
-    """A T5 of 0.05 million random weights over the same vocabulary, the same for the same seed."""
-    import torch
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    config = T5Config(
-        vocab_size=264, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
-        eos_token_id=0, pad_token_id=1, decoder_start_token_id=1,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return T5ForConditionalGeneration(config)
+def tiny_t5(seed: int = 0) -> PreTrainedModel:
+    """Make a T5 of 0.05 million random weights, the same for the same seed."""
+    return _tiny_model("tiny-t5", seed)
 
 
 TINY = {"tiny-llama": tiny_llama, "tiny-t5": tiny_t5}
+
+
+def _tiny_model(name: str, seed: int) -> PreTrainedModel:
+    import torch
+    import transformers
+    import yaml
+
+    values = yaml.safe_load(Path(__file__).with_name("tiny.yaml").read_text(encoding="utf-8"))[name]
+    model_class = getattr(transformers, values.pop("class"))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return model_class(model_class.config_class(**values))

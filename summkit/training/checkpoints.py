@@ -1,88 +1,114 @@
-"""Floor 4. What a training leaves on the disk: checkpoints whole or left out, and the adapter with its settings.
+"""What a training leaves on the disk: checkpoints, and the adapter with its settings.
 
-Everything is written so that a kill at any moment leaves the old thing or the new one. Nothing here trains or loads a
-model, and no pickle is read.
+A kill at any moment leaves the old files or the new ones, and an unfinished checkpoint is left out. No pickle is read.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from summkit import files
 from summkit.config import Profile
 from summkit.errors import SummkitError
 from summkit.training import sharding
 
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
 MANIFEST = "complete.json"  # written into a checkpoint when everything else in it is on the disk
 SETTINGS = "summkit.json"  # beside an adapter: what is needed to ask it again
 ASKING = (
-    "model", "precision", "compute_dtype", "template", "wording", "max_length", "max_new_tokens", "task", "kind", "method",
-)  # fmt: skip
+    *("model", "precision", "compute_dtype", "template", "wording"),
+    *("max_length", "max_new_tokens", "task", "kind", "method"),
+)
 OWN_WEIGHTS = "trained_weights.safetensors"  # of a method that trains the model's own weights: those that did
-# What may differ between a run and its resumption: it changes no step of the training.
+# Options that may differ between a run and its resumption, since they change no step of the training.
 _FREE = {
-    "name", "reason", "task", "dataset", "min_words", "max_words", "train_rows", "validation_rows", "test_rows",
-    "generation_batch_size", "teacher", "teacher_precision", "track",
-}  # fmt: skip
+    *("name", "reason", "task", "track", "generation_batch_size", "teacher", "teacher_precision"),
+    *("dataset", "train_rows", "validation_rows", "test_rows", "min_words", "max_words"),  # the rows are compared
+}
+_log = logging.getLogger(__name__)
 
 
-def save_adapter(model, folder, profile: Profile | None = None, weights: dict | None = None) -> Path:
-    """Save the adapter as safetensors, whole or not at all, with the profile's settings; asks nothing of the Hub.
+def save_adapter(
+    model: PreTrainedModel | PeftModel,
+    folder: str | Path,
+    profile: Profile | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> Path:
+    """Save the adapter as safetensors, or the weights that trained where there is none; nothing is asked of the Hub.
 
-    Of a model without one, the weights that train are saved. `weights` (`sharding.trained_weights`) are needed where
-    the model's own are spread over processes.
+    Args:
+        model: The trained model.
+        folder: Where the adapter goes; an older one there is replaced at the end.
+        profile: Its settings are saved with the adapter; None leaves them out.
+        weights: What `sharding.trained_weights` gathered, where the weights are spread over processes.
+
+    Returns:
+        The folder.
     """
-    folder = Path(folder)
-    part, old = (folder.with_name(f"{folder.name}.{end}") for end in ("part", "old"))
-    for rest in (part, old):
-        shutil.rmtree(rest, ignore_errors=True)
-    with no_hub():
-        if hasattr(model, "peft_config"):
-            model.save_pretrained(part, state_dict=weights)
+    with files.whole_folder(folder) as part:
+        if hasattr(model, "peft_config"):  # peft would ask the Hub whether the vocabulary has grown: here it never does
+            model.save_pretrained(part, state_dict=weights, save_embedding_layers=False)
         else:
-            _save_own_weights(sharding.trained_weights(model) if weights is None else weights, part)
-    if profile:
-        save_settings(part, profile)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
-    return folder
+            from safetensors.torch import save_file
+
+            save_file(sharding.trained_weights(model) if weights is None else weights, part / OWN_WEIGHTS)
+        if profile:
+            save_settings(part, profile)
+    return Path(folder)
 
 
-def save_settings(folder, profile: Profile) -> Path:
+def save_settings(folder: str | Path, profile: Profile) -> Path:
     """Write what is needed to ask the adapter in `folder` again: base model, numbers, template, limits in tokens."""
     return _write_json(Path(folder) / SETTINGS, {key: getattr(profile, key) for key in ASKING})
 
 
-def read_settings(folder, kind: str = "summarisation") -> dict:
-    """The settings beside an adapter.
+def read_settings(folder: str | Path, kind: str = "summarisation") -> dict[str, Any]:
+    """Read the settings beside an adapter.
 
-    Raises SummkitError where `folder` holds no whole adapter of this library, or one that was trained for another kind of task:
-    asked with another template than in training, it would answer nonsense.
+    Args:
+        folder: The adapter's.
+        kind: "summarisation" or "classification": what the adapter is to do. Trained for the other, it would meet
+            another template than in training, and answer nonsense.
+
+    Returns:
+        The options of ASKING.
+
+    Raises:
+        SummkitError: `folder` holds no whole adapter of this library, or one for another kind of task.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise SummkitError(f"adapter {folder}: no such folder; a training leaves one in its run's folder, as adapter")
     own = (folder / OWN_WEIGHTS).is_file()
-    files = (OWN_WEIGHTS,) if own else ("adapter_config.json", "adapter_model.safetensors")
-    for name in (*files, SETTINGS):
+    names = (OWN_WEIGHTS,) if own else ("adapter_config.json", "adapter_model.safetensors")
+    for name in (*names, SETTINGS):
         if not (folder / name).is_file():
             raise SummkitError(f"{folder} is not an adapter that this library saved: {name} is missing")
-    _check_weights(folder / files[-1])
+    _check_weights(folder / names[-1])
     return settings_in(folder, kind)
 
 
-def settings_in(folder: Path, kind: str = "summarisation") -> dict:
-    """What SETTINGS in `folder` says. Raises SummkitError where it is broken, or the kind of task is another one."""
+def settings_in(folder: Path, kind: str = "summarisation") -> dict[str, Any]:
+    """Read SETTINGS in `folder`, without a look at the weights.
+
+    Raises:
+        SummkitError: The file is broken, or the kind of task is another one.
+    """
     try:
         written = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        settings = {"task": "summary", "method": "lora", "wording": "news"} | written
-        settings = {"kind": _kind_of(settings["task"])} | settings
-        settings = {key: settings[key] for key in ASKING}
+        settings = {key: _completed(written)[key] for key in ASKING}
     except (ValueError, KeyError, TypeError) as error:
         raise SummkitError(f"{folder / SETTINGS} is broken ({error}): save the adapter again") from None
     if settings["kind"] != kind:
@@ -93,41 +119,37 @@ def settings_in(folder: Path, kind: str = "summarisation") -> dict:
     return settings
 
 
-def _kind_of(task: str) -> str:
-    """The kind of a task that was saved before kinds were."""
-    return "classification" if task in ("agnews", "goemotions", "mnli") else "summarisation"
+def _completed(written: dict[str, Any]) -> dict[str, Any]:
+    """Add the options that files lack which were written before there was such an option."""
+    settings = {"task": "summary", "method": "lora", "wording": "news", "deepspeed": "", "fsdp": False} | written
+    labels = settings["task"] in ("agnews", "goemotions", "mnli")
+    return {"kind": "classification" if labels else "summarisation"} | settings
 
 
-def _save_own_weights(weights: dict, folder: Path) -> None:
-    from safetensors.torch import save_file
+def load_adapter(base: PreTrainedModel, folder: str | Path, name: str) -> PreTrainedModel | PeftModel:
+    """Put a saved adapter, or saved weights, into a fresh copy of the model it was trained beside.
 
-    folder.mkdir(parents=True)
-    save_file(weights, folder / OWN_WEIGHTS)
+    Args:
+        base: The model as `load_model(name)` gives it. It is changed.
+        folder: What `save_adapter` wrote.
+        name: The model's name, for the message.
 
-
-def load_adapter(base, folder, name: str):
-    """`base`, a fresh copy of the model `name`, with the adapter in `folder`, or with the weights kept there.
-
-    Raises SummkitError where they are another model's.
+    Raises:
+        SummkitError: The adapter was trained beside another model.
     """
     from peft import PeftModel
+    from safetensors.torch import load_file
 
-    own = (Path(folder) / OWN_WEIGHTS).is_file()
     try:
-        return load_own_weights(base, folder) if own else PeftModel.from_pretrained(base, str(folder))
+        if not (Path(folder) / OWN_WEIGHTS).is_file():
+            return PeftModel.from_pretrained(base, str(folder))
+        weights = dict(base.named_parameters())
+        for key, tensor in load_file(Path(folder) / OWN_WEIGHTS).items():
+            weights[key].data.copy_(tensor)
+        return base
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SummkitError(f"the adapter in {folder} does not fit {name}: {reason}") from None
-
-
-def load_own_weights(model, folder):
-    """Put what `save_adapter` kept of the model's own weights into a fresh `model`. KeyError: not of this model."""
-    from safetensors.torch import load_file
-
-    weights = dict(model.named_parameters())
-    for name, tensor in load_file(Path(folder) / OWN_WEIGHTS).items():
-        weights[name].data.copy_(tensor)
-    return model
 
 
 def _check_weights(path: Path) -> None:
@@ -140,32 +162,37 @@ def _check_weights(path: Path) -> None:
         raise SummkitError(f"{path} is cut off or no safetensors file ({error}): train or copy it again") from None
 
 
-def last_whole_checkpoint(out_dir) -> Path | None:
-    """The newest checkpoint whose files are all there at the size they were saved with; says which ones are not."""
-    for path in sorted(Path(out_dir).glob("checkpoint-*"), key=lambda path: -_step(path)):
+def last_whole_checkpoint(out_dir: str | Path) -> Path | None:
+    """Find the newest checkpoint whose files all have the size they were saved with; warn of newer ones."""
+    for path in sorted(Path(out_dir).glob("checkpoint-*"), key=_step, reverse=True):
         if _is_whole(path):
             return path
-        print(f"{path.name} was cut off while it was saved: it is left out")
+        _log.warning("%s was cut off while it was saved: it is left out", path.name)
     return None
 
 
-def clear_after(out_dir, checkpoint: Path | None) -> None:
-    """Remove the checkpoints after `checkpoint` (all where None): they are made again and must not pass for new."""
+def clear_after(out_dir: str | Path, checkpoint: Path | None) -> None:
+    """Remove the checkpoints after `checkpoint` (None: all), so that old ones are not taken for those of this run."""
     for path in Path(out_dir).glob("checkpoint-*"):
         if checkpoint is None or _step(path) > _step(checkpoint):
             shutil.rmtree(path)
 
 
-def check_room(out_dir, model, optimizer: str) -> None:
-    """Raise SummkitError where the disk has no room for what a training keeps there: two checkpoints, and a third one
-    while it is written, each with its weights and with the optimizer's two moments of all that trains.
+def check_room(out_dir: str | Path, model: PreTrainedModel | PeftModel, optimizer: str) -> None:
+    """Check that the disk has room for the checkpoints of a training: two, and a third while it is written.
+
+    Each has the weights that are saved, and the optimizer's two moments of all that train.
+
+    Raises:
+        SummkitError: It has not.
     """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     saved = trained if hasattr(model, "peft_config") else list(model.parameters())
     moments = 2 * (1 if "8bit" in optimizer else 4) * sum(weight.numel() for weight in trained)
-    needed = 3 * (sum(weight.numel() * weight.element_size() for weight in saved) + moments)
-    folder = next(path for path in (Path(out_dir).absolute(), *Path(out_dir).absolute().parents) if path.exists())
-    if (free := shutil.disk_usage(folder).free) < needed:
+    needed = 3 * (sum(weight.nbytes for weight in saved) + moments)
+    folder = Path(out_dir).absolute()
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+    if free < needed:
         raise SummkitError(
             f"no space in {out_dir}: three checkpoints take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make "
             "room, choose an out on another disk, or a method that trains less, such as LoRA"
@@ -173,38 +200,38 @@ def check_room(out_dir, model, optimizer: str) -> None:
 
 
 def write_manifest(checkpoint: Path, counts: dict, made_with: dict, order: str | None = None) -> None:
-    """Last into a checkpoint, and all at once: its presence says that the rest is there.
+    """Write the last file of a checkpoint, whose presence says that the others are complete.
 
-    `order` is what the rows' order was drawn from, in an epoch that is not over (`training.fit` draws the same again).
+    Args:
+        checkpoint: The folder.
+        counts: Tokens, positions and seconds so far.
+        made_with: The training's `fingerprint`.
+        order: In an epoch that is not over, the state of the random numbers that the rows' order was drawn from.
     """
     sizes = {str(path.relative_to(checkpoint)): path.stat().st_size for path in checkpoint.rglob("*") if path.is_file()}
     _write_json(checkpoint / MANIFEST, {"files": sizes, "counts": counts, "made_with": made_with, "order": order})
 
 
-def read_manifest(checkpoint: Path) -> dict:
-    """{"files", "counts", "made_with", "order"} of a whole checkpoint; an older one has no "order"."""
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """Read {"files", "counts", "made_with", "order"} of a whole checkpoint; an older one has no "order"."""
     return json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
 
 
-def fingerprint(profile: Profile, seed: int, train, validation) -> dict:
-    """Everything that decides a training's steps; rows, which are encoded ones, by their hash."""
+def fingerprint(profile: Profile, seed: int, train: Iterable[Mapping], validation: Iterable[Mapping]) -> dict[str, Any]:
+    """Collect everything that decides a training's steps; encoded rows by their hash."""
     settings = {key: value for key, value in asdict(profile).items() if key not in _FREE}
     settings |= {"processes": int(os.environ.get("WORLD_SIZE", 1)), "fsdp": sharding.under_fsdp()}
     return settings | {"seed": seed, "training rows": _rows_hash(train), "validation rows": _rows_hash(validation)}
 
 
-def check_same(checkpoint: Path, now: dict) -> dict:
-    """The checkpoint's manifest. Raises SummkitError, naming each setting that differs, where it was made with others
-    than `now`.
+def check_same(checkpoint: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """Read the checkpoint's manifest, once it is known to be of a training with the fingerprint `now`.
+
+    Raises:
+        SummkitError: It is of another; the message names each setting that differs.
     """
     manifest = read_manifest(checkpoint)
-    made_with = manifest.get("made_with", {})
-    before = {
-        "wording": "news",
-        "deepspeed": "",
-        "fsdp": False,
-        "kind": _kind_of(made_with.get("task", "")),
-    } | made_with
+    before = _completed(manifest.get("made_with", {}))
     different = [f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in now if before.get(key) != now[key]]
     if different:
         raise SummkitError(
@@ -214,18 +241,7 @@ def check_same(checkpoint: Path, now: dict) -> dict:
     return manifest
 
 
-@contextmanager
-def no_hub():
-    """Peft asks the Hub for the base's config whenever it saves an adapter, and without a network waits for it."""
-    before = os.environ.get("HF_HUB_OFFLINE")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop("HF_HUB_OFFLINE") if before is None else os.environ.update(HF_HUB_OFFLINE=before)
-
-
-def _rows_hash(rows) -> str:
+def _rows_hash(rows: Iterable[Mapping]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps([row["input_ids"], row["labels"]]).encode())
@@ -245,8 +261,5 @@ def _is_whole(checkpoint: Path) -> bool:
         return False
 
 
-def _write_json(path: Path, value: dict) -> Path:
-    part = path.with_name(f".{path.name}")
-    part.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(part, path)
-    return path
+def _write_json(path: Path, value: dict[str, Any]) -> Path:
+    return files.write_text(path, json.dumps(value, indent=1))

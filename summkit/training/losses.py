@@ -1,60 +1,100 @@
-"""Floor 4. The loss of a model that writes summaries: over the summary's tokens alone, each of them counting once."""
+"""The loss of a model that writes summaries: over the summary's tokens alone, each of them counting once."""
 
-from summkit.data import tokenisation
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from summkit.data.tokenisation import IGNORE, Collator, length_sorted_batches
+from summkit.errors import SummkitError
 from summkit.models import loading
 
-
-def mean_loss(model, encoded, tokenizer, batch_size: int = 8) -> float:
-    """Mean loss over all summary tokens of `encoded`, each token counting once whatever batch it came in. In nats."""
+if TYPE_CHECKING:
     import torch
-
-    rows = list(encoded)
-    collate = tokenisation.Collator(tokenizer, **loading.padding(model))
-    was_training = model.training
-    model.eval()
-    total = tokens = 0.0
-    with torch.no_grad(), loading.unpacked(model):
-        for batch in tokenisation.length_sorted_batches([row["length"] for row in rows], batch_size):
-            inputs = {name: value.to(model.device) for name, value in collate([rows[n] for n in batch]).items()}
-            count = int((inputs["labels"] != tokenisation.IGNORE).sum())
-            total += float(summary_loss(model, inputs, num_items_in_batch=1))
-            tokens += count
-    model.train(was_training)
-    return total / tokens
+    from transformers import PreTrainedTokenizerBase
 
 
-def summary_loss(model, inputs: dict, num_items_in_batch=None):
-    """Cross entropy on the summary's tokens, the head applied to no other position.
+def mean_loss(
+    model: torch.nn.Module, encoded: Iterable[dict], tokenizer: PreTrainedTokenizerBase, batch_size: int = 8
+) -> float:
+    """Compute the mean loss over all summary tokens, each counting once whatever batch it is in.
 
-    The same value as over all positions with the prompt masked (tested), with less memory and, where the vocabulary is
-    large, a fifth less work. `inputs`: what `features.Collator` makes. With `num_items_in_batch` the sum is divided by
-    it, else by the batch's own number of summary tokens. Of an encoder-decoder the decoder reads the summary shifted by
-    one, and has no other positions.
+    Args:
+        model: The model, with or without an adapter. It is evaluated without dropout, and left in its mode.
+        encoded: Rows as `data.encode_rows` makes them: a `Dataset`, or a list of dicts.
+        tokenizer: The tokenizer that made them.
+        batch_size: Rows a batch; the result does not depend on it.
+
+    Returns:
+        Nats a token.
+
+    Raises:
+        SummkitError: No row has a summary token.
+
+    Example:
+        >>> row = {"input_ids": [5, 6, 7, 0], "labels": [IGNORE, IGNORE, 7, 0], "length": 4}
+        >>> model = loading.load_model("tiny-llama")
+        >>> round(mean_loss(model, [row], loading.load_tokenizer("tiny-llama")), 1)  # about log(264)
+        5.6
     """
     import torch
 
+    rows = list(encoded)
+    if all(label == IGNORE for row in rows for label in row.get("labels", ())):
+        raise SummkitError(
+            f"no summary token in {len(rows)} rows, so there is no loss: encode rows that have summaries "
+            "(data.encode_rows)"
+        )
+    collate = Collator(tokenizer, **loading.padding(model))
+    was_training = model.training
+    model.eval()
+    total = tokens = 0.0
+    try:
+        with torch.no_grad(), loading.unpacked(model):
+            for batch in length_sorted_batches([row["length"] for row in rows], batch_size):
+                inputs = {name: value.to(model.device) for name, value in collate([rows[n] for n in batch]).items()}
+                total += float(summary_loss(model, inputs, num_items_in_batch=1))
+                tokens += int((inputs["labels"] != IGNORE).sum())
+    finally:
+        model.train(was_training)
+    return total / tokens
+
+
+def summary_loss(
+    model: torch.nn.Module, inputs: Mapping[str, Any], num_items_in_batch: int | torch.Tensor | None = None
+) -> torch.Tensor:
+    """Compute the completion-only loss: cross entropy on the summary's tokens, the head applied to no other position.
+
+    The value is that over all positions with the prompt masked, with less memory and, where the vocabulary is large, a
+    fifth less work. The decoder of an encoder-decoder reads the summary shifted by one, and has no other positions.
+
+    Args:
+        model: The model, with or without an adapter.
+        inputs: A batch as `data.Collator` makes it: input_ids, attention_mask and labels, each (rows, tokens).
+        num_items_in_batch: The sum is divided by it; None: by the batch's own number of summary tokens.
+
+    Returns:
+        The loss, a scalar in nats.
+
+    Example:
+        >>> tokenizer = loading.load_tokenizer("tiny-llama")
+        >>> batch = Collator(tokenizer)([{"input_ids": [5, 6, 7, 0], "labels": [IGNORE, IGNORE, 7, 0]}])
+        >>> round(float(summary_loss(loading.load_model("tiny-llama"), batch)), 1)
+        5.6
+    """
+    from torch.nn.functional import cross_entropy, pad
+
+    arguments = {key: value for key, value in inputs.items() if key != "labels"} | {"use_cache": False}
+    labels = inputs["labels"]  # (rows, tokens)
     if loading.is_encoder_decoder(model):
-        return _seq2seq_loss(model, dict(inputs), num_items_in_batch)
-    labels = inputs["labels"]
-    shifted = torch.nn.functional.pad(labels, (0, 1), value=tokenisation.IGNORE)[:, 1:]
-    keep = shifted != tokenisation.IGNORE  # positions that predict a summary token
-    keep = torch.nn.functional.pad(
-        keep, (loading.virtual_tokens(model), 0)
-    )  # prompt tuning puts its tokens before the input
-    extra = {} if num_items_in_batch is None else {"num_items_in_batch": num_items_in_batch}
-    return model(
-        **inputs, logits_to_keep=keep, shift_labels=shifted[shifted != tokenisation.IGNORE], use_cache=False, **extra
-    ).loss
-
-
-def _seq2seq_loss(model, inputs: dict, num_items_in_batch=None):
-    """Computed here: the models' own loss is the batch's mean, which would weigh a short batch's tokens more."""
-    import torch
-
-    labels = inputs.pop("labels")
-    shift = getattr(model, "module", model).prepare_decoder_input_ids_from_labels
-    logits = model(**inputs, decoder_input_ids=shift(labels), use_cache=False).logits.float()
-    total = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), ignore_index=tokenisation.IGNORE, reduction="sum"
-    )
-    return total / ((labels != tokenisation.IGNORE).sum() if num_items_in_batch is None else num_items_in_batch)
+        # Not the models' own loss: that is the batch's mean, which would weigh a short batch's tokens more.
+        shift = loading.unwrapped(model).prepare_decoder_input_ids_from_labels
+        logits = model(**arguments, decoder_input_ids=shift(labels)).logits.float()  # (rows, tokens, vocabulary)
+        total = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
+        return total / ((labels != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch)
+    shifted = pad(labels, (0, 1), value=IGNORE)[:, 1:]  # (rows, tokens): what each position has to predict
+    predicted = shifted[shifted != IGNORE]  # (summary tokens)
+    keep = pad(shifted != IGNORE, (loading.virtual_tokens(model), 0))  # prompt tuning puts its tokens before the input
+    if num_items_in_batch is not None:
+        arguments["num_items_in_batch"] = num_items_in_batch
+    return model(**arguments, labels=labels, logits_to_keep=keep, shift_labels=predicted).loss

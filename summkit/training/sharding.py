@@ -1,19 +1,30 @@
-"""Floor 2. Trainings whose weights or optimizer are spread over processes: DeepSpeed's ZeRO, and FSDP by accelerate.
+"""Trainings whose weights or optimizer are spread over processes: DeepSpeed's ZeRO, and FSDP by accelerate.
 
-What such a training cannot do is said before it begins, and what it trained is put together again at its end.
+Settings that do not go with it are refused before the training begins. At its end the trained weights are gathered.
 """
+
+from __future__ import annotations
 
 import importlib.util
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from summkit.config import Profile
 from summkit.errors import SummkitError
+from summkit.models.methods import METHODS
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_sharding(profile: Profile) -> None:
-    """Raise SummkitError, with the way out, where the profile asks for what DeepSpeed or FSDP cannot do here."""
+    """Check that DeepSpeed or FSDP, where the profile or the launcher asks for it, can do what the profile says.
+
+    Raises:
+        SummkitError: It cannot, or is not there; the message says the way out.
+    """
     if profile.deepspeed:
         zero_stage(profile)
         spec = importlib.util.find_spec("deepspeed")
@@ -25,22 +36,23 @@ def check_sharding(profile: Profile) -> None:
             raise SummkitError("accelerate launches FSDP, and the configuration names DeepSpeed: use one of them")
     if (profile.deepspeed or under_fsdp()) and profile.optimizer != "adamw_torch":
         raise SummkitError(f"optimizer {profile.optimizer!r} keeps a state that cannot be spread: use 'adamw_torch'")
-    if is_spread(profile):
-        _check_spread(profile)
-
-
-def _check_spread(profile: Profile) -> None:
+    if not is_spread(profile):
+        return
     if profile.precision not in ("fp32", "fp16", "bf16"):
         raise SummkitError(
             f"precision {profile.precision!r}: quantised weights cannot be spread over processes; use 'fp32' or "
             "'bf16', or ZeRO-2, which spreads the optimizer alone"
         )
-    if profile.method.startswith("prompt"):
+    if METHODS.find(profile.method).prompt_tuning:
         raise SummkitError(f"method {profile.method!r} trains few numbers beside whole weights: use torchrun alone")
 
 
 def zero_stage(profile: Profile) -> int:
-    """The ZeRO stage of the profile's DeepSpeed file, 0 where it has none. Raises SummkitError where that is broken."""
+    """Return the ZeRO stage of the profile's DeepSpeed file, 0 where it has none.
+
+    Raises:
+        SummkitError: The file is missing or broken.
+    """
     if not profile.deepspeed:
         return 0
     path = Path(profile.deepspeed)
@@ -56,12 +68,12 @@ def zero_stage(profile: Profile) -> int:
 
 
 def is_spread(profile: Profile) -> bool:
-    """Whether no process holds the weights whole: then all of them take part in whatever asks the model."""
+    """Whether no process holds the weights whole, so that all of them have to take part in each use of the model."""
     return zero_stage(profile) == 3 or under_fsdp()
 
 
-def trained_weights(model) -> dict:
-    """Name → tensor on the CPU, whole, of all that trains. Where weights are spread, every process calls it."""
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Gather name → tensor on the CPU of all that trains. Where weights are spread, every process has to call it."""
     return {name: _whole(weight) for name, weight in model.named_parameters() if weight.requires_grad}
 
 
@@ -70,7 +82,7 @@ def under_fsdp() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
-def _whole(weight):
+def _whole(weight: torch.Tensor) -> torch.Tensor:
     if hasattr(weight, "full_tensor"):  # FSDP2
         return weight.detach().full_tensor().cpu()
     if hasattr(weight, "ds_id"):  # ZeRO-3

@@ -1,12 +1,16 @@
-"""Floor 0. Experiment trackers, trackio, Weights & Biases, MLflow: only where a profile names one, and no questions.
+"""Experiment trackers: trackio, Weights & Biases, MLflow. A tracker is imported only where a profile names it.
 
-The Trainer's own integrations write to them (`report_to`). Nothing here is imported unless it is asked for.
+The Trainer's own integrations write to them (`report_to`). None of them may ask a question on the terminal.
 """
+
+from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from summkit import progress
 from summkit.config import TRACKERS
@@ -16,7 +20,11 @@ PROJECT = "summkit"
 
 
 def check_tracker(name: str) -> None:
-    """Raise SummkitError where the tracker `name` is unknown or not installed; "" is none and always fine."""
+    """Check that the tracker `name` is known and installed; "" is none and always fine.
+
+    Raises:
+        SummkitError: It is not.
+    """
     if not name:
         return
     check_known("tracker", name, TRACKERS)
@@ -26,13 +34,19 @@ def check_tracker(name: str) -> None:
 
 
 @contextmanager
-def tracked(name: str, folder):
-    """For as long as it lasts, the tracker `name` has a run that the Trainer's integration can write to.
+def tracked(name: str, folder: str | Path) -> Iterator[None]:
+    """Keep a run of the tracker open while the block runs, for the Trainer's integration to write to.
 
     trackio keeps its database on this machine (TRACKIO_DIR, else the Hugging Face cache) and opens its run itself.
-    wandb keeps its files in `folder`. Without WANDB_API_KEY it runs offline, and `wandb sync` sends them later; with
-    one, it raises SummkitError where wandb's server is not there or refuses. mlflow goes where its own variables say
-    (MLFLOW_TRACKING_URI, MLFLOW_RUN_ID; Azure ML sets them).
+    wandb keeps its files in `folder`; without WANDB_API_KEY it runs offline, and `wandb sync` sends them later. mlflow
+    goes where its own variables say (MLFLOW_TRACKING_URI, MLFLOW_RUN_ID; Azure ML sets them).
+
+    Args:
+        name: "trackio", "wandb", "mlflow", or "" for none.
+        folder: Where files of the run may go.
+
+    Raises:
+        SummkitError: There is a WANDB_API_KEY, and wandb's server does not answer or refuses it.
     """
     run = _wandb_run(Path(folder)) if name == "wandb" and progress.first_process() else None
     try:
@@ -42,14 +56,14 @@ def tracked(name: str, folder):
             run.finish()
 
 
-def _wandb_run(folder: Path):
-    """A new run, or None where the caller has one open already: that is written to, and left open."""
+def _wandb_run(folder: Path) -> Any:
+    """Open a new run, or return None where the caller has one open already: that is written to, and left open."""
     import wandb
 
     if wandb.run is not None:
         return None
     wanted = os.environ.get("WANDB_MODE")
-    # Left to itself, it would ask for a key.
+    # Without a mode, it would ask for a key.
     mode = wanted if os.environ.get("WANDB_API_KEY") or wanted == "disabled" else "offline"
     folder.mkdir(parents=True, exist_ok=True)
     try:

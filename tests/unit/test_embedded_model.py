@@ -7,7 +7,7 @@ from summkit.data import summarisation, templates, tokenisation
 from summkit.inference import generation
 from summkit.models import loading, methods
 from summkit.offline import assets
-from summkit.training.trainer import fit, mean_loss
+from summkit.training import fit, mean_loss
 
 CACHED = all(assets.is_cached(name) for name in ("smollm2-135m-instruct", "xsum-sample"))
 

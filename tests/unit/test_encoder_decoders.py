@@ -17,6 +17,7 @@ from summkit.errors import SummkitError
 from summkit.evaluation import watch
 from summkit.inference import export, generation, label_scores
 from summkit.models import loading, methods
+from summkit.models.tiny import tiny_llama
 from summkit.recipes import finetune
 from summkit.training import checkpoints, losses
 from summkit.training.trainer import fit
@@ -187,7 +188,7 @@ def test_led_reads_its_first_token_globally(monkeypatch):
     generation.summarize(model, tokenizer, TEMPLATE, TEXTS, **LIMITS)
     mask = seen[0]["global_attention_mask"]
     assert mask[:, 0].tolist() == [1, 1, 1] and int(mask.sum()) == 3
-    assert not loading.padding(tiny("t5"))["global_first"] and loading.padding(loading.tiny_llama()) == {}
+    assert not loading.padding(tiny("t5"))["global_first"] and loading.padding(tiny_llama()) == {}
 
 
 def test_bigbird_stays_sparse_and_rows_of_as_many_blocks_agree():
@@ -250,10 +251,14 @@ def prepared(kind="t5", model=None, **overrides):
     return methods.apply_method(model or tiny(kind), profile)
 
 
-@pytest.mark.parametrize(("kind", "attention"), [
-    ("t5", ["k", "o", "q", "v"]), ("longt5", ["k", "o", "q", "v"]),
-    ("bart", ["k_proj", "out_proj", "q_proj", "v_proj"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "attention"),
+    [
+        ("t5", ["k", "o", "q", "v"]),
+        ("longt5", ["k", "o", "q", "v"]),
+        ("bart", ["k_proj", "out_proj", "q_proj", "v_proj"]),
+    ],
+)
 def test_attention_is_found_in_encoder_and_decoder(kind, attention):
     model = tiny(kind)
     assert methods.target_layers(model, "attention") == attention
@@ -294,11 +299,9 @@ def test_the_last_block_is_the_decoders(kind):
 
 
 def test_a_decoder_has_no_encoder_to_freeze_but_embeddings():
-    with pytest.raises(SummkitError, match="'frozen-encoder' needs an encoder-decoder, and tiny-llama is a decoder"):
-        methods.apply_method(loading.tiny_llama(), choose_profile("smoke", method="frozen-encoder", precision="fp32"))
-    model = methods.apply_method(
-        loading.tiny_llama(), choose_profile("smoke", method="frozen-embeddings", precision="fp32")
-    )
+    with pytest.raises(SummkitError, match="'frozen-encoder' needs an encoder-decoder, and this model is a decoder"):
+        methods.apply_method(tiny_llama(), choose_profile("smoke", method="frozen-encoder", precision="fp32"))
+    model = methods.apply_method(tiny_llama(), choose_profile("smoke", method="frozen-embeddings", precision="fp32"))
     assert not model.get_input_embeddings().weight.requires_grad
     assert sum(p.requires_grad for p in model.parameters()) == len(list(model.parameters())) - 1
 
@@ -347,8 +350,14 @@ def test_checkpointing_gives_the_same_gradients(kind):
 # Training, saving, asking
 
 SMOKE = choose_profile(
-    "smoke", model="tiny-t5", template="prefix", learning_rate=3e-3, dropout=0.0, epochs=3, evaluations_per_epoch=1,
-)  # fmt: skip
+    "smoke",
+    model="tiny-t5",
+    template="prefix",
+    learning_rate=3e-3,
+    dropout=0.0,
+    epochs=3,
+    evaluations_per_epoch=1,
+)
 PAIRS = datasets.Dataset.from_list(
     [
         {"document": f"{word} " * size, "summary": f"{word}."}
@@ -366,10 +375,17 @@ def fitted(out, model=None, profile=SMOKE, **settings):
     return ready, fit(ready, tokenizer, made, made, profile, seed=0, out_dir=out, **settings)
 
 
-@pytest.mark.parametrize("changes", [
-    {"precision": "nf4"}, {"precision": "fp32"}, {"precision": "fp32", "method": "full"},
-    {"precision": "fp32", "method": "frozen-encoder"}, {"precision": "fp32", "method": "frozen-embeddings"},
-], ids=["QLoRA", "LoRA", "full", "frozen-encoder", "frozen-embeddings"])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "nf4"},
+        {"precision": "fp32"},
+        {"precision": "fp32", "method": "full"},
+        {"precision": "fp32", "method": "frozen-encoder"},
+        {"precision": "fp32", "method": "frozen-embeddings"},
+    ],
+    ids=["QLoRA", "LoRA", "full", "frozen-encoder", "frozen-embeddings"],
+)
 def test_training_lowers_the_loss_and_what_is_saved_answers_the_same(changes, tmp_path):
     profile = dataclasses.replace(SMOKE, **changes)
     model, result = fitted(tmp_path, profile=profile)

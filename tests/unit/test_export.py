@@ -15,8 +15,9 @@ from summkit.config import choose_profile
 from summkit.errors import SummkitError
 from summkit.inference import export, generation
 from summkit.models import loading, methods
+from summkit.models.tiny import tiny_llama
 from summkit.training import checkpoints
-from summkit.training.trainer import save_adapter
+from summkit.training.checkpoints import save_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,7 +38,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def base(folder):
     """A folder with a tiny Llama whose answers differ, some of them with an end, and whose angles are not the usual."""
-    config = loading.tiny_llama().config
+    config = tiny_llama().config
     config.tie_word_embeddings = False
     config.rope_parameters = {"rope_type": "default", "rope_theta": 100_000.0}
     torch.manual_seed(9)
@@ -231,7 +232,7 @@ def test_a_model_that_ctranslate2_does_not_know_is_refused(tmp_path):
 
 def test_a_model_that_ctranslate2_computes_in_another_way_is_refused(tmp_path):
     """The angles that Llama 3.1 stretches for long texts are not CTranslate2's: found by comparing, not by a name."""
-    config = loading.tiny_llama().config
+    config = tiny_llama().config
     config.rope_parameters = {
         "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0,
         "high_freq_factor": 4.0, "original_max_position_embeddings": 256,

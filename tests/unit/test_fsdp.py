@@ -30,9 +30,18 @@ from summkit.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 SMALL = {
-    "profile": "smoke", "precision": "fp32", "optimizer": "adamw_torch", "train_rows": 16, "validation_rows": 4,
-    "test_rows": 2, "dropout": 0.0, "epochs": 2, "batch_size": 2, "score": ["test"], "watch": 2,
-}  # fmt: skip
+    "profile": "smoke",
+    "precision": "fp32",
+    "optimizer": "adamw_torch",
+    "train_rows": 16,
+    "validation_rows": 4,
+    "test_rows": 2,
+    "dropout": 0.0,
+    "epochs": 2,
+    "batch_size": 2,
+    "score": ["test"],
+    "watch": 2,
+}
 
 
 def environment() -> dict[str, str]:

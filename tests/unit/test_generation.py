@@ -12,8 +12,9 @@ from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
 from summkit.inference import generation, prefill
 from summkit.models import loading, methods
+from summkit.models.tiny import tiny_llama
 from summkit.training import checkpoints
-from summkit.training.trainer import save_adapter
+from summkit.training.checkpoints import save_adapter
 
 TEXTS = [
     "A short text.",
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def tiny():
     """(model, tokenizer, template); weights are larger than usual, so that the answers depend on the prompt."""
-    model = loading.tiny_llama()
+    model = tiny_llama()
     for parameter in model.parameters():
         parameter.data.mul_(4 if parameter.dim() > 1 else 1)
     tokenizer = loading.tiny_tokenizer()
@@ -324,7 +325,7 @@ def new_ids(monkeypatch, asked, **settings):
 @pytest.fixture(scope="module")
 def loud_nf4():
     """A tiny model in 4-bit weights, larger than usual, so that the answers depend on the prompt."""
-    full = loading.tiny_llama()
+    full = tiny_llama()
     for parameter in full.parameters():
         parameter.data.mul_(6 if parameter.dim() > 1 else 1)
     with pytest.MonkeyPatch.context() as patch:

@@ -11,6 +11,7 @@ from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
 from summkit.inference import label_scores
 from summkit.models import loading, methods
+from summkit.models.tiny import tiny_llama
 from tests.hub import LocalHub
 
 ROWS = [
@@ -38,7 +39,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tokenizer):
     """A saved tiny model whose weights are larger than usual, so that its answers depend on the prompt."""
-    model, path = loading.tiny_llama(), tmp_path_factory.mktemp("model")
+    model, path = tiny_llama(), tmp_path_factory.mktemp("model")
     for parameter in model.parameters():
         parameter.data.mul_(4 if parameter.dim() > 1 else 1)
     model.save_pretrained(path)

@@ -15,6 +15,7 @@ from summkit.errors import SummkitError
 from summkit.inference import generation, long_documents
 from summkit.inference.generation import Summary
 from summkit.models import embeddings, loading
+from summkit.models.tiny import tiny_llama
 
 SENTENCE = "the bridge over river was closed on a day after crack cable found drivers go through town and council said"
 WORDS = SENTENCE.split()
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def tiny():
     """A Summarizer of random weights, larger than usual, so that the answers depend on the text."""
-    model, tokenizer = loading.tiny_llama(), loading.tiny_tokenizer()
+    model, tokenizer = tiny_llama(), loading.tiny_tokenizer()
     for parameter in model.parameters():
         parameter.data.mul_(4 if parameter.dim() > 1 else 1)
     return generation.Summarizer(model.eval(), tokenizer, templates.build_template("instruction", tokenizer), **LIMITS)

@@ -3,8 +3,11 @@
 import pytest
 
 from summkit.config import choose_profile
+from summkit.data import get_wording
 from summkit.errors import SummkitError
 from summkit.models import loading, methods
+from summkit.models.tiny import tiny_llama, tiny_t5, tiny_tokenizer
+from summkit.registry import Registry
 from summkit.resources import memory
 
 
@@ -32,7 +35,7 @@ def test_only_the_adapters_train(precision):
     model = tiny(precision=precision)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained and all("lora_" in name for name in trained)
-    assert len(trained) == 2 * sum(loading.linear_layers(loading.tiny_llama()).values())
+    assert len(trained) == 2 * sum(loading.linear_layers(tiny_llama()).values())
 
 
 def test_adapters_are_fp32_over_a_half_base():
@@ -73,13 +76,16 @@ def test_checkpointing_gives_the_same_gradients_to_every_adapter(precision):
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize(("targets", "names"), [
-    ("attention", ["k_proj", "o_proj", "q_proj", "v_proj"]),
-    ("all-linear", ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
-    ("v_proj,q_proj", ["q_proj", "v_proj"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        ("attention", ["k_proj", "o_proj", "q_proj", "v_proj"]),
+        ("all-linear", ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
+        ("v_proj,q_proj", ["q_proj", "v_proj"]),
+    ],
+)
 def test_target_layers_are_found(targets, names):
-    assert methods.target_layers(loading.tiny_llama(), targets) == names
+    assert methods.target_layers(tiny_llama(), targets) == names
 
 
 def test_attention_is_found_whatever_its_layers_are_called():
@@ -90,7 +96,7 @@ def test_attention_is_found_whatever_its_layers_are_called():
 @pytest.mark.parametrize("targets", ["Wqkv", "q_proj,lm_head", "", "attn"])
 def test_unknown_layers_list_the_known_ones(targets):
     with pytest.raises(SummkitError, match="linear layers there are: down_proj, gate_proj, k_proj"):
-        methods.target_layers(loading.tiny_llama(), targets)
+        methods.target_layers(tiny_llama(), targets)
 
 
 def test_an_unknown_method_lists_the_known_ones():
@@ -123,27 +129,56 @@ def test_gpt2s_head_is_its_input_embedding():
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
-@pytest.mark.parametrize("method", sorted({*methods.METHODS} - {"frozen-encoder", "frozen-encoder-layers"}))
+@pytest.mark.parametrize("method", sorted(name for name, row in methods.METHODS.items() if not row.encoder_decoder))
 def test_every_method_trains_on_the_tiny_model(method):
-    own = methods.METHODS[method].own_weights
-    model = tiny(method=method, precision="fp32" if own else "nf4")
+    model = tiny(method=method, precision=methods.METHODS[method].precisions[-1])
     assert loading.parameter_report(model)["trainable"] > 0
 
 
-@pytest.mark.parametrize(("method", "precision", "message"), [
-    ("head", "nf4", "needs precision='fp32'"),
-    ("full", "fp16", "an adapter .'lora'. trains beside weights of any precision"),
-    ("qlora", "fp32", "precision='nf4'"),
-    ("prefix", "fp32", "unknown method 'prefix'; known: dora, frozen-embeddings, frozen-encoder, frozen"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "precision", "message"),
+    [
+        ("head", "nf4", "needs precision='fp32'"),
+        ("full", "fp16", "an adapter .'lora'. trains beside weights of any precision"),
+        ("qlora", "fp32", "precision='nf4'"),
+        ("prefix", "fp32", "unknown method 'prefix'; known: dora, frozen-embeddings, frozen-encoder, frozen"),
+    ],
+)
 def test_a_method_that_does_not_fit_says_why(method, precision, message):
     with pytest.raises(SummkitError, match=message):
         tiny(method=method, precision=precision)
 
 
+def test_a_method_for_encoder_decoders_is_refused_for_a_decoder():
+    for name in ("frozen-encoder", "frozen-encoder-layers"):
+        with pytest.raises(SummkitError, match=f"{name}' needs an encoder-decoder.*use 'frozen-embeddings'"):
+            methods.check_fits(name, memory.on_meta("gpt2"))
+        assert methods.check_fits(name, tiny_t5()).encoder_decoder
+        with pytest.raises(SummkitError, match="needs precision='fp32', not 'nf4'"):
+            methods.check_fits(name, tiny_t5(), "nf4")
+
+
+def test_a_plugin_adds_a_method_with_one_row(monkeypatch):
+    monkeypatch.setattr(methods, "METHODS", Registry("method", methods.METHODS))
+    row = methods.Method("norms", methods.train_parts("+head"), own_weights=True, precisions=("fp32",))
+    methods.METHODS.add("norms", row)
+    assert loading.parameter_report(tiny(method="norms", precision="fp32"))["trainable"] == 264 * 64
+    with pytest.raises(SummkitError, match="method 'norms' needs precision='fp32', not 'nf4'"):
+        tiny(method="norms")
+    with pytest.raises(SummkitError, match="'lora' is there already"):
+        methods.METHODS.add("lora", row)
+
+
+def test_a_prompt_starts_from_the_wordings_instruction():
+    for wording in ("topics", "dialogue"):
+        model = tiny(method="prompt", precision="fp32", virtual_tokens=20, wording=wording)
+        tokens = tiny_tokenizer()(get_wording(wording).instruction)["input_ids"][:20]
+        assert model.get_prompt(batch_size=1)[0].equal(model.get_input_embeddings().weight[tokens])
+
+
 def test_a_prompt_begins_as_the_instructions_words():
     model = tiny(method="prompt", precision="fp32", virtual_tokens=20)
-    tokens = loading.tiny_tokenizer()("Summarize the followi")["input_ids"][:20]
+    tokens = tiny_tokenizer()("Summarize the followi")["input_ids"][:20]
     assert model.get_prompt(batch_size=1)[0].allclose(model.get_input_embeddings().weight[tokens])
 
 

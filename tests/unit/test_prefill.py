@@ -6,6 +6,7 @@ import torch
 from summkit.data import templates, tokenisation
 from summkit.inference import generation, prefill
 from summkit.models import loading
+from summkit.models.tiny import tiny_llama
 
 LIMITS = {"max_length": 300, "max_new_tokens": 6}
 ENDS = ("fog", "12 tugs", "A", "", "snow")
@@ -36,7 +37,7 @@ def mistral():
     return MistralForCausalLM(config)
 
 
-MODELS = {"tiny-llama": loading.tiny_llama, "gpt2": gpt2, "mistral": mistral}
+MODELS = {"tiny-llama": tiny_llama, "gpt2": gpt2, "mistral": mistral}
 
 
 def asked(kind):

@@ -6,7 +6,7 @@ from summkit.config import choose_profile
 from summkit.data import templates, tokenisation
 from summkit.inference import generation
 from summkit.models import loading, methods
-from summkit.training.trainer import summary_loss
+from summkit.training import summary_loss
 
 DOCUMENTS = ["A bridge fell.", "A much longer report of what the council said about the bridge and the river below it."]
 
@@ -35,7 +35,7 @@ def test_an_answer_is_what_pefts_own_generate_gives_for_one_row(asked):
     model, tokenizer, _ = asked
     ids = torch.tensor([encoded(asked, DOCUMENTS[1], None)["input_ids"]])
     theirs = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
-    new = [t for t in theirs[0, ids.shape[1] :].tolist()]
+    new = theirs[0, ids.shape[1] :].tolist()
     ours = generation.summarize(*asked, [DOCUMENTS[1]], max_length=320, max_new_tokens=12)[0]
     assert generation.read_answer(tokenizer, new, 0).text == ours.text
 

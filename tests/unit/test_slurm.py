@@ -15,9 +15,15 @@ from summkit.reporting import records
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "jobs" / "slurm" / "train.sbatch"
 SMALL = {
-    "profile": "smoke", "train_rows": 16, "validation_rows": 4, "test_rows": 2, "dropout": 0.0, "batch_size": 2,
-    "epochs": 2, "patience": 1000,
-}  # fmt: skip
+    "profile": "smoke",
+    "train_rows": 16,
+    "validation_rows": 4,
+    "test_rows": 2,
+    "dropout": 0.0,
+    "batch_size": 2,
+    "epochs": 2,
+    "patience": 1000,
+}
 # As Slurm does it: the command once on every node, each with its number and name; TERM is passed on to all of them.
 SRUN = """#!/usr/bin/env bash
 echo "srun $1" >> "$TOLD"

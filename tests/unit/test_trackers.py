@@ -15,8 +15,9 @@ import pytest
 
 from summkit.config import choose_profile
 from summkit.errors import SummkitError
+from summkit.models.tiny import tiny_llama
 from summkit.training import trackers
-from summkit.training.trainer import _arguments, fit
+from summkit.training.trainer import Job, fit, training_arguments
 
 ROOT = Path(__file__).parents[2]
 SMOKE = choose_profile("smoke")
@@ -133,12 +134,19 @@ def stand_ins(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+def reports_to(profile, folder):
+    rows = [None] * 8
+    return training_arguments(Job(tiny_llama(), None, rows, rows, profile, 0, folder)).report_to
+
+
 def told(tmp_path):
     return json.loads((tmp_path / "told.json").read_text())
 
 
 def test_an_unknown_tracker_lists_the_known():
-    with pytest.raises(SummkitError, match="unknown tracker 'neptune'; known: mlflow, trackio, wandb"):
+    with pytest.raises(
+        SummkitError, match="option track='neptune': input should be '', 'trackio', 'wandb' or 'mlflow'"
+    ):
         choose_profile("smoke", track="neptune")
 
 
@@ -147,8 +155,6 @@ def test_one_that_is_not_installed_is_said_with_the_way_out(name, tmp_path, monk
     (tmp_path / name).mkdir()  # the runs of an earlier one: Python would import it as an empty package
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(SummkitError, match=f"track='{name}': {name} is not installed; pip install {name}"):
-        choose_profile("smoke", track=name)
-    with pytest.raises(SummkitError, match=f"pip install {name}"):
         fit(None, None, [], [], dataclasses.replace(SMOKE, track=name), seed=0, out_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -157,14 +163,14 @@ def test_none_is_the_default_whatever_the_environment_says(stand_ins, tmp_path, 
     monkeypatch.setenv("WANDB_API_KEY", "k")
     monkeypatch.setenv("WANDB_PROJECT", "p")
     assert choose_profile("smoke").track == ""
-    assert _arguments(SMOKE, 8, 0, tmp_path, True).report_to == []
+    assert reports_to(SMOKE, tmp_path) == []
     with trackers.tracked("", tmp_path):
         assert "wandb" not in sys.modules
 
 
 @pytest.mark.parametrize("name", trackers.TRACKERS)
 def test_the_trainer_reports_to_the_one_that_is_named(stand_ins, tmp_path, name):
-    assert _arguments(choose_profile("smoke", track=name), 8, 0, tmp_path, True).report_to == [name]
+    assert reports_to(choose_profile("smoke", track=name), tmp_path) == [name]
 
 
 @pytest.mark.parametrize(
@@ -182,8 +188,7 @@ def test_wandb_without_a_key_is_offline(stand_ins, tmp_path, monkeypatch, enviro
         monkeypatch.setenv(key, value)
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
     with pytest.raises(ZeroDivisionError), trackers.tracked("wandb", tmp_path / "run"):
-        assert __import__("wandb").run is not None
-        raise ZeroDivisionError
+        len(__import__("wandb").run.rows) / 0
     assert told(tmp_path)["settings"] == {"project": "summkit", "dir": str(tmp_path / "run"), "mode": mode}
 
 
@@ -197,9 +202,9 @@ def test_a_run_that_is_open_already_is_left_open(stand_ins, tmp_path):
 
 def test_a_refused_key_is_a_message(stand_ins, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "wrong")
-    with pytest.raises(SummkitError, match="wandb: 403, no such key; without WANDB_API_KEY it runs offline"):
-        with trackers.tracked("wandb", tmp_path):
-            pytest.fail("it trains")
+    message = "wandb: 403, no such key; without WANDB_API_KEY it runs offline"
+    with pytest.raises(SummkitError, match=message), trackers.tracked("wandb", tmp_path):
+        pytest.fail("it trains")
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +219,14 @@ def trained(tmp_path_factory):
     given = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "TRACKIO_", "MLFLOW_"))}
     given |= {"PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": "somewhere"}
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, *trackers.TRACKERS], cwd=folder, env=given, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-c", CHILD, *trackers.TRACKERS],
+        cwd=folder,
+        env=given,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr  # a question would end in EOFError
     return {name: json.loads((folder / f"{name}.told").read_text()) for name in trackers.TRACKERS}
 

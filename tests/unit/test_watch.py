@@ -11,8 +11,8 @@ from summkit.data import tokenisation
 from summkit.errors import SummkitError
 from summkit.evaluation import watch
 from summkit.inference import generation
-from summkit.models import loading
-from tests.unit.test_training import SMOKE, TEMPLATE, TOKENIZER, losses, run
+from summkit.models.tiny import tiny_llama
+from tests.unit.test_trainer import SMOKE, TEMPLATE, TOKENIZER, losses, run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,7 +53,7 @@ def test_a_watched_training_is_to_the_bit_the_unwatched_one(tmp_path):
 
 
 def test_the_answers_are_the_models_and_no_more_than_asked_for():
-    model, metrics = loading.tiny_llama().train(), {"eval_loss": 1.0}
+    model, metrics = tiny_llama().train(), {"eval_loss": 1.0}
     heard = []
     callback = watched(limit=3, scores=lambda texts, references: heard.append((texts, references)) or {"n": len(texts)})
     state = torch.get_rng_state()
@@ -72,7 +72,7 @@ def test_another_process_asks_nothing():
 
 def test_fewer_rows_than_asked_for_are_all_there_are():
     metrics = {}
-    watched(limit=99, scores=counted).on_evaluate(None, FIRST, None, model=loading.tiny_llama(), metrics=metrics)
+    watched(limit=99, scores=counted).on_evaluate(None, FIRST, None, model=tiny_llama(), metrics=metrics)
     assert metrics["eval_rows"] == len(PAIRS)
     with pytest.raises(SummkitError, match="no rows to answer"):
         watched(limit=0)

@@ -1,13 +1,19 @@
 """Loading at a precision, what was loaded, and what a wrong name gets: on the tiny model, nothing is fetched."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from summkit.config import choose_profile
 from summkit.errors import SummkitError
-from summkit.models import loading, methods
+from summkit.models import families, loading, methods
+from summkit.models.tiny import tiny_llama, tiny_t5
 
+ROOT_FIRST = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 LINEARS = {"q_proj": 2, "k_proj": 2, "v_proj": 2, "o_proj": 2, "gate_proj": 2, "up_proj": 2, "down_proj": 2}
 # Per block: Q and O are 64 × 64, K and V 64 × 32 (two of four heads), and three layers of the MLP 64 × 128.
 LINEAR_WEIGHTS = [n for _ in range(2) for n in (4096, 2048, 2048, 4096, 8192, 8192, 8192)]
@@ -32,17 +38,22 @@ def logits(model):
 def test_footprint_of_whole_numbers(precision, size):
     model = loading.load_model("tiny-llama", precision)
     assert loading.footprint(model) == {
-        "quantised weights": 0, "quantisation constants": 0, "unquantised weights": PARAMETERS * size
-    }  # fmt: skip
+        "quantised weights": 0,
+        "quantisation constants": 0,
+        "unquantised weights": PARAMETERS * size,
+    }
     assert str(model.dtype) == {"fp32": "torch.float32", "fp16": "torch.float16", "bf16": "torch.bfloat16"}[precision]
 
 
-@pytest.mark.parametrize(("precision", "constants"), [
-    # A tensor has its 16 levels in fp32. Single: an fp32 absmax for 64 weights. Double: that in 8 bits, a table of 256
-    # levels for it, and an fp32 absmax for 256 blocks.
-    ("nf4-single", sum(64 + 4 * n // 64 for n in LINEAR_WEIGHTS)),
-    ("nf4", sum(64 + n // 64 + 1024 + 4 for n in LINEAR_WEIGHTS)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("precision", "constants"),
+    [
+        # A tensor has its 16 levels in fp32. Single: an fp32 absmax for 64 weights. Double: that in 8 bits, a table of
+        # 256 levels for it, and an fp32 absmax for 256 blocks.
+        ("nf4-single", sum(64 + 4 * n // 64 for n in LINEAR_WEIGHTS)),
+        ("nf4", sum(64 + n // 64 + 1024 + 4 for n in LINEAR_WEIGHTS)),
+    ],
+)
 def test_footprint_of_nf4_is_the_arithmetic(precision, constants):
     model = loading.load_model("tiny-llama", precision)
     assert loading.footprint(model) == {
@@ -137,6 +148,36 @@ def test_an_evaluation_does_not_rewrite_the_weights(monkeypatch):
         model.eval()(input_ids=ids())
 
 
+NOISE = """
+import importlib.util, sys
+class Avx512:
+    '''bitsandbytes takes this CPU for one with AVX512-BF16, looks for a kernel, and says that there is none.'''
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "bitsandbytes.functional":
+            return None
+        sys.meta_path.remove(Avx512)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+        def exec_module(module):
+            run(module)
+            module.has_avx512bf16 = lambda: True
+        spec.loader.exec_module = exec_module
+        return spec
+sys.meta_path.insert(0, Avx512)
+import summkit
+import peft, bitsandbytes
+assert bitsandbytes.functional.has_avx512bf16()
+summkit.models.load_model("tiny-llama", "nf4")
+"""
+
+
+def test_nothing_is_said_of_a_kernel_that_is_missing():
+    done = subprocess.run([sys.executable, "-c", NOISE], capture_output=True, text=True, env=os.environ | ROOT_FIRST)
+    assert done.returncode == 0, done.stderr
+    assert "kernels" not in done.stdout + done.stderr
+
+
 def test_linear_layers_leave_out_the_head():
     model = loading.load_model("tiny-llama")
     assert loading.linear_layers(model) == LINEARS
@@ -157,7 +198,7 @@ def test_the_tiny_model_is_the_same_for_the_same_seed_and_leaves_the_generator_a
 
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    first, second, other = loading.tiny_llama(), loading.tiny_llama(), loading.tiny_llama(seed=1)
+    first, second, other = tiny_llama(), tiny_llama(), tiny_llama(seed=1)
     assert torch.equal(torch.get_rng_state(), before)
     weights = [model.get_input_embeddings().weight for model in (first, second, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
@@ -177,11 +218,13 @@ def test_an_unknown_precision_lists_the_known_ones():
 
 @pytest.mark.parametrize("asked", [("fp16",), ("fp32", "float16"), ("nf4", "float16")], ids=str)
 def test_a_t5_in_fp16_is_refused_with_the_way_out(asked, tmp_path):
-    loading.tiny_t5().save_pretrained(tmp_path)
+    tiny_t5().save_pretrained(tmp_path)
     for name in ("tiny-t5", str(tmp_path)):
-        with pytest.raises(SummkitError, match="a T5's numbers are too large for fp16.*'bfloat16'.*or 'float32'"):
+        with pytest.raises(
+            SummkitError, match="the numbers of T5 and its like are too large for fp16.*'bfloat16'.*or 'float32'"
+        ):
             loading.load_model(name, *asked)
-    assert not loading.overflows_in_fp16("tiny-llama")
+    assert not families.family_of(loading.load_config("tiny-llama")).overflows_in_fp16
 
 
 @pytest.mark.parametrize("load", [loading.load_model, loading.load_tokenizer])
@@ -195,7 +238,7 @@ def test_a_folder_without_a_model_is_a_clear_error(load, config, tmp_path):
 
 
 def test_a_weight_file_that_was_cut_off_is_a_clear_error(tmp_path):
-    loading.tiny_llama().save_pretrained(tmp_path)
+    tiny_llama().save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(SummkitError, match="could not be loaded"):
@@ -205,7 +248,7 @@ def test_a_weight_file_that_was_cut_off_is_a_clear_error(tmp_path):
 def test_a_pickle_is_not_loaded(tmp_path):
     import torch
 
-    model = loading.tiny_llama()
+    model = tiny_llama()
     model.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")

@@ -1,5 +1,6 @@
 """Training on a tiny random model: which loss, what is counted, and what a killed, broken or foreign run leads to."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,8 +22,8 @@ from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
 from summkit.inference import generation
 from summkit.models import loading, methods
-from summkit.training import checkpoints
-from summkit.training.trainer import fit, mean_loss, save_adapter, summary_loss
+from summkit.models.tiny import tiny_llama
+from summkit.training import checkpoints, fit, mean_loss, save_adapter, summary_loss
 
 ROOT = Path(__file__).parents[2]
 SMOKE = dataclasses.replace(choose_profile("smoke"), evaluations_per_epoch=3)
@@ -89,7 +90,7 @@ def by_hand(model, encoded):
 
 
 def test_the_loss_is_the_full_computations_and_its_logits_the_summarys():
-    model, seen = loading.tiny_llama(), []
+    model, seen = tiny_llama(), []
     batch = tokenisation.Collator(TOKENIZER)(list(rows(5)))
     model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
     loss = summary_loss(model, batch)
@@ -106,16 +107,32 @@ def test_the_loss_is_the_full_computations_and_its_logits_the_summarys():
 
 
 def test_mean_loss_counts_every_token_once_and_leaves_the_mode():
-    model, encoded = loading.tiny_llama().train(), rows(7)
+    model, encoded = tiny_llama().train(), rows(7)
     for batch_size in (1, 3, 7):
         assert mean_loss(model, encoded, TOKENIZER, batch_size) == pytest.approx(by_hand(model, encoded), abs=1e-5)
     assert model.training
 
 
+def test_mean_loss_leaves_the_mode_after_an_error(monkeypatch):
+    model = tiny_llama().train()
+    monkeypatch.setattr(model, "forward", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        mean_loss(model, rows(2), TOKENIZER)
+    assert model.training
+
+
+def test_mean_loss_without_a_summary_token_says_so():
+    bare = [tokenisation.encode(TEMPLATE, TOKENIZER, "A ferry.", None, max_length=200, max_new_tokens=16)]
+    masked = rows(2).map(lambda row: {"labels": [tokenisation.IGNORE] * len(row["labels"])})
+    for encoded in (bare, masked, []):
+        with pytest.raises(SummkitError, match=f"no summary token in {len(encoded)} rows"):
+            mean_loss(tiny_llama(), encoded, TOKENIZER)
+
+
 def test_trainer_sees_the_masked_labels(tmp_path):
     """Mistake 1: a collator that writes the inputs over the labels makes every loss one over the prompt too."""
     train, profile = rows(6), dataclasses.replace(PLAIN, batch_size=6)
-    before = by_hand(loading.tiny_llama(), train)
+    before = by_hand(tiny_llama(), train)
     model = adapted(profile)
     result = fit(model, TOKENIZER, train, rows(5, seed=1), profile, seed=0, out_dir=tmp_path)
     assert result.steps == 1 and losses(result)[0]["loss"] == pytest.approx(
@@ -178,7 +195,7 @@ def test_the_record_has_what_the_schema_asks_for(unbroken):
 KILLED = """
 import os, signal, sys
 sys.path[:0] = [{root!r}]
-from tests.unit import test_training as t
+from tests.unit import test_trainer as t
 def kill(history):
     if history[-1]["step"] == {step}:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -250,19 +267,21 @@ def test_a_run_that_was_over_is_trained_no_further(tmp_path, profile):
     whole, adapter = run(tmp_path, profile)
     result, again = run(tmp_path, profile, resume=True)
     assert (result.resumed_from, result.steps, result.stopped_early) == (
-        f"checkpoint-{whole.steps}", whole.steps, whole.stopped_early
-    )  # fmt: skip
+        f"checkpoint-{whole.steps}",
+        whole.steps,
+        whole.stopped_early,
+    )
     assert again == adapter and result.train_loss == whole.train_loss and result.tokens == whole.tokens
 
 
-def test_ctrl_c_saves_the_adapter_so_far_and_resumes(unbroken, tmp_path, capsys):
+def test_ctrl_c_saves_the_adapter_so_far_and_resumes(unbroken, tmp_path, caplog):
     def interrupt(history):
         if history[-1]["step"] == 4 and "loss" in history[-1]:
             raise KeyboardInterrupt
 
     result, adapter = run(tmp_path, on_log=interrupt)
     assert result.interrupted and not result.stopped_early and result.seconds > 0
-    assert "the adapter so far is saved" in capsys.readouterr().out
+    assert "interrupted at step 4: the adapter so far is saved" in caplog.text
     assert len(adapter) == len(unbroken[1]) and adapter != unbroken[1]
     assert checkpoints.read_settings(result.adapter)["model"] == SMOKE.model
     result, adapter = run(tmp_path, resume=True)
@@ -270,11 +289,11 @@ def test_ctrl_c_saves_the_adapter_so_far_and_resumes(unbroken, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", checkpoints.MANIFEST])
-def test_a_checkpoint_cut_off_is_left_out_and_the_one_before_used(unbroken, finished, name, capsys):
+def test_a_checkpoint_cut_off_is_left_out_and_the_one_before_used(unbroken, finished, name, caplog):
     broken = finished / "checkpoint-6" / name
     broken.write_bytes(broken.read_bytes()[:40])
     assert checkpoints.last_whole_checkpoint(finished).name == "checkpoint-4"
-    assert "checkpoint-6 was cut off" in capsys.readouterr().out
+    assert "checkpoint-6 was cut off" in caplog.text
     if name == "optimizer.pt":
         result, adapter = run(finished, resume=True)
         assert (
@@ -328,10 +347,8 @@ def test_a_pickle_in_a_checkpoint_is_not_executed(finished, tmp_path, name):
     manifest = json.loads((checkpoint / checkpoints.MANIFEST).read_text())
     manifest["files"][name] = (checkpoint / name).stat().st_size
     (checkpoint / checkpoints.MANIFEST).write_text(json.dumps(manifest))
-    try:
+    with contextlib.suppress(pickle.UnpicklingError):
         run(finished, resume=True)
-    except pickle.UnpicklingError:
-        pass
     assert not marker.exists()
 
 
@@ -341,9 +358,28 @@ def test_an_adapter_is_replaced_whole(finished, monkeypatch):
 
     model, before = adapted(), (finished / "adapter" / "adapter_model.safetensors").read_bytes()
     monkeypatch.setattr(model, "save_pretrained", killed)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="no space"):
         save_adapter(model, finished / "adapter", SMOKE)
     assert (finished / "adapter" / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_saving_asks_nothing_of_the_hub_and_leaves_the_environment(tmp_path, monkeypatch):
+    """Mistaken once: peft asks for the base's configuration at each save, and without a network waits for it."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("asked the network"))
+    hub = "peft.utils.save_and_load.check_file_exists_on_hf_hub"
+    monkeypatch.setattr(hub, lambda *_, **__: pytest.fail("asked the Hub"))
+    model, environment = adapted(), dict(os.environ)
+    model.peft_config["default"].base_model_name_or_path = "someone/some-model"
+    seen = []
+    data = (TOKENIZER, rows(8), rows(4, seed=1), SMOKE)
+    fit(model, *data, seed=0, out_dir=tmp_path, on_log=lambda _: seen.append(dict(os.environ)))
+    assert list(tmp_path.glob("checkpoint-*")) and all(now == environment for now in [*seen, dict(os.environ)])
+    again = checkpoints.load_adapter(loading.load_model("tiny-llama", "nf4"), tmp_path / "adapter", "tiny-llama")
+    again.peft_config["default"].base_model_name_or_path = "someone/some-model"
+    save_adapter(again, tmp_path / "again", SMOKE)
+    saved = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
+    assert saved["base_model_name_or_path"] == "someone/some-model"
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -1,4 +1,4 @@
-"""What asks a model for more tokens than it has positions for is refused, and such rows do not end a training."""
+"""What families of models need: positions for the tokens asked for, rows that their decoder can write, own rows."""
 
 import dataclasses
 
@@ -9,14 +9,22 @@ from summkit.config import choose_profile
 from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
 from summkit.inference import generation
-from summkit.models import loading, methods, positions
+from summkit.models import families, loading, methods
+from summkit.models.tiny import tiny_t5
+from summkit.registry import Registry
 from summkit.training.trainer import fit
 from tests import tiny_models
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROFILE = choose_profile(
-    "smoke", model="tiny-led", template="prefix", precision="fp32", max_length=100, max_new_tokens=16, batch_size=2,
-)  # fmt: skip
+    "smoke",
+    model="tiny-led",
+    template="prefix",
+    precision="fp32",
+    max_length=100,
+    max_new_tokens=16,
+    batch_size=2,
+)
 ROWS = [{"document": f"Bridge {n} fell.", "summary": "It fell. " * size} for n, size in enumerate((1, 40, 2, 1, 50))]
 
 
@@ -25,18 +33,36 @@ def encoded(tokenizer, rows=ROWS):
     return tokenisation.encode_rows(datasets.Dataset.from_list(rows), template, tokenizer, 100, 16, seq2seq=True)
 
 
-@pytest.mark.parametrize(("kind", "expected"), [
-    ("led", (512, 256)), ("bigbird", (512, 512)), ("longt5", (None, None)), ("gpt2", (None, None)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("led", (512, 256)),
+        ("bigbird", (512, 512)),
+        ("longt5", (None, None)),
+        ("gpt2", (None, None)),
+    ],
+)
 def test_encoder_and_decoder_have_their_own(kind, expected):
-    assert positions.position_limits(tiny_models.published(kind)[0]) == expected
+    config = tiny_models.published(kind)[0].config
+    assert families.family_of(config).positions(config) == expected
+
+
+def test_a_plugin_adds_a_family_with_one_row(monkeypatch):
+    monkeypatch.setattr(families, "FAMILIES", Registry("model family", families.FAMILIES))
+    model, _ = tiny_models.published("gpt2")
+    loading.check_positions(model, 10**6, 16)
+    families.FAMILIES.add("gpt2", families.Family(positions=lambda config: (config.n_positions, None)))
+    with pytest.raises(SummkitError, match="max_length=1025: this model .gpt2. has positions for 1,024"):
+        loading.check_positions(model, 1025, 16)
 
 
 def test_more_tokens_than_positions_are_refused_by_the_options_name():
     model, tokenizer = tiny_models.published("led")
     template = templates.build_template("prefix", tokenizer, "Sum up:")
-    for limits, said in (((513, 16), "max_length=513: this model .led. has positions for 512"),
-                         ((512, 257), "max_new_tokens=257: this model .led. has positions for 256")):  # fmt: skip
+    for limits, said in (
+        ((513, 16), "max_length=513: this model .led. has positions for 512"),
+        ((512, 257), "max_new_tokens=257: this model .led. has positions for 256"),
+    ):
         asked = dict(zip(("max_length", "max_new_tokens"), limits, strict=True))
         with pytest.raises(SummkitError, match=said):
             generation.summarize(model, tokenizer, template, ["Rain."], **asked)
@@ -45,10 +71,10 @@ def test_more_tokens_than_positions_are_refused_by_the_options_name():
     text = "The bridge fell. " * 60
     full = generation.summarize(model, tokenizer, template, [text], max_length=512, max_new_tokens=256)
     assert full[0].prompt_tokens == 512
-    positions.check_positions(loading.tiny_t5(), 10**6, 10**6)
+    loading.check_positions(tiny_t5(), 10**6, 10**6)
 
 
-def test_a_summary_that_the_decoder_cannot_write_is_left_out_and_said_to_be(tmp_path, capsys):
+def test_a_summary_that_the_decoder_cannot_write_is_left_out_and_said_to_be(tmp_path, caplog):
     model, tokenizer = tiny_models.published("led")
     rows = encoded(tokenizer)
     assert [len(labels) > 256 for labels in rows["labels"]] == [False, True, False, False, True]
@@ -56,7 +82,7 @@ def test_a_summary_that_the_decoder_cannot_write_is_left_out_and_said_to_be(tmp_
     result = fit(model, tokenizer, rows, rows.select([0, 2]), PROFILE, seed=0, out_dir=tmp_path)
     assert (result.steps, result.tokens) == (2, sum(rows["length"][number] for number in (0, 2, 3)))
     said = "2 of 5 summaries are longer than the 256 tokens that the model can write: these rows are left out"
-    assert capsys.readouterr().out.count(said) == 1
+    assert caplog.text.count(said) == 1
     with pytest.raises(SummkitError, match="1 of 1 summaries .* no row is left"):
         fit(model, tokenizer, rows.select([1]), rows, PROFILE, seed=0, out_dir=tmp_path)
-    assert positions.writable(rows, loading.tiny_t5()) is rows
+    assert loading.writable_rows(rows, tiny_t5()) is rows

@@ -1,0 +1,70 @@
+"""Model families: what is special about the models of one `model_type`, one row each.
+
+A family without a row needs nothing special. A plugin adds its own with `FAMILIES.add`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from summkit.registry import Registry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+Positions = tuple[int | None, int | None]
+
+
+def _sparse_length(config: PreTrainedConfig) -> int:
+    """BigBird's encoder turns to full attention at a batch too short for its blocks, and stays there."""
+    if config.attention_type != "block_sparse":
+        return 0
+    return (5 + 2 * config.num_random_blocks) * config.block_size + 1
+
+
+def _positions(config: PreTrainedConfig) -> Positions:
+    """BART and BigBird have one number for encoder and decoder, LED one for each, T5 none."""
+    if not config.is_encoder_decoder:
+        return None, None  # most decoders compute positions without a limit
+    both = getattr(config, "max_position_embeddings", None)
+    encoder = getattr(config, "max_encoder_position_embeddings", both)
+    decoder = getattr(config, "max_decoder_position_embeddings", both)
+    return encoder, decoder
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the models of one `model_type` need that others do not.
+
+    Attributes:
+        overflows_in_fp16: Whether their sums exceed fp16's largest number, 65,504, so that the loss becomes NaN.
+        global_first: Whether the first token of each row has to attend to all others.
+        shortest_batch: Configuration → the fewest tokens a batch may be long; 0 for any length.
+        positions: Configuration → how many tokens encoder and decoder have positions for; None for any number.
+    """
+
+    overflows_in_fp16: bool = False
+    global_first: bool = False
+    shortest_batch: Callable[[PreTrainedConfig], int] = lambda config: 0
+    positions: Callable[[PreTrainedConfig], Positions] = _positions
+
+
+FAMILIES: Registry[Family] = Registry("model family")
+for _name in ("t5", "mt5", "umt5", "longt5"):
+    FAMILIES.add(_name, Family(overflows_in_fp16=True))
+FAMILIES.add("led", Family(global_first=True))
+FAMILIES.add("bigbird_pegasus", Family(shortest_batch=_sparse_length))
+
+
+def family_of(model: PreTrainedModel | PreTrainedConfig) -> Family:
+    """Return the row for a model or its configuration, or the default row.
+
+    Example:
+        >>> from transformers import LEDConfig, LlamaConfig
+        >>> family_of(LEDConfig()).global_first, family_of(LlamaConfig()).global_first
+        (True, False)
+    """
+    config = getattr(model, "config", model)
+    return FAMILIES.get(config.model_type, Family())
