@@ -28,9 +28,9 @@ SLOW = {
     "test_label_scores.py",
     "test_long_documents.py",
     "test_longt5.py",
+    "test_memory.py",
+    "test_memory_seq2seq.py",
     "test_methods.py",
-    "test_planner.py",
-    "test_planner_seq2seq.py",
     "test_prefill.py",
     "test_processes.py",
     "test_prompt_tuning.py",
@@ -40,7 +40,6 @@ SLOW = {
     "test_sweep.py",
     "test_trackers.py",
     "test_training.py",
-    "test_trials.py",
     "test_watch.py",
 }
 
