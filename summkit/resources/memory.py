@@ -108,7 +108,7 @@ def plan_training(
 
     Example:
         >>> plan_training("tiny-llama", precision="fp32", batch_size=4)["gradients"]
-        32768
+        57344
     """
     if precision == "nf4-single":
         precision, double_quantization = "nf4", False
