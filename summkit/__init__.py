@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,21 +17,22 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_PACKAGES = frozenset(
-    "config data distillation evaluation inference models offline progress recipes reporting resources training".split()
-)
-
 # bitsandbytes says at its import that a kernel of the Hub is missing, which nothing here uses.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit" not in record.getMessage())
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PACKAGES:
-        return importlib.import_module(f"{__name__}.{name}")
+    """Import a package or a module of summkit when it is first used."""
     if name in ("Run", "start"):
         return getattr(importlib.import_module(f"{__name__}.run"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PACKAGES, "Run", "start"})
+    modules = [module.name for module in pkgutil.iter_modules(__path__)]
+    return sorted({*globals(), *modules, "Run", "start"})

@@ -76,13 +76,17 @@ LOGGED = {
 WARNED = "`gradient_checkpointing|`is_gradient_checkpointing`|Paged optimizers|Could not find a config"
 
 
+def _is_for_readers(record: logging.LogRecord) -> bool:
+    return LOGGED[record.name] not in record.getMessage()
+
+
 def quiet_libraries() -> None:
     """Silence the bars that libraries draw for steps of a second, and notes that ask nothing of a reader.
 
     Bars of downloads from the Hub stay.
     """
-    for name, phrase in LOGGED.items():
-        logging.getLogger(name).addFilter(lambda record, phrase=phrase: phrase not in record.getMessage())
+    for name in LOGGED:
+        logging.getLogger(name).addFilter(_is_for_readers)
     warnings.filterwarnings("ignore", message=f".*({WARNED})")
 
     import datasets

@@ -59,11 +59,9 @@ class LocalTeacher:
         self.reuse_head = reuse_head and not summarizer.seq2seq
         config = summarizer.model.config
         name = name or config.name_or_path or type(summarizer.model).__name__
-        self.about = {
-            "model": Path(name).name if Path(name).is_dir() else name,
-            "revision": revision or getattr(config, "_commit_hash", None),
-            "prompt": summarizer.template.version,
-        }
+        self.about = {"model": Path(name).name if Path(name).is_dir() else name}  # no machine's path
+        self.about["revision"] = revision or getattr(config, "_commit_hash", None)
+        self.about["prompt"] = summarizer.template.version
 
     @classmethod
     def load(cls, name: str, profile: Profile, wording: templates.Wording) -> LocalTeacher:

@@ -59,7 +59,7 @@ def central(sentences: list[str], costs: list[int], budget: int, encoder: Encode
         Numbers of the chosen sentences, ascending.
     """
     with progress.clock(f"embedding {len(sentences):,} sentences"):
-        vectors = encoder.encode(sentences).astype(np.float32)  # (sentences, width)
+        vectors: np.ndarray = encoder.encode(sentences).astype(np.float32)  # (sentences, width)
     prices = np.array(costs)
     centre = vectors.mean(axis=0)
     relevance = vectors @ (centre / max(1e-9, float(np.linalg.norm(centre))))

@@ -96,11 +96,9 @@ class Prompter:
         for number, document in enumerate(documents, 1):
             if reason := reason_unusable(document):
                 raise SummkitError(f"document {number}: {reason}; there is no text to summarise")
-        ask = (self.max_length, self.max_new_tokens)
-        return [
-            tokenisation.encode(self.template, self.tokenizer, text, None, *ask, seq2seq=self.seq2seq)
-            for text in documents
-        ]
+        prompt = (self.template, self.tokenizer)
+        limits = (self.max_length, self.max_new_tokens)
+        return [tokenisation.encode(*prompt, text, None, *limits, seq2seq=self.seq2seq) for text in documents]
 
     def answer(self, rows: list[dict], write: Callable[[list[dict]], list[list[int]]], title: str) -> list[Summary]:
         """Summaries of encoded rows, in their order; `write` returns a batch's new token ids, longest row first."""

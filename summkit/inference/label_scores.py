@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,15 +46,12 @@ def label_tokens(template: Template, tokenizer: Tokenizer, words: Sequence[str])
         >>> from summkit import data, models
         >>> tokenizer = models.load_tokenizer("tiny-llama")  # a token a byte
         >>> label_tokens(data.build_template("instruction", tokenizer), tokenizer, ["yes", "no"])
-        [[37, 94, 74, 88], [37, 83, 84]]
+        [[225, 93, 73, 87], [225, 82, 83]]
     """
     answers = [tokenisation.answer_ids(template, tokenizer, word) for word in words]
-    for number, (ids, word) in enumerate(zip(answers, words, strict=True)):
-        for other, longer in enumerate(answers):
-            if other != number and longer[: len(ids)] == ids:
-                raise SummkitError(
-                    f"label words {word!r} and {words[other]!r}: the first begins the second; use other words"
-                )
+    for (ids, word), (longer, other) in permutations(zip(answers, words, strict=True), 2):
+        if longer[: len(ids)] == ids:
+            raise SummkitError(f"label words {word!r} and {other!r}: the first begins the second; use other words")
     return answers
 
 

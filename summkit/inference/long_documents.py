@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from summkit.inference.export import Exported
     from summkit.inference.generation import Summarizer, Summary
 
+FITTED = "whole"  # what was done to a text that fits
 _LEAST_TOKENS = 16  # of a text in a prompt; fewer are not worth asking
 
 
@@ -176,20 +177,19 @@ def summarize_long(
     cut = STRATEGIES.find(strategy)
     started = time.perf_counter()
     _check_settings(summarizer.window, summarizer.max_new_tokens, strategy, overlap, budget)
-
-    def load_encoder() -> embeddings.Encoder:
-        return encoder or embeddings.load_encoder()
-
-    window = Window(summarizer.tokenizer, summarizer.window, int(overlap * summarizer.window), load_encoder)
+    tokens = summarizer.window
+    load_encoder = embeddings.load_encoder if encoder is None else lambda: encoder
+    window = Window(summarizer.tokenizer, tokens, int(overlap * tokens), load_encoder)
     for number, text in enumerate(texts, 1):
         if reason := reason_unusable(text, MAX_BOOK):
             raise SummkitError(f"text {number}: {reason}; there is no text to summarise")
     jobs = []
-    for number, text in enumerate(texts, 1):
+    for number, text in enumerate(map(str.strip, texts), 1):
         try:
-            jobs.append(_Job.start(text.strip(), cut, window))
+            pieces, how = ([text], FITTED) if window.fits(text) else cut(text, window)
         except SummkitError as error:
             raise SummkitError(f"text {number}: {error}") from None
+        jobs.append(_Job(pieces, how))
     while waiting := [job for job in jobs if job.pieces]:
         answers = iter(summarizer.summarize([piece for job in waiting for piece in job.pieces], **options))
         for job in waiting:
@@ -204,16 +204,11 @@ class _Job:
 
     pieces: list[str]
     how: str
-    fitted: bool
     text: str = ""
     ended: bool = False
     rounds: int = 0
     read: int = 0
     tokens: int = 0
-
-    @classmethod
-    def start(cls, text: str, cut: Callable[[str, Window], tuple[list[str], str]], window: Window) -> _Job:
-        return cls([text], "whole", True) if window.fits(text) else cls(*cut(text, window), False)
 
     def take(self, answers: list[Summary], window: Window, budget: int | None) -> None:
         """Take one round's answers to the pieces; the next round reads them."""
@@ -229,7 +224,8 @@ class _Job:
 
     def summary(self, seconds_per_token: float) -> LongSummary:
         how = self.how if self.rounds < 2 else f"{self.how}, {self.rounds} rounds"
-        return LongSummary(self.text, self.ended, self.fitted, how, self.read, self.tokens * seconds_per_token)
+        fitted = self.how == FITTED
+        return LongSummary(self.text, self.ended, fitted, how, self.read, self.tokens * seconds_per_token)
 
 
 def _check_settings(tokens: int, max_new_tokens: int, strategy: str, overlap: float, budget: int | None) -> None:
@@ -238,15 +234,11 @@ def _check_settings(tokens: int, max_new_tokens: int, strategy: str, overlap: fl
     if not 0 <= overlap <= 0.5:
         raise SummkitError(f"overlap={overlap}: the share of a chunk that the next one repeats must be from 0 to 0.5")
     if budget is not None and (strategy != "chunks" or budget < max_new_tokens):
-        raise SummkitError(
-            f"budget={budget} with the strategy {strategy!r}: it is for 'chunks', and must hold at least one "
-            f"summary's {max_new_tokens} tokens (max_new_tokens)"
-        )
+        least = f"it is for 'chunks', and must hold at least one summary's {max_new_tokens} tokens (max_new_tokens)"
+        raise SummkitError(f"budget={budget} with the strategy {strategy!r}: {least}")
     if strategy == "chunks" and tokens < 2 * max_new_tokens + 1:
-        raise SummkitError(
-            f"chunks of {tokens} tokens hold no two summaries of {max_new_tokens} (max_new_tokens), so their number "
-            "would never fall: raise max_length, or take another strategy"
-        )
+        reason = f"chunks of {tokens} tokens hold no two summaries of {max_new_tokens} (max_new_tokens)"
+        raise SummkitError(f"{reason}, so their number would never fall: raise max_length, or take another strategy")
 
 
 def _join_in_groups(summaries: list[str], window: Window) -> list[str]:

@@ -6,12 +6,12 @@ Name it in the environment variable SUMMKIT_PLUGINS, or import it in a notebook;
 from pathlib import Path
 
 import numpy as np
-from summkit.models.families import FAMILIES, Family
 
 from summkit.data import TEMPLATES, WORDINGS, Template, Wording, register_dataset
 from summkit.distillation import TEACHERS
 from summkit.evaluation import METRICS, Metric
 from summkit.inference import DECODINGS, STRATEGIES
+from summkit.models.families import FAMILIES, Family
 from summkit.models.methods import METHODS, Method
 
 register_dataset(Path(__file__).with_name("minutes.yaml"))

@@ -87,3 +87,12 @@ def test_every_file_that_the_architecture_names_exists():
     assert len(named) > 25
     missing = sorted(name for name in named if not (ROOT / name).exists())
     assert missing == []
+
+
+def test_every_download_is_in_the_page_on_licences():
+    text = read("docs/data-and-licences.md")
+    assets = yaml.safe_load(read("summkit/offline/assets.yaml"))
+    packages = {f"{asset['package']} {asset['version']}" for asset in assets.values() if "package" in asset}
+    sets = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "summkit/data/sets").glob("*.yaml")]
+    names = packages | {found["name"] for found in sets if found["source"] == "hub"}
+    assert len(names) > 10 and {name for name in names if name not in text} == set()

@@ -1,6 +1,7 @@
 """Dependencies: what the library imports is declared, what is pinned fits the bounds, and both say what it is for."""
 
 import ast
+import fnmatch
 import re
 import sys
 import tomllib
@@ -71,6 +72,14 @@ def test_each_pin_and_each_dependency_says_what_it_is_for():
 
 def test_services_and_large_libraries_of_few_chapters_are_extras():
     assert {"openai", "codecarbon", "onnx", "ctranslate2", "pypdf"} & set(BASE) == set()
+
+
+def test_every_data_file_goes_into_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["*"]
+    files = [path for path in (ROOT / "summkit").rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
+    left_out = [str(path) for path in files if not any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)]
+    assert files and left_out == []
 
 
 def test_the_linter_is_one_version_everywhere():

@@ -1,0 +1,54 @@
+"""Files for GitHub are valid, CI runs what `make quick` runs, and the list of slow tests has no file that is gone."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import SLOW
+
+ROOT = Path(__file__).parents[2]
+GITHUB = sorted((ROOT / ".github").rglob("*.yml"))
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "path", [*GITHUB, ROOT / ".pre-commit-config.yaml", ROOT / "CITATION.cff"], ids=lambda p: p.name
+)
+def test_yaml_is_yaml(path):
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml")), ids=lambda p: p.stem)
+def test_an_issue_template_has_what_github_needs(path):
+    template = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert template["name"] and template["description"]
+    ids = [part["id"] for part in template["body"]]
+    assert len(set(ids)) == len(ids) and all(part["attributes"]["label"] for part in template["body"])
+
+
+def test_both_commands_run_on_three_pythons_and_the_quick_tests_on_two_systems():
+    assert WORKFLOW["jobs"]["both-commands"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+    assert WORKFLOW["jobs"]["both-commands"]["steps"][-1] == {"run": ".ci/run"}
+    assert WORKFLOW["jobs"]["quick"]["strategy"]["matrix"]["os"] == ["macos-latest", "windows-latest"]
+
+
+def test_the_quick_job_runs_the_commands_of_make_quick():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = makefile.split("\nlint:")[1].split("\n\n")[0]
+    commands = [line.strip() for line in recipe.splitlines()[1:]]
+    wanted = [command.replace("$(PY)", "python").replace("$(VENV)/bin/", "") for command in commands]
+    steps = [step["run"] for step in WORKFLOW["jobs"]["quick"]["steps"] if "run" in step]
+    assert steps[1:-1] == wanted
+    (quick,) = re.findall(r"^quick:.*\n\t.* (-m .*)$", makefile, flags=re.MULTILINE)
+    assert steps[-1].endswith(quick)
+
+
+def test_ci_calls_the_two_commands_of_the_readme():
+    called = re.findall(r"^phase (.+)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert called == ["make run", "make test"]
+
+
+def test_the_slow_files_exist():
+    assert {name for name in SLOW if not (ROOT / "tests" / "unit" / name).is_file()} == set()
