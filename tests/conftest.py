@@ -7,7 +7,8 @@ import pytest
 
 from tests.hub import LocalHub
 
-# Files whose tests start processes, train, or wait. `make quick` leaves them out: python -m pytest -m "not slow".
+# Files, and tests in other files, that start processes, train, or wait. `make quick` leaves them out with
+# pytest -m "not slow".
 SLOW = {
     "test_batch.py",
     "test_benchmarks.py",
@@ -28,9 +29,9 @@ SLOW = {
     "test_label_scores.py",
     "test_long_documents.py",
     "test_longt5.py",
+    "test_memory.py",
+    "test_memory_seq2seq.py",
     "test_methods.py",
-    "test_planner.py",
-    "test_planner_seq2seq.py",
     "test_prefill.py",
     "test_processes.py",
     "test_prompt_tuning.py",
@@ -40,14 +41,16 @@ SLOW = {
     "test_sweep.py",
     "test_trackers.py",
     "test_training.py",
-    "test_trials.py",
     "test_watch.py",
+    "test_data_summarisation.py::test_memory_stays_flat_however_many_rows_there_are",
+    "test_labelling.py::test_a_killed_job_goes_on_and_ends_as_an_undisturbed_one",
 }
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if Path(item.fspath).name in SLOW:
+        name = Path(item.fspath).name
+        if {name, f"{name}::{item.originalname if hasattr(item, 'originalname') else item.name}"} & SLOW:
             item.add_marker(pytest.mark.slow)
 
 

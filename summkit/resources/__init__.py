@@ -1,10 +1,11 @@
 """Time, memory, energy, carbon and money: measured, and predicted.
 
-`metering` measures a block of work; `memory` predicts what training or answering takes; `forecast` predicts a training
-from a few measured steps; `prices` turns hours and kWh into money.
+`metering` measures a block of work; `memory` predicts what training or answering takes, from a forward pass without
+weights (`activations`, `shapes`); `forecast` predicts a training from a few measured steps; `prices` turns hours and
+kWh into money.
 """
 
-from summkit.resources.forecast import Forecast, forecast_training
+from summkit.resources.forecast import Forecast, Trial, accumulate_gradients, forecast_training, measure_steps
 from summkit.resources.memory import (
     COMPUTE_BYTES,
     OPTIMIZERS,
@@ -18,4 +19,3 @@ from summkit.resources.memory import (
 from summkit.resources.metering import Meter, release_memory
 from summkit.resources.prices import cost_usd, find_price, read_prices
 from summkit.resources.shapes import KNOWN_CONFIGS, on_meta
-from summkit.resources.trials import Trial, accumulate_gradients, measure_steps, profile_variant

@@ -1,214 +1,297 @@
-"""Floor 4. What autograd keeps of a forward pass for the way back, in bytes: arithmetic over a model's shape.
+"""Measure what autograd keeps of a forward pass, without weights and without computing it.
 
-Compared on a CPU with the bytes that torch's saved_tensors_hooks see, fp32, for LoRA and for full training: decoders
-(Llama, Phi, GPT-2) are within 15 %; the shape of Flan-T5-small at 256 to 2,048 tokens, and the same as LongT5, local
-and with global tokens, at 512 to 4,096, within 5 %; a small BART within 5 %, LED and BigBird-Pegasus within 15 %.
-What a GPU keeps is read from the same code and was not measured.
+The tensors are torch's fake ones: they have a shape, a dtype and a device, and no bytes. Kernels are chosen as for real
+tensors, and `saved_tensors_hooks` sees what the backward pass would need. Every architecture that transformers builds
+is measured in the same way. On a CPU the bytes are those of real tensors, within 0.5 %, for decoders, T5, LongT5, BART,
+LED and BigBird, in fp32 and under bf16 autocast (tested). What a GPU keeps is measured with fake tensors of a CPU and
+the rules of `_gpu_rules`; it was compared with peaks that one GPU had.
 """
 
-import math
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-# Widths of the MLP that the activation keeps for backward: one (its input) where it is one kernel, and four where it is
-# written in Python (gelu_new: x for the cube, tanh, 1 + tanh and x/2 for the last product).
-ACTIVATIONS = {"gelu_new": 4, "gelu_fast": 4, "quick_gelu": 2}
-LAST = {"o", "out_proj", "output"}  # of an encoder-decoder's attention: the layers that read what it gives
+from summkit.errors import SummkitError
+from summkit.models import loading
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-@dataclass(frozen=True)
-class Step:
-    """The settings of a training step that decide what is kept of it.
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
-    `chosen`: the shape's `linears` that have adapters; none where the model's own weights train, all (`trains`
-    "full"), or without the encoder ("frozen-encoder"); other methods are counted as "full", an upper bound.
-    `compute`: bytes a number. `length`: tokens a row that a decoder reads or an encoder; `answer`: tokens a row of an
-    encoder-decoder's decoder.
-    """
-
-    chosen: tuple
-    rank: int
-    dropout: float
-    compute: int
-    device: str
-    batch: int
-    length: int
-    answer: int
-    trains: str = "full"
-
-    @property
-    def mask(self) -> int:
-        """Bytes a number of a dropout's mask: the CPU keeps it as fp32 numbers, CUDA as booleans."""
-        return 4 if self.device == "cpu" else 1
+BLOCKS = 3  # of each stack are run: the first, which may keep less, the middle one for all others, and the last
+# What autocast computes in fp32 on a GPU, and not on a CPU.
+FP32_ON_GPU = {"layer_norm", "pow", "__pow__", "softmax", "rsqrt", "exp", "log", "sum", "cumsum", "norm", "softplus"}
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Of one stack of blocks, in bytes: of one block, of a block's input alone, and before and behind the blocks."""
+class Stack:
+    """An encoder or a decoder of `layers` blocks; `kept` and `cache` are the bytes of each block that was run."""
 
     layers: int
-    block: float
-    state: float
-    ends: float
+    kept: tuple[int, ...]
+    state: int  # bytes of a block's input
+    cache: tuple[int, ...] = ()
+
+    def total(self, sizes: tuple[int, ...]) -> int:
+        """The sum over all layers of sizes that are known of the blocks that were run."""
+        return sum(sizes) + (self.layers - len(sizes)) * sizes[len(sizes) // 2]
 
 
-def total(shape, step: Step, gradient_checkpointing: bool) -> float:
-    """Bytes of all that backward needs; with checkpointing, of each block's input and of the largest block."""
-    stacks = [_decoder(shape, step)] if shape.encoder is None else _encoder_decoder(shape, step)
-    if gradient_checkpointing:
-        blocks = sum(kept.state * kept.layers for kept in stacks) + max(kept.block for kept in stacks)
-    else:
-        blocks = sum(kept.block * kept.layers for kept in stacks)
-    return blocks + sum(kept.ends for kept in stacks)
+@dataclass(frozen=True)
+class Measured:
+    """What one forward pass keeps: its stacks of blocks, and `ends`, the bytes kept before and after them.
+
+    `widest`: numbers in the largest tensor that a block computes; `copies`: how many of its size exist together.
+    """
+
+    stacks: tuple[Stack, ...]
+    ends: int
+    widest: int
+    copies: int
+
+    def kept(self, gradient_checkpointing: bool) -> int:
+        """Bytes kept for backward; with checkpointing, the input of each block and the largest block."""
+        if not gradient_checkpointing:
+            return self.ends + sum(stack.total(stack.kept) for stack in self.stacks)
+        inputs = sum(stack.total(tuple(stack.state * (kept > 0) for kept in stack.kept)) for stack in self.stacks)
+        return self.ends + inputs + max(max(stack.kept) for stack in self.stacks)
+
+    def cache(self) -> int:
+        """Bytes of the keys and values of all layers."""
+        return sum(stack.total(stack.cache) for stack in self.stacks if stack.cache)
 
 
-def widest(shape, batch: int, length: int, answer: int) -> tuple[int, int]:
-    """Numbers of the widest tensor in flight, and how many of its like there are at once."""
-    if shape.encoder is None:
-        return batch * length * max(shape.intermediate, shape.hidden), 2
-    encoder, read, copies = shape.encoder, padded(shape.encoder, length), 2
-    sizes = [read * max(encoder.intermediate, encoder.hidden), answer * max(shape.intermediate, shape.hidden)]
-    for stack, queries, keys in ((encoder, read, seen(encoder, read)), (shape, answer, answer), (shape, answer, read)):
-        if stack.attention.bias or not stack.attention.fused:
-            sizes.append(stack.heads * queries * keys)
-            copies = 3 if stack.attention.bias else copies  # the scores, what is added to them, and their sum
-    return batch * max(sizes), copies
+class Forward:
+    """A model without weights, ready for any number of forward passes on fake tensors.
+
+    Args:
+        model: A model on the meta device, as its method prepared it. It is changed, and cannot be used afterwards.
+        weight_dtype: The type of the model's weights; that of adapters is fp32.
+        compute_dtype: Half precision means autocast.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, weight_dtype: str, compute_dtype: str, device: str) -> None:
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        self.model = model
+        self.compute_dtype = getattr(torch, compute_dtype)
+        self.on_gpu = device == "cuda"
+        self.stacks = _block_lists(model)
+        self.layers = [len(blocks) for blocks in self.stacks]
+        for blocks in self.stacks:
+            if len(blocks) > BLOCKS:
+                del blocks[len(blocks) // 2 + 1 : -1]
+                del blocks[1:-2]
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        with self.mode:
+            _make_fake(model, getattr(torch, weight_dtype))
+
+    def training(self, batch: int, length: int, answer: int) -> Measured:
+        """Measure what backward needs of one forward pass.
+
+        Args:
+            batch: Rows; some of them are padded where there are several.
+            length: Tokens a row that the decoder reads; of an encoder-decoder, that the encoder reads.
+            answer: Tokens a row that an encoder-decoder's decoder writes.
+
+        Raises:
+            SummkitError: The model cannot run on tensors that have no values.
+        """
+        import torch
+
+        watch = _Watch(self.model)
+        self.model.train()
+        with torch.autocast("cpu", self.compute_dtype, enabled=self.compute_dtype != torch.float32):
+            hooks = torch.autograd.graph.saved_tensors_hooks(watch.pack, lambda tensor: tensor)
+            self._run(watch, hooks, batch, length, answer, use_cache=False)
+        stacks = []
+        for number, blocks in enumerate(self.stacks):
+            kept = tuple(watch.kept[number, block] for block in range(len(blocks)))
+            stacks.append(Stack(self.layers[number], kept, watch.states[number]))
+        return Measured(tuple(stacks), watch.kept[None], watch.widest, watch.copies)
+
+    def answering(self, batch: int, length: int, answer: int) -> Measured:
+        """Measure the cache of keys and values after one forward pass, and the largest tensor; see `training`."""
+        import torch
+
+        watch = _Watch(self.model)
+        self.model.eval()
+        caches = self._run(watch, torch.no_grad(), batch, length, answer, use_cache=True).past_key_values
+        parts = [getattr(caches, name, None) for name in ("self_attention_cache", "cross_attention_cache")]
+        layers = [part.layers for part in parts if part is not None] or [caches.layers]
+        sizes = tuple(sum(map(_cache_bytes, same)) for same in zip(*layers, strict=True))
+        run = tuple(size for size in sizes if size)  # a cache may have layers for blocks that were not run
+        return Measured((Stack(self.layers[-1], (), 0, run),), 0, watch.widest, watch.copies)
+
+    def _run(self, watch: _Watch, context: Any, batch: int, length: int, answer: int, use_cache: bool) -> Any:
+        """Run one forward pass in `context`, and return its output."""
+        ops = _ops(watch)
+        with self.mode, ops, _gpu_rules() if self.on_gpu else contextlib.nullcontext(), watch.blocks(self.stacks):
+            inputs = _inputs(self.model, batch, length, answer)
+            try:
+                with context:
+                    return self.model(**inputs, use_cache=use_cache)
+            except Exception as error:  # whatever a model's own code does with values that are not there
+                kind = self.model.config.model_type
+                raise SummkitError(f"a model of type {kind!r} cannot be measured without weights: {error}") from error
 
 
-def padded(stack, length: int) -> int:
-    """Tokens of a row as the stack computes them."""
-    attention = stack.attention
-    return _rounded(attention, max(length, attention.shortest)) if attention.whole else length
+class _Watch:
+    """Notes the bytes of distinct storages that autograd saves, by block, and the largest tensor that blocks compute.
+
+    `kept`: {(stack, block), or None outside: bytes}; `states`: {stack: bytes of a block's input}.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        weights = (*model.parameters(), *model.buffers())
+        self.storages = {tensor.untyped_storage()._cdata: tensor for tensor in weights}
+        self.kept: Counter[tuple[int, int] | None] = Counter()
+        self.states: Counter[int] = Counter()
+        self.block: tuple[int, int] | None = None
+        self.widest, self.copies = 0, 2
+
+    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Count a tensor that autograd saves; weights and what is counted already add nothing."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.storages:
+            self.storages[storage._cdata] = tensor  # held, so that no other storage gets its address
+            self.kept[self.block] += storage.nbytes()
+        return tensor
+
+    def computed(self, tensor: torch.Tensor) -> None:
+        """Note the size of a tensor that was computed in a block."""
+        if self.block is not None and tensor.numel() > self.widest:
+            self.widest = tensor.numel()
+            self.copies = 3 if tensor.dim() > 3 else 2  # scores of attention, what is added to them, and their sum
+
+    @contextlib.contextmanager
+    def blocks(self, stacks: list[torch.nn.ModuleList]) -> Iterator[None]:
+        """Know in this context which block runs."""
+
+        def enter(place: tuple[int, int], _: object, given: tuple, named: dict) -> None:
+            self.block = place
+            self.states[place[0]] = (given[0] if given else named["hidden_states"]).nbytes
+
+        def leave(*_: object) -> None:
+            self.block = None
+
+        with contextlib.ExitStack() as handles:
+            for stack, blocks in enumerate(stacks):
+                for number, block in enumerate(blocks):
+                    hook = functools.partial(enter, (stack, number))
+                    handles.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
+                    handles.callback(block.register_forward_hook(leave).remove)
+            yield
 
 
-def seen(stack, length: int) -> int:
-    """How many keys a token of the stack sees."""
-    attention = stack.attention
-    if attention.window is None:
-        return length
-    return attention.window + (length // attention.stride if attention.stride else 0)
+def _block_lists(model: PreTrainedModel | PeftModel) -> list[torch.nn.ModuleList]:
+    """The blocks of a decoder, or those of an encoder and those of its decoder."""
+    import torch
+
+    lists = []
+    for part in [model.get_encoder(), model.get_decoder()] if loading.is_encoder_decoder(model) else [model]:
+        blocks = next((module for module in part.modules() if isinstance(module, torch.nn.ModuleList)), None)
+        if blocks is None:
+            raise SummkitError(f"a model of type {model.config.model_type!r} has no list of blocks to measure")
+        lists.append(blocks)
+    return lists
 
 
-def _rounded(attention, length: int) -> int:
-    return attention.block * math.ceil(length / attention.block)
+def _make_fake(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Put fake tensors in the place of those on the meta device; what is shared stays shared."""
+    import torch
+
+    adapted = hasattr(model, "peft_config")
+    made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # with the old one, so that no other gets its id
+    for module in model.modules():
+        for name, old in [*module._parameters.items(), *module._buffers.items()]:
+            if old is None:
+                continue
+            if id(old) not in made:
+                new = torch.empty(old.shape, dtype=old.dtype)
+                if isinstance(old, torch.nn.Parameter):
+                    weight = new.to(torch.float32 if adapted and old.requires_grad else dtype)
+                    new = torch.nn.Parameter(weight, old.requires_grad)
+                made[id(old)] = (old, new)
+            setattr(module, name, made[id(old)][1])
 
 
-def _decoder(shape, step: Step) -> Kept:
-    tokens = step.batch * step.length
-    state = tokens * shape.hidden * step.compute
-    return Kept(shape.layers, tokens * sum(_saved(shape, step)), state, tokens * shape.hidden * 4)
+def _inputs(model: PreTrainedModel | PeftModel, batch: int, length: int, answer: int) -> dict[str, torch.Tensor]:
+    import torch
+
+    special = loading.padding(model)
+    tokens = torch.zeros(batch, max(length, special.get("shortest", 0)), dtype=torch.long)
+    inputs = {"input_ids": tokens}
+    if loading.is_encoder_decoder(model):
+        inputs["decoder_input_ids"] = torch.zeros(batch, answer, dtype=torch.long)
+    if batch > 1 or loading.is_encoder_decoder(model):
+        inputs["attention_mask"] = torch.ones_like(tokens)
+    if special.get("global_first"):
+        inputs["global_attention_mask"] = torch.zeros_like(tokens)
+    return inputs
 
 
-def _saved(shape, step: Step) -> list[float]:
-    """Bytes a token that autograd keeps of one block of a decoder, frozen but for the adapters."""
-    chosen, compute, mask, masked = step.chosen, step.compute, step.mask, step.batch > 1
-    adapted = sum(linear[1] for linear in chosen) / shape.layers
-    terms = [
-        shape.norms * (shape.hidden * 4 + 4),  # a norm's input, in fp32, and its root or mean
-        compute * shape.queries,  # Q after the rotation
-        # With a mask of padding, K and V are repeated for every query head, and the mask is spread out.
-        compute * 2 * (shape.queries if masked else shape.keys),  # K after the rotation, and V
-        compute * shape.queries + 4 * shape.heads,  # the attention's output, its log-sum-exp
-        compute * step.length if masked else 0,  # this token's row of the mask, as numbers to be added
-        _activation(shape, compute),
-        2 * mask * shape.hidden if shape.residual_dropout else 0,  # after attention and after the MLP
-    ]
-    if shape.attention_dropout and step.device == "cpu":
-        # No fused kernel there: probabilities, mask, and their product, for every head and every key.
-        terms.append(3 * compute * shape.heads * step.length)
-    if chosen:
-        # What goes from A to B; and every adapter's input: with dropout its own, and dropout's mask.
-        terms += [compute * step.rank * len(chosen) / shape.layers]
-        own = [compute * adapted, mask * adapted]
-        terms += own if step.dropout else [compute * _shared_inputs(shape, chosen)]
-    else:
-        # Everything trains: each linear layer's own input too (after the norms, and before the MLP's last layer).
-        terms += [compute * shape.norms * shape.hidden, compute * shape.intermediate]
-    return terms
+def _cache_bytes(layer: Any) -> int:
+    keys = getattr(layer, "keys", None)  # None before the layer's first use
+    return 0 if keys is None else keys.nbytes + layer.values.nbytes
 
 
-def _activation(shape, compute: int) -> int:
-    """Bytes a token of what the MLP's nonlinearity keeps; a gated product keeps both its factors."""
-    widths = ACTIVATIONS.get(shape.activation, 1)
-    # Half input of gelu_new under autocast: the cube and what follows run in fp32, only x/2 stays half.
-    kept = shape.intermediate * (widths * compute if widths < 4 else 12 + compute)
-    return kept + (compute * 2 * shape.intermediate if shape.gated else 0)
+def _ops(watch: _Watch) -> Any:
+    """A mode that shows what is computed to `watch`, and answers the few questions that need values."""
+    import torch
+    from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    ones = {dtype: torch.ones((), dtype=dtype) for dtype in (torch.bool, torch.int32, torch.int64)}
+
+    class Ops(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+            try:
+                result = func(*args, **(kwargs or {}))
+            except DynamicOutputShapeException:  # LED asks which tokens are read globally: the first of each row
+                return args[0].new_zeros((args[0].shape[0], args[0].dim()), dtype=torch.long)
+            if isinstance(result, FakeTensor):
+                if result.dim() == 0 and result.dtype in ones and result.constant is None:
+                    result.constant = ones[result.dtype]  # LED asks whether there is such a token, and how many
+                if not func.is_view:
+                    watch.computed(result)
+            return result
+
+    return Ops()
 
 
-def _shared_inputs(shape, chosen) -> float:
-    """Numbers a token of the distinct inputs that one block's adapters have without dropout."""
-    last = {parent: name for name, _, _, parent in shape.linears}
-    first = {parent for name, _, _, parent in chosen if name != last[parent]}  # q, k, v share theirs; gate and up too
-    # The last layer of the attention reads its output, which is counted already; that of the MLP what is new.
-    final = [i for name, i, _, parent in chosen if name == last[parent] and "attn" not in parent]
-    return (min(len(first), shape.norms * shape.layers) * shape.hidden + sum(final)) / shape.layers
+def _gpu_rules() -> Any:
+    """A mode in which a CPU's tensors are kept as a GPU's.
 
+    Dropout keeps a mask of one byte a number. Attention is always fused: dropout and a bias that trains are possible
+    there. Autocast computes some functions in fp32.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
 
-def _encoder_decoder(shape, step: Step) -> list[Kept]:
-    tokens = step.batch * padded(shape.encoder, step.length), step.batch * step.answer
-    encoder, decoder = _stack(shape.encoder, "encoder", step, *tokens), _stack(shape, "decoder", step, *tokens)
-    if step.trains == "frozen-encoder":
-        encoder = Kept(0, 0, 0, encoder.ends)
-    return [encoder, decoder]
+    def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        return torch.native_dropout(x, p, training)[0]
 
+    class Rules(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+            kwargs = kwargs or {}
+            if func is torch.nn.functional.dropout:
+                return dropout(*args, **kwargs)
+            if func is torch.nn.functional.scaled_dot_product_attention:
+                mask = kwargs.get("attn_mask")
+                return func(*args, **kwargs | {"attn_mask": mask if mask is None else mask.detach(), "dropout_p": 0.0})
+            if getattr(func, "__name__", "") in FP32_ON_GPU and torch.is_autocast_enabled("cpu"):
+                half = (torch.float16, torch.bfloat16)
+                args = tuple(x.float() if isinstance(x, torch.Tensor) and x.dtype in half else x for x in args)
+            return func(*args, **kwargs)
 
-def _stack(stack, part: str, step: Step, read: int, written: int) -> Kept:
-    """Of an encoder's or a decoder's blocks, for all `read` tokens of the encoder and `written` ones of the decoder."""
-    tokens, compute = read if part == "encoder" else written, step.compute
-    attend = _self_attention(stack, step) + (_cross_attention(stack, step, read) if part == "decoder" else 0)
-    block = attend + tokens * _around(stack, step) + _adapters(stack, part, step, read, written)
-    # The last norm's input, a dropout's mask, and what it gives: of the encoder, one for all the decoder's blocks.
-    ends = tokens * stack.hidden * (4 + step.mask * stack.residual_dropout + compute)
-    return Kept(stack.layers, block, tokens * stack.hidden * compute, ends)
-
-
-def _self_attention(stack, step: Step) -> float:
-    own, length = stack.attention, step.answer if stack.encoder else padded(stack, step.length)
-    keys, states = seen(stack, length), own.states
-    if own.stride:  # every block of queries has its copy of the strides' keys and values
-        states += 2 * (length // own.stride) / own.block
-    tokens = step.batch * _rounded(own, length)
-    return tokens * (states * step.compute * stack.queries + _probabilities(stack, step, keys))
-
-
-def _cross_attention(stack, step: Step, read: int) -> float:
-    """Queries and outputs of what is written, keys and values of all that was read."""
-    written = step.batch * step.answer
-    states = 2 * step.compute * stack.queries * (written + read)
-    return states + written * _probabilities(stack, step, read // step.batch)
-
-
-def _probabilities(stack, step: Step, keys: int) -> float:
-    """Bytes a query of what is kept for every head and key it sees, or of what is added to the scores for them."""
-    own, compute, drops = stack.attention, step.compute, stack.attention_dropout
-    if own.fused and not (drops and step.device == "cpu"):
-        return compute * keys * (stack.heads if own.bias else step.batch > 1)
-    # The softmax in fp32, dropout's mask, and what is multiplied with the values where that is another tensor.
-    product = own.spread or (keys if drops or compute < 4 else 0)
-    return stack.heads * (keys * (4 + step.mask * drops) + product * compute)
-
-
-def _around(stack, step: Step) -> float:
-    """Bytes a token of what a block keeps besides its attention and its adapters."""
-    size = stack.norms * (stack.hidden * 4 + 4) + _activation(stack, step.compute)
-    size += step.mask * (stack.norms * stack.hidden * stack.residual_dropout)
-    size += step.mask * stack.intermediate * stack.activation_dropout
-    if not step.chosen:
-        size += step.compute * (stack.norms * stack.hidden + stack.intermediate)  # every linear layer's input
-        size += 4 * stack.norms * stack.hidden * stack.attention.bias  # T5's norm is in Python: its scaled input too
-    return size
-
-
-def _adapters(stack, part: str, step: Step, read: int, written: int) -> float:
-    """Bytes of what one block's adapters keep: what goes from A to B, and their inputs; with dropout each its own."""
-    size, shared = 0, {}
-    for name, inputs, _, parent in step.chosen:
-        if part not in parent.split(".") or name == "query_global":  # LED's: of one token a row
-            continue
-        crosses = part == "decoder" and "enc" in parent.rpartition(".")[2].lower() and name[0] in "kv"
-        tokens = read if crosses or part == "encoder" else written
-        size += tokens * step.compute * step.rank
-        if step.dropout:
-            size += tokens * inputs * (step.compute + step.mask)
-        elif name not in LAST and not crosses:
-            shared[parent, inputs] = tokens * inputs * step.compute
-    return (size + sum(shared.values())) / stack.layers
+    return Rules()

@@ -1,26 +1,35 @@
-"""Floor 5. What memory training or answering will take, part by part, before anything is loaded: arithmetic over a
-model's shape.
+"""Plan the memory that training or answering takes, part by part, before any weight is loaded.
 
-The model is built on the meta device, where a weight has a shape and no bytes. All parts are added up, though they do
-not all peak at once (logits are freed before a layer is recomputed). Dense decoders, and the encoder-decoders that
-`shapes` knows.
+Weights, gradients and the optimizer's state are counted on the model without weights; what a forward pass keeps is
+measured on it (see `activations`). All parts are added up, though they do not all peak at the same time: a plan is an
+upper bound.
 """
 
-import math
-from dataclasses import dataclass
+from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from summkit.config import Profile, choose_profile
 from summkit.errors import SummkitError, check_known
 from summkit.models import loading, methods
-from summkit.resources import activations
-from summkit.resources.shapes import Shape, on_meta, shape_of
+from summkit.resources.activations import Forward
+from summkit.resources.shapes import on_meta
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 COMPUTE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-METHODS = ("lora", "full", "frozen-embeddings", "frozen-encoder", "frozen-encoder-layers")
+WEIGHT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# Bits of a number in each of the two moments.
 OPTIMIZERS = {
-    "adamw_torch": 32, "adamw_torch_fused": 32, "paged_adamw_32bit": 32, "adamw_bnb_8bit": 8, "adamw_8bit": 8,
-    "paged_adamw_8bit": 8, "sgd": 0,
-}  # fmt: skip
+    **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit"), 32),
+    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"), 8),
+    "sgd": 0,
+}
 # What malloc keeps beside a step's tensors, as a share of them: 0.25 was seen with 8 layers, 0.7 with 30. CUDA's
 # caching allocator was not measured: nothing is added there.
 HEAP = {"cpu": 0.5, "cuda": 0.0}
@@ -31,36 +40,38 @@ FRAMEWORK = {"cpu": 500 * 2**20, "cuda": 600 * 2**20}
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts of the memory that a training step or an answer takes: (part, bytes, how it was computed, in words)."""
+    """The parts of the memory that a training step or an answer takes: (part, bytes, how it was computed)."""
 
     parts: tuple[tuple[str, int, str], ...]
 
     @property
     def total(self) -> int:
-        """Bytes."""
+        """Bytes of all parts."""
         return sum(size for _, size, _ in self.parts)
 
     def __getitem__(self, part: str) -> int:
+        """Return the bytes of one part."""
         sizes = {name: size for name, size, _ in self.parts}
         check_known("part of the plan", part, sizes)
         return sizes[part]
 
     def fits(self, memory_bytes: int) -> bool:
+        """Whether all parts fit into so many bytes together."""
         return self.total <= memory_bytes
 
     def rows(self) -> list[tuple[str, int, str]]:
-        """The parts and their total, for a table."""
+        """Return the parts and their total, for a table."""
         return [*self.parts, ("total", self.total, "the sum of the parts, an upper bound")]
 
 
 def plan_training(
-    model,
+    model: str | PretrainedConfig | PreTrainedModel,
     *,
     precision: str = "nf4",
-    double_quantisation: bool = True,
+    double_quantization: bool = True,
     compute_dtype: str = "float32",
     method: str = "lora",
-    targets="attention",
+    targets: str | Sequence[str] = "attention",
     rank: int = 16,
     dropout: float = 0.05,
     sequence_length: int = 512,
@@ -70,39 +81,70 @@ def plan_training(
     logits_tokens: int | None = None,
     device: str = "cpu",
 ) -> Plan:
-    """What one training step takes. `model`: see `on_meta`. `targets`: as in a profile, or a list of layer names.
+    """Plan the memory of one training step.
 
-    `sequence_length` and `logits_tokens` are tokens a row; `logits_tokens` is how many of them the head is applied to
-    (None: all). Of an encoder-decoder, the encoder reads `sequence_length` and the decoder writes `logits_tokens`
-    (None: as many). Half-precision compute means autocast over fp32 adapters, as the Trainer does it.
-    Raises SummkitError for an unknown setting, and for training the own weights of a quantised model.
+    Args:
+        model: A known name, a configuration, or a model of which the configuration is taken.
+        precision: What the weights are held in, one of `models.PRECISIONS`.
+        double_quantization: Quantise the constants of "nf4" too.
+        compute_dtype: "float32", or half precision by autocast over fp32 adapters, as the Trainer does it.
+        method: A name in `models.METHODS`.
+        targets: Layers with adapters: as in a profile, or a list of their names.
+        rank: LoRA's rank.
+        dropout: Share of an adapter's inputs that is dropped.
+        sequence_length: Tokens a row; of an encoder-decoder, those that the encoder reads.
+        batch_size: Rows.
+        optimizer: A name in OPTIMIZERS.
+        gradient_checkpointing: Keep the inputs of the blocks, and compute the blocks again.
+        logits_tokens: Tokens a row that the head is applied to, and that an encoder-decoder writes; None: as many as
+            `sequence_length`.
+        device: "cpu" or "cuda".
+
+    Returns:
+        The plan.
+
+    Raises:
+        SummkitError: A setting is unknown, the method is not for this model, or it would train quantised weights.
+
+    Example:
+        >>> plan_training("tiny-llama", precision="fp32", batch_size=4)["gradients"]
+        57344
     """
-    precision, double = ("nf4", False) if precision == "nf4-single" else (precision, double_quantisation)
-    _check(precision, compute_dtype, method, optimizer, device)
+    if precision == "nf4-single":
+        precision, double_quantization = "nf4", False
+    _check(precision, compute_dtype, device)
+    check_known("optimizer", optimizer, OPTIMIZERS)
     meta = on_meta(model)
-    shape, compute, answer = shape_of(meta), COMPUTE_BYTES[compute_dtype], logits_tokens or sequence_length
-    chosen, trained = _what_trains(meta, shape, method, targets, rank)
-    step = activations.Step(chosen, rank, dropout, compute, device, batch_size, sequence_length, answer, method)
-    saved = round(activations.total(shape, step, gradient_checkpointing))
+    answer = logits_tokens or sequence_length
+    compute = COMPUTE_BYTES[compute_dtype]
+    weights, packed = _weights(meta, precision, double_quantization, compute)
+    vocabulary = meta.get_output_embeddings().weight.shape[0]
+    read = f"{batch_size} × {sequence_length} tokens"
+    if loading.is_encoder_decoder(meta):
+        read += f" and {answer} of the answer"
+    prepared = _prepare(meta, method, precision, targets, rank, dropout)
+    trained = [parameter.numel() for parameter in prepared.parameters() if parameter.requires_grad]
+    forward = Forward(prepared, WEIGHT_DTYPES.get(precision, compute_dtype), compute_dtype, device)
+    measured = forward.training(batch_size, sequence_length, answer)
+    saved = measured.kept(gradient_checkpointing)
     kept = "one state a layer and one layer whole" if gradient_checkpointing else "all that backward needs"
-    read = f"{batch_size} × {sequence_length} tokens" + (f" and {answer} of the answer" if shape.encoder else "")
-    logits = batch_size * answer * shape.vocabulary * (compute + 8)
-    largest = max(_packed(shape)) if precision in ("nf4", "int8") else 0
-    widest, copies = activations.widest(shape, batch_size, sequence_length, answer)
-    working = compute * (largest + copies * widest)
-    return Plan((
-        *_weights(shape, precision, double, compute),
-        *_trained(trained, bool(chosen), compute, precision, optimizer),
+    logits = batch_size * answer * vocabulary * (compute + 8)
+    numbers = f"{batch_size * answer} × {vocabulary:,}: themselves, log-probabilities, gradient"
+    working = compute * (max(packed, default=0) + measured.copies * measured.widest)
+    parts = [
+        *weights,
+        *_trained(trained, methods.METHODS[method].own_weights, compute, precision, optimizer),
         ("activations", saved, f"{read}, {kept}"),
-        ("logits", logits, f"{batch_size * answer} × {shape.vocabulary:,}: themselves, log-probabilities, gradient"),
+        ("logits", logits, numbers),
         ("working copy", working, "largest quantised layer unpacked, and the widest tensors in flight"),
         ("allocator", round(HEAP[device] * (saved + logits + working)), "measured: what a CPU's heap wastes"),
         ("framework", FRAMEWORK[device], "not computed: libraries (CPU), context and workspaces (CUDA)"),
-    ))  # fmt: skip
+    ]
+    return Plan(tuple(parts))
 
 
 def plan_inference(
-    model,
+    model: str | PretrainedConfig | PreTrainedModel,
     *,
     precision: str = "nf4",
     compute_dtype: str = "float32",
@@ -111,100 +153,130 @@ def plan_inference(
     answer_tokens: int = 128,
     device: str = "cpu",
 ) -> Plan:
-    """What generating takes, greedy and with a cache. `sequence_length`: tokens a row, prompt and answer together.
+    """Plan the memory of generating, greedy and with a cache.
 
-    Of an encoder-decoder, `sequence_length` is what the encoder reads, and `answer_tokens` what the decoder writes.
-    `model`: see `on_meta`. Raises SummkitError for an unknown setting.
+    Args:
+        model: A known name, a configuration, or a model of which the configuration is taken.
+        precision: What the weights are held in, one of `models.PRECISIONS`.
+        compute_dtype: What quantised weights are multiplied in.
+        batch_size: Rows.
+        sequence_length: Tokens a row, prompt and answer together; of an encoder-decoder, those that the encoder reads.
+        answer_tokens: Tokens a row that an encoder-decoder writes.
+        device: "cpu" or "cuda".
+
+    Returns:
+        The plan.
+
+    Raises:
+        SummkitError: A setting is unknown.
     """
-    _check(precision, compute_dtype, "lora", "sgd", device)
-    shape, compute = shape_of(on_meta(model)), WEIGHT_BYTES.get(precision, COMPUTE_BYTES[compute_dtype])
-    sizes, length = _packed(shape), sequence_length + (answer_tokens if shape.encoder else 0)
+    _check(precision, compute_dtype, device)
+    meta = on_meta(model)
+    compute = WEIGHT_BYTES.get(precision, COMPUTE_BYTES[compute_dtype])
+    weights, sizes = _weights(meta, precision.removesuffix("-single"), precision == "nf4", compute)
+    vocabulary = meta.get_output_embeddings().weight.shape[0]
     if precision in WEIGHT_BYTES:
         unpacked, how = 0, "the widest tensors in flight"
     elif device == "cpu" and precision != "int8":
         unpacked, how = 4 * sum(sizes), "every 4-bit layer unpacked once (models.unpacked), and the widest in flight"
     else:
         unpacked, how = compute * max(sizes), "largest quantised layer unpacked, and the widest tensors in flight"
-    cache = 2 * shape.layers * shape.keys * batch_size * length * compute
-    logits = batch_size * shape.vocabulary * (compute + 4)
-    widest, copies = activations.widest(shape, batch_size, sequence_length, answer=1)
-    working = unpacked + copies * compute * widest
-    return Plan((
-        *_weights(shape, "nf4" if precision == "nf4-single" else precision, precision == "nf4", compute),
-        ("KV cache", cache, f"keys and values of {batch_size} × {length} tokens in {shape.layers} layers"),
-        ("logits", logits, f"{batch_size} × {shape.vocabulary:,}, of the last token alone, and once more in fp32"),
+    measured = Forward(meta, "float32", "float32", device).answering(batch_size, sequence_length, answer_tokens)
+    cache = measured.cache() * compute // 4  # it was measured in fp32
+    length = sequence_length + (answer_tokens if loading.is_encoder_decoder(meta) else 0)
+    logits = batch_size * vocabulary * (compute + 4)
+    working = unpacked + measured.copies * compute * measured.widest
+    layers = measured.stacks[0].layers
+    parts = [
+        *weights,
+        ("KV cache", cache, f"keys and values of {batch_size} × {length} tokens in {layers} layers"),
+        ("logits", logits, f"{batch_size} × {vocabulary:,}, of the last token alone, and once more in fp32"),
         ("working copy", working, how),
         ("allocator", round(HEAP[device] * (cache + logits + working - unpacked)), "a CPU's heap, as in training"),
         ("framework", FRAMEWORK[device], "not computed: libraries (CPU), context and workspaces (CUDA)"),
-    ))  # fmt: skip
-
-
-def _what_trains(meta, shape: Shape, method: str, targets, rank: int) -> tuple[tuple, list[int]]:
-    """The linear layers that get adapters, and the sizes of the tensors that train, in numbers."""
-    if method == "lora":
-        names = methods.target_layers(meta, targets if isinstance(targets, str) else ",".join(targets))
-        chosen = tuple(linear for linear in shape.linears if linear[0] in names)
-        # A (rank × inputs) and B (outputs × rank) of every chosen layer.
-        return chosen, [size for _, i, o, _ in chosen for size in (rank * i, rank * o)]
-    if method == "frozen-encoder" and shape.encoder is None:
-        raise SummkitError("method 'frozen-encoder' needs an encoder-decoder; a decoder has 'frozen-embeddings'")
-    methods.METHODS[method].prepare(meta, None)
-    return (), [parameter.numel() for parameter in meta.parameters() if parameter.requires_grad]
-
-
-def _trained(sizes, adapters: bool, compute: int, precision: str, optimizer: str) -> list[tuple[str, int, str]]:
-    copies = 4 + (compute if compute < 4 else 0)
-    return [
-        ("adapters", sum(sizes) * copies if adapters else 0, "A and B in fp32, and half copies of them under autocast"),
-        ("gradients", sum(sizes) * (4 if adapters else WEIGHT_BYTES[precision]), f"{sum(sizes):,} numbers train"),
-        ("optimizer state", _optimizer_bytes(sizes, OPTIMIZERS[optimizer]), f"{optimizer}: two moments a number"),
     ]
+    return Plan(tuple(parts))
 
 
-def largest_batch(model, memory_bytes: int, **settings) -> int:
-    """The most rows a batch may have for `plan(model, **settings)` to fit; 0 where not even one does."""
-    settings.pop("batch_size", None)  # that of `for_profile`: it is what is asked for
-    model = on_meta(model)
-    low, high = 0, 1
-    while high <= 4096 and plan_training(model, batch_size=high, **settings).fits(memory_bytes):
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (
-            (middle, high) if plan_training(model, batch_size=middle, **settings).fits(memory_bytes) else (low, middle)
-        )
-    return low
+def largest_batch(model: str | PretrainedConfig | PreTrainedModel, memory_bytes: int, **settings: Any) -> int:
+    """Return the most rows a batch may have for `plan_training(model, **settings)` to fit; 0 where one does not.
+
+    From two rows on, a plan grows by the same bytes with each row.
+    """
+    settings.pop("batch_size", None)  # that of `plan_settings`: it is what is asked for
+    one, two, three = (plan_training(model, batch_size=rows, **settings).total for rows in (1, 2, 3))
+    if memory_bytes < two:
+        return int(memory_bytes >= one)
+    return min(4096, 2 + (memory_bytes - two) // (three - two))
 
 
-def plan_settings(profile, **overrides) -> dict:
-    """The settings of `plan` that a profile stands for; its head is applied to the summary's positions alone."""
+def plan_settings(profile: Profile, **overrides: Any) -> dict[str, Any]:
+    """Return the settings of `plan_training` for a profile; its head is applied to the summary's positions alone."""
     same = ("precision", "compute_dtype", "method", "targets", "rank", "dropout", "batch_size", "optimizer")
     settings = {key: getattr(profile, key) for key in (*same, "gradient_checkpointing")}
     settings |= {"sequence_length": profile.max_length, "logits_tokens": profile.max_new_tokens}
     return settings | {"device": "cpu" if profile.compute_dtype == "float32" else "cuda"} | overrides
 
 
-def _weights(shape: Shape, precision: str, double: bool, compute: int) -> list[tuple[str, int, str]]:
-    sizes = [] if precision in WEIGHT_BYTES else _packed(shape)
-    rest = sum(shape.parameters) - sum(sizes)
-    packed, constants, how = 0, 0, "none"
-    if precision == "int8":
-        packed, how = sum(sizes), "one fp32 scale an output"
-        constants = sum(4 * o for name, _, o, _ in shape.linears if name not in shape.unquantised)
-    elif precision == "nf4":
-        packed, how = sum(math.ceil(n / 2) for n in sizes), f"an absmax for 64 weights, in {8 if double else 32} bits"
-        constants = sum(_absmax_bytes(math.ceil(n / 64), double) for n in sizes)
-    left = "everything" if not sizes else "embeddings, head, norms and biases"
+def _prepare(
+    meta: PreTrainedModel, method: str, precision: str, targets: str | Sequence[str], rank: int, dropout: float
+) -> PreTrainedModel:
+    """The model as the method prepares it; not with `apply_method`, which trains fp32 weights alone."""
+    row = methods.check_fits(method, meta)
+    if row.own_weights and precision not in WEIGHT_BYTES:
+        raise SummkitError(f"method {method!r} cannot train {precision} weights; take lora, or precision fp32")
+    targets = targets if isinstance(targets, str) else ",".join(targets)
+    options = {"model": meta.config.model_type, "targets": targets, "rank": rank, "dropout": dropout}
+    return row.prepare(meta, choose_profile("smoke", method=method, precision="fp32", **options))
+
+
+def _trained(
+    sizes: list[int], own_weights: bool, compute: int, precision: str, optimizer: str
+) -> list[tuple[str, int, str]]:
+    copies = 4 + (compute if compute < 4 else 0)
+    adapters = 0 if own_weights else sum(sizes) * copies
+    gradients = sum(sizes) * (WEIGHT_BYTES[precision] if own_weights else 4)
     return [
-        ("quantised weights", packed, f"{sum(sizes):,} weights of all linear layers but the head"),
-        ("unquantised weights", rest * WEIGHT_BYTES.get(precision, compute), f"{rest:,} numbers: {left}"),
-        ("quantisation constants", constants, how),
+        ("adapters", adapters, "A and B in fp32, and half copies of them under autocast"),
+        ("gradients", gradients, f"{sum(sizes):,} numbers train"),
+        ("optimizer state", _optimizer_bytes(sizes, OPTIMIZERS[optimizer]), f"{optimizer}: two moments a number"),
     ]
 
 
-def _packed(shape: Shape) -> list[int]:
-    """Weights of every layer that can be quantised."""
-    return [i * o for name, i, o, _ in shape.linears if name not in shape.unquantised]
+def _weights(
+    meta: PreTrainedModel, precision: str, double: bool, compute: int
+) -> tuple[list[tuple[str, int, str]], list[int]]:
+    """The parts of the plan that are weights, and the sizes of the layers that are packed.
+
+    Packed are all linear layers but the head, and those that keep their precision.
+    """
+    head = meta.get_output_embeddings()
+    left = set(getattr(meta, "_keep_in_fp32_modules", None) or ())
+    layers = []
+    for path, module in meta.named_modules():
+        is_packed = precision not in WEIGHT_BYTES and module is not head and path.rpartition(".")[2] not in left
+        if is_packed and type(module).__name__ in ("Linear", "Conv1D"):
+            layers.append(module)
+    sizes = [layer.weight.numel() for layer in layers]
+    rest = sum(parameter.numel() for parameter in meta.parameters()) - sum(sizes)
+    packed = constants = 0
+    how = "none"
+    if precision == "int8":
+        packed = sum(sizes)
+        how = "one fp32 scale an output"
+        # GPT-2's Conv1D holds the transpose.
+        constants = sum(4 * layer.weight.shape[type(layer).__name__ == "Conv1D"] for layer in layers)
+    elif precision == "nf4":
+        packed = sum(math.ceil(n / 2) for n in sizes)
+        how = f"an absmax for 64 weights, in {8 if double else 32} bits"
+        constants = sum(_absmax_bytes(math.ceil(n / 64), double) for n in sizes)
+    kind = "embeddings, head, norms and biases" if sizes else "everything"
+    parts = [
+        ("quantised weights", packed, f"{sum(sizes):,} weights of all linear layers but the head"),
+        ("unquantised weights", rest * WEIGHT_BYTES.get(precision, compute), f"{rest:,} numbers: {kind}"),
+        ("quantisation constants", constants, how),
+    ]
+    return parts, sizes
 
 
 def _absmax_bytes(blocks: int, double: bool) -> int:
@@ -219,11 +291,7 @@ def _optimizer_bytes(trained: list[int], bits: int) -> int:
     return sum(8 * n if n < 4096 else 2 * (n + 4 * math.ceil(n / 256)) for n in trained)
 
 
-def _check(precision: str, compute_dtype: str, method: str, optimizer: str, device: str) -> None:
+def _check(precision: str, compute_dtype: str, device: str) -> None:
     check_known("precision", precision, loading.PRECISIONS)
     check_known("compute dtype", compute_dtype, COMPUTE_BYTES)
-    check_known("method", method, METHODS)
-    check_known("optimizer", optimizer, OPTIMIZERS)
     check_known("device", device, FRAMEWORK)
-    if method != "lora" and precision not in WEIGHT_BYTES:
-        raise SummkitError(f"method {method!r} cannot train {precision} weights; take lora, or precision fp32")

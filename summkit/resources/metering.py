@@ -1,56 +1,94 @@
-"""Floor 1. What a stretch of work cost: wall and CPU time, peak memory, energy, carbon, money.
+"""What a block of work takes: wall and CPU time, peak memory, energy, carbon, money.
 
-It measures and guesses nothing: what is not known here is None. Energy comes from codecarbon, kept offline and silent;
-without a hardware counter it is a model of the machine's power, and said to be an estimate.
+What cannot be measured is None; nothing is guessed. Energy comes from codecarbon (`pip install "summkit[costs]"`),
+kept offline and silent. Without a hardware counter it is computed from a model of the machine's power, and marked as an
+estimate.
 """
+
+from __future__ import annotations
 
 import logging
 import os
 import sys
 import time
+from typing import Any
 
 from summkit.errors import SummkitError
 
-ENERGY_SECONDS = 15  # between two readings of the energy; their cost is milliseconds
-# How codecarbon calls the ways in which it reads a counter instead of estimating from the load.
+ENERGY_SECONDS = 15  # between two readings of the energy; a reading takes milliseconds
+# What codecarbon calls the ways in which it reads a counter instead of estimating from the load.
 COUNTERS = ("intel_rapl", "windows_emi", "intel_power_gadget")
+
+# Every setting with which a user's ~/.codecarbon.config could make it write, call out or scale is given here.
+_UNSET = ("cloud_provider", "cloud_region", "emissions_endpoint", "force_carbon_intensity_g_co2e_kwh", "region")
+_SETTINGS: dict[str, Any] = dict.fromkeys((*_UNSET, "force_cpu_power", "force_ram_power"))
+_SETTINGS |= {"measure_power_secs": ENERGY_SECONDS, "tracking_mode": "machine", "pue": 1.0, "allow_multiple_runs": True}
+_SETTINGS |= {"output_dir": ".", "output_methods": [], "output_handlers": []}
+_SETTINGS |= {"log_level": "critical", "logger_preamble": "", "electricitymaps_api_token": ""}
 
 
 class Meter:
-    """Measures a `with` block. Ready to read after it, also where the block raised; None is for unknown.
+    """Measures a `with` block. Its values can be read afterwards, also where the block raised; None is for unknown.
 
-    wall_seconds, cpu_seconds (this process, and children that ended), peak_rss_bytes (of the process in the block, on
-    Linux; elsewhere since it began; what earlier work has left in memory counts), peak_device_bytes (allocated by torch
-    on the current GPU in the block), added_bytes (by how much the block's peak is above its beginning, on the GPU where
-    there is one; call `settle` before the block), energy_kwh (of the whole machine; the memory's share is always
-    modelled), energy_is_estimate, co2_kg (where SUMMKIT_COUNTRY is set to a three-letter ISO code), cost_usd (where
-    SUMMKIT_PRICE_PER_HOUR is set), laps ({name: seconds}).
+    Args:
+        energy: Whether to measure energy.
 
-    `country` is that of co2_kg, from the block's begin on; None where none is set.
-    Raises SummkitError on entering, before any work is lost, where one of these settings makes no sense.
+    Attributes:
+        wall_seconds: How long the block took.
+        cpu_seconds: Of this process, and of children that ended.
+        peak_rss_bytes: Of the process in the block, on Linux; elsewhere since the process began. What earlier work has
+            left in memory counts.
+        peak_device_bytes: Allocated by torch on the current GPU in the block.
+        added_bytes: By how much the block's peak is above its beginning, on the GPU where there is one; call
+            `release_memory` before the block.
+        energy_kwh: Of the whole machine; the share of its memory is always modelled.
+        energy_is_estimate: False where all processors have counters that were read.
+        co2_kg: Where SUMMKIT_COUNTRY is set to a three-letter ISO code.
+        cost_usd: Where SUMMKIT_PRICE_PER_HOUR is set.
+        country: That of co2_kg.
+        laps: {name: seconds}.
+
+    Raises:
+        SummkitError: One of these settings makes no sense; on entering, before any work is lost.
+
+    Example:
+        >>> with Meter(energy=False) as meter:
+        ...     total = sum(range(1000))
+        >>> meter.wall_seconds > 0, meter.energy_kwh
+        (True, None)
     """
 
-    def __init__(self, energy: bool = True):
-        self.energy, self.country = energy, None
-        self.laps: dict[str, float] = {}
-        self.wall_seconds = self.cpu_seconds = self.peak_rss_bytes = self.peak_device_bytes = None
-        self.added_bytes = None
-        self.energy_kwh = self.energy_is_estimate = self.co2_kg = self.cost_usd = None
+    wall_seconds: float | None = None
+    cpu_seconds: float | None = None
+    peak_rss_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    added_bytes: int | None = None
+    energy_kwh: float | None = None
+    energy_is_estimate: bool | None = None
+    co2_kg: float | None = None
+    cost_usd: float | None = None
+    country: str | None = None
 
-    def __enter__(self):
+    def __init__(self, energy: bool = True) -> None:
+        self.energy = energy
+        self.laps: dict[str, float] = {}
+
+    def __enter__(self) -> Meter:
+        """Begin to measure."""
         self._price, self.country = _price(), _country()
-        self._peak_before = 0
-        _begin_peak(self)
         self._tracker = _start_tracker(self.country) if self.energy else None
+        self._peak_before = 0
         self._held = _resident_bytes()
         if _cuda():
             _cuda().reset_peak_memory_stats()
             self._held = _cuda().memory_allocated()
+        _begin_peak(self)  # after all that may fail: it registers this meter
         self._lap = self._wall = time.perf_counter()
         self._cpu = _cpu_seconds()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
+        """Read everything."""
         self.wall_seconds = time.perf_counter() - self._wall
         self.cpu_seconds = _cpu_seconds() - self._cpu
         self.peak_rss_bytes = _end_peak(self)
@@ -62,14 +100,15 @@ class Meter:
         self._read_energy()
 
     def lap(self, name: str) -> float:
-        """Seconds since the block began or the last lap, kept under `name`; laps of one name add up."""
+        """Return the seconds since the block began or the last lap, and add them to the lap called `name`."""
         now = time.perf_counter()
-        seconds, self._lap = now - self._lap, now
+        seconds = now - self._lap
+        self._lap = now
         self.laps[name] = self.laps.get(name, 0.0) + seconds
         return seconds
 
     def resources(self) -> dict:
-        """The record's section "resources"."""
+        """Return the record's section "resources"."""
         names = ("peak_rss_bytes", "peak_device_bytes", "energy_kwh", "energy_is_estimate", "co2_kg", "cost_usd")
         return {name: getattr(self, name) for name in names}
 
@@ -79,15 +118,16 @@ class Meter:
         try:
             self._tracker.stop()
             data = self._tracker.final_emissions_data
-            estimate = _is_estimate(self._tracker)
-            self.energy_kwh, self.energy_is_estimate = float(data.energy_consumed), estimate
-            self.co2_kg = float(data.emissions) if self.country else None
+            self.energy_kwh = float(data.energy_consumed)
+            self.energy_is_estimate = _is_estimate(self._tracker)
+            if self.country:
+                self.co2_kg = float(data.emissions)
         except Exception:  # codecarbon swallows its own errors and then lacks attributes: no energy, and no harm
             return
 
 
 def release_memory() -> None:
-    """Give what earlier work has left free in this process back to the system: what a block adds is seen from here."""
+    """Give memory that earlier work has freed back to the system, so that `Meter.added_bytes` counts from here."""
     import ctypes
     import gc
 
@@ -98,7 +138,7 @@ def release_memory() -> None:
         getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)  # glibc's; musl has none, and keeps little
 
 
-_open: list[Meter] = []  # each keeps the peak it saw before one inside it began counting anew
+_open: list[Meter] = []  # each keeps the peak it saw before a meter inside its block reset the counter
 
 
 def _begin_peak(meter: Meter) -> None:
@@ -120,7 +160,7 @@ def _end_peak(meter: Meter) -> int | None:
 
 
 def peak_rss_bytes() -> int | None:
-    """Most memory this process has had resident since it, or the innermost Meter, began; in bytes."""
+    """Return the most bytes this process has had resident since it, or the innermost Meter, began."""
     try:
         # On Linux getrusage's peak outlives exec: a kernel started by a large process would report its parent's.
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:
@@ -147,7 +187,8 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _cuda():
+def _cuda() -> Any:
+    """torch.cuda where the work uses it."""
     # Never imports torch, and never makes a GPU context where the work has made none.
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
@@ -174,7 +215,7 @@ def _country() -> str | None:
     return code or None
 
 
-def _start_tracker(country: str | None):
+def _start_tracker(country: str | None) -> Any:
     """Codecarbon's tracker, started; None where it is not installed or fails."""
     try:
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
@@ -182,13 +223,7 @@ def _start_tracker(country: str | None):
         from codecarbon.input import DataSource
 
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)  # its import sets INFO
-        # Every setting with which a user's ~/.codecarbon.config could make it write, call out or scale is given here.
-        tracker = OfflineEmissionsTracker(
-            country_iso_code=country or "USA", output_methods=[], log_level="critical", allow_multiple_runs=True,
-            measure_power_secs=ENERGY_SECONDS, tracking_mode="machine", electricitymaps_api_token="", output_dir=".",
-            emissions_endpoint=None, output_handlers=[], cloud_provider=None, cloud_region=None, region=None, pue=1.0,
-            force_carbon_intensity_g_co2e_kwh=None, force_cpu_power=None, force_ram_power=None, logger_preamble="",
-        )  # fmt: skip
+        tracker = OfflineEmissionsTracker(country_iso_code=country or "USA", **_SETTINGS)
         countries = DataSource().get_global_energy_mix_data()
     except Exception:
         return None
@@ -200,7 +235,11 @@ def _start_tracker(country: str | None):
     return tracker
 
 
-def _is_estimate(tracker) -> bool:
-    """False only where every processor is read from a counter: a GPU always is (NVML), a CPU by RAPL and its like."""
-    modes = [getattr(hardware, "_mode", None) for hardware in tracker._hardware if type(hardware).__name__ == "CPU"]
+def _is_estimate(tracker: Any) -> bool:
+    """False only where every processor is read from a counter: a GPU always is (NVML), a CPU by RAPL and its like.
+
+    codecarbon says so nowhere but in its private list of hardware; without the list, energy is called an estimate.
+    """
+    hardware = getattr(tracker, "_hardware", ())
+    modes = [getattr(part, "_mode", None) for part in hardware if type(part).__name__ == "CPU"]
     return not modes or any(mode not in COUNTERS for mode in modes)

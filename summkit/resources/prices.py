@@ -1,11 +1,13 @@
-"""Floor 0. What a run costs in money: a small dated table of list prices, which the reader can replace.
+"""What a run costs in money: a small table of list prices with their dates, which a reader can replace.
 
-The table is prices.csv beside this file; another of the same columns stands in for it by SUMMKIT_PRICES or an argument.
-A price is that of the whole machine, however many of its GPUs a run uses, without discounts, storage and taxes.
+The table is prices.csv beside this file; another one with the same columns takes its place by SUMMKIT_PRICES or an
+argument. A price is that of the whole machine, however many of its GPUs a run uses, without discounts, storage and
+taxes.
 """
 
+from __future__ import annotations
+
 import csv
-import math
 import os
 import re
 from dataclasses import dataclass, fields
@@ -14,14 +16,19 @@ from pathlib import Path
 from summkit.errors import SummkitError, check_known
 
 TABLE = Path(__file__).with_name("prices.csv")
-UNITS = ("hour", "kWh")
 
 
 @dataclass(frozen=True)
 class Price:
-    """One row: `usd` an hour of the machine, or a kWh that it takes, as `per` says.
+    """One row of the table.
 
-    `device` is what computes, in words; `as_of` the month of the price, as in 2026-11; `source` who says so.
+    Attributes:
+        machine: Its name, which is given on the command line and in notebooks.
+        device: What computes, in words.
+        usd: US dollars.
+        per: "hour" of the machine, or "kWh" that it takes.
+        as_of: Month of the price, as in 2026-11.
+        source: Who says so.
     """
 
     machine: str
@@ -33,24 +40,37 @@ class Price:
 
 
 COLUMNS = tuple(field.name for field in fields(Price))
+# What a cell has to look like, and how that is said.
+FORMATS = {
+    "usd": (r"\d+\.?\d*(e-?\d+)?|\.\d+", "a number of US dollars is needed, as in 0.35"),
+    "per": (r"hour|kWh", "it is one of: hour, kWh"),
+    "as_of": (r"\d{4}-(0[1-9]|1[0-2])", "a year and month is needed, as in 2026-11"),
+}
 
 
 def read_prices(path: str | Path | None = None) -> list[Price]:
-    """The rows of the table `path`, else of the one that SUMMKIT_PRICES names, else of summkit's own.
+    """Read a table of prices.
 
-    Raises SummkitError, naming file, line and column, for what is missing, stands twice or is no price.
+    Args:
+        path: A CSV file; None: the one that SUMMKIT_PRICES names, else summkit's own.
+
+    Raises:
+        SummkitError: A value is missing, is there twice or is no price; the message names file, line and column.
     """
     path = Path(path or os.environ.get("SUMMKIT_PRICES") or TABLE)
     prices: dict[str, Price] = {}
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, restval="", strict=True)
-            _check_columns(table.fieldnames or [], path)
+            missing = [column for column in COLUMNS if column not in (table.fieldnames or [])]
+            if missing:
+                columns = ",".join(COLUMNS)
+                raise SummkitError(f"{path.name}: no column {missing[0]!r}; the first row names them: {columns}")
             for row in table:
-                where = f"{path.name}, line {table.line_num}"
-                price = _price(row, where)
+                location = f"{path.name}, line {table.line_num}"
+                price = _price(row, location)
                 if price.machine in prices:
-                    raise SummkitError(f"{where}: column 'machine': {price.machine!r} has a line above; leave one")
+                    raise SummkitError(f"{location}: column 'machine': {price.machine!r} has a line above; leave one")
                 prices[price.machine] = price
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SummkitError(f"the table of prices {path} cannot be read as CSV in UTF-8: {error}") from None
@@ -58,16 +78,31 @@ def read_prices(path: str | Path | None = None) -> list[Price]:
 
 
 def find_price(machine: str, path: str | Path | None = None) -> Price:
-    """The row of `machine`. Raises SummkitError for one that the table lacks, listing those it has."""
+    """Return the price of a machine.
+
+    Raises:
+        SummkitError: The table has none; the message lists the machines it has.
+    """
     prices = {price.machine: price for price in read_prices(path)}
     check_known("machine with a price", machine, prices)
     return prices[machine]
 
 
 def cost_usd(seconds: float, machine: str, energy_kwh: float | None = None, path: str | Path | None = None) -> float:
-    """USD that `seconds` on `machine` cost; where it is paid by the kWh, those that `energy_kwh` costs.
+    """Return what a run costs in US dollars.
 
-    Raises SummkitError where the machine has no price, or is paid by the kWh and these are not known.
+    Args:
+        seconds: How long it took.
+        machine: A machine of the table.
+        energy_kwh: What it took, for a machine that is paid by the kWh.
+        path: Another table; see `read_prices`.
+
+    Raises:
+        SummkitError: The machine has no price, or is paid by the kWh and these are not known.
+
+    Example:
+        >>> cost_usd(1800, "hf-t4")
+        0.25
     """
     price = find_price(machine, path)
     if price.per == "hour":
@@ -77,31 +112,14 @@ def cost_usd(seconds: float, machine: str, energy_kwh: float | None = None, path
     return energy_kwh * price.usd
 
 
-def _check_columns(there: list[str], path: Path) -> None:
-    missing = [column for column in COLUMNS if column not in there]
-    if missing:
-        raise SummkitError(f"{path.name}: no column {missing[0]!r}; the first row names them: {','.join(COLUMNS)}")
-
-
-def _price(row: dict, where: str) -> Price:
+def _price(row: dict, location: str) -> Price:
     if None in row:  # where csv puts what is left over
-        raise SummkitError(f"{where}: more cells than columns; put one that holds a comma between double quotes")
+        raise SummkitError(f"{location}: more cells than columns; put one that holds a comma between double quotes")
     values = {column: row[column].strip() for column in COLUMNS}
     for column, text in values.items():
+        pattern, needed = FORMATS.get(column, (".*", ""))
         if not text:
-            raise SummkitError(f"{where}: column {column!r} is empty")
-    if values["per"] not in UNITS:
-        raise SummkitError(f"{where}: column 'per' is {values['per']!r}; it is one of: {', '.join(UNITS)}")
-    if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", values["as_of"], re.ASCII):
-        raise SummkitError(f"{where}: column 'as_of' is {values['as_of']!r}; a year and month is needed, as in 2026-11")
-    return Price(**values | {"usd": _usd(values["usd"], where)})
-
-
-def _usd(text: str, where: str) -> float:
-    try:
-        usd = float(text)
-    except ValueError:
-        usd = math.nan
-    if not 0 <= usd < math.inf:
-        raise SummkitError(f"{where}: column 'usd' is {text!r}; a number of US dollars is needed, as in 0.35")
-    return usd
+            raise SummkitError(f"{location}: column {column!r} is empty")
+        if not re.fullmatch(pattern, text, re.ASCII):
+            raise SummkitError(f"{location}: column {column!r} is {text!r}; {needed}")
+    return Price(**values | {"usd": float(values["usd"])})

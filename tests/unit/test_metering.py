@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -42,7 +43,8 @@ def test_cpu_time_counts_children():
 
 
 def test_peak_memory_remembers_what_was_freed():
-    code = "from summkit.resources import metering\nwith metering.Meter(energy=False) as meter:\n    before = metering.peak_rss_bytes()\n"
+    code = "from summkit.resources import metering\nwith metering.Meter(energy=False) as meter:\n"
+    code += "    before = metering.peak_rss_bytes()\n"
     code += "    block = bytearray(b'x') * (128 * 2**20)\n    del block\nprint(meter.peak_rss_bytes - before)"
     grown = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert 120 * 2**20 < grown < 160 * 2**20
@@ -104,6 +106,15 @@ def test_a_country_that_is_none_stops_before_the_work(monkeypatch, country):
         pytest.fail("the work began")
 
 
+def test_a_meter_that_cannot_start_leaves_the_others_alone(monkeypatch):
+    """It stayed registered once, and every later meter wrote into it."""
+    pytest.importorskip("codecarbon")
+    monkeypatch.setenv("SUMMKIT_COUNTRY", "ZZZ")
+    with pytest.raises(SummkitError, match="ZZZ"), metering.Meter():
+        pytest.fail("the work began")
+    assert metering._open == []
+
+
 def test_the_country_is_read_back(monkeypatch):
     with metering.Meter(energy=False) as meter:
         pass
@@ -142,6 +153,10 @@ def test_energy_is_measured_only_where_the_processor_has_a_counter(modes, estima
     assert metering._is_estimate(SimpleNamespace(_hardware=hardware)) is estimate
 
 
+def test_energy_is_an_estimate_where_codecarbon_does_not_say_what_it_read():
+    assert metering._is_estimate(SimpleNamespace()) is True
+
+
 ENERGY = """
 import json, socket, sys, time
 
@@ -170,7 +185,7 @@ def test_energy_is_read_in_silence_offline_and_without_leaving_files(tmp_path):
     config = "[codecarbon]\nsave_to_file=true\nlog_level=debug\nemissions_endpoint=http://127.0.0.1:9/\n"
     config += "co2_signal_api_token=x\noutput_methods=csv\n"
     (home / ".codecarbon.config").write_text(config)
-    root = os.path.dirname(os.path.dirname(metering.__file__))
+    root = os.fspath(Path(metering.__file__).parents[2])
     env = os.environ | {"HOME": str(home), "USERPROFILE": str(home), "PYTHONPATH": root, "SUMMKIT_COUNTRY": "fra"}
     command = [sys.executable, "-c", ENERGY, out]
     done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)

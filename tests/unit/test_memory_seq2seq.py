@@ -63,21 +63,21 @@ def forward(model, length=LENGTH):
 
 
 CASES = [
-    ("t5", {}, {"targets": "attention"}, 0.15),
-    ("t5", {}, {"targets": "all-linear", "dropout": 0.0}, 0.15),
-    ("t5", {"dropout_rate": 0.0}, {"targets": "attention", "dropout": 0.0}, 0.15),
-    ("t5", {}, {"method": "full"}, 0.15),
-    ("t5", {}, {"method": "frozen-encoder"}, 0.15),
-    ("t5-relu", {}, {"targets": "attention"}, 0.15),
-    ("longt5", {}, {"targets": "attention"}, 0.15),
-    ("longt5", {}, {"method": "full"}, 0.15),
-    ("longt5-global", {}, {"targets": "all-linear", "dropout": 0.0}, 0.15),
-    ("bart", {}, {"targets": "all-linear", "dropout": 0.0}, 0.15),
-    ("bart", {"attention_dropout": 0.1}, {"method": "frozen-embeddings"}, 0.15),
-    ("led", {}, {"targets": "attention"}, 0.3),
-    ("led", {"attention_dropout": 0.1}, {"method": "full"}, 0.3),
-    ("bigbird", {}, {"targets": "attention"}, 0.3),
-    ("bigbird", {}, {"method": "full"}, 0.3),
+    ("t5", {}, {"targets": "attention"}),
+    ("t5", {}, {"targets": "all-linear", "dropout": 0.0}),
+    ("t5", {"dropout_rate": 0.0}, {"targets": "attention", "dropout": 0.0}),
+    ("t5", {}, {"method": "full"}),
+    ("t5", {}, {"method": "frozen-encoder"}),
+    ("t5-relu", {}, {"targets": "attention"}),
+    ("longt5", {}, {"targets": "attention"}),
+    ("longt5", {}, {"method": "full"}),
+    ("longt5-global", {}, {"targets": "all-linear", "dropout": 0.0}),
+    ("bart", {}, {"targets": "all-linear", "dropout": 0.0}),
+    ("bart", {"attention_dropout": 0.1}, {"method": "frozen-embeddings"}),
+    ("led", {}, {"targets": "attention"}),
+    ("led", {"attention_dropout": 0.1}, {"method": "full"}),
+    ("bigbird", {}, {"targets": "attention"}),
+    ("bigbird", {}, {"method": "full"}),
 ]
 
 
@@ -88,22 +88,22 @@ def planned(kind, changes, settings, **more):
     return memory.plan_training(config(kind, **changes), **asked, **sizes | more)
 
 
-@pytest.mark.parametrize(("kind", "changes", "settings", "near"), CASES)
-def test_activations_are_what_autograd_keeps(kind, changes, settings, near):
+@pytest.mark.parametrize(("kind", "changes", "settings"), CASES)
+def test_activations_are_what_autograd_keeps(kind, changes, settings):
     model = prepared(kind, changes, **settings)
     measured = kept_for_backward(model, lambda: forward(model))
-    assert planned(kind, changes, settings)["activations"] == pytest.approx(measured, rel=near)
+    assert planned(kind, changes, settings)["activations"] == pytest.approx(measured, rel=0.005)
 
 
-@pytest.mark.parametrize(("kind", "near"), [("t5", 0.15), ("led", 0.3)])
-def test_activations_under_autocast_are_what_autograd_keeps(kind, near):
+@pytest.mark.parametrize("kind", ["t5", "led"])
+def test_activations_under_autocast_are_what_autograd_keeps(kind):
     import torch
 
     model = prepared(kind, {}, targets="attention")
     with torch.autocast("cpu", torch.bfloat16):
         measured = kept_for_backward(model, lambda: forward(model))
     plan = planned(kind, {}, {"targets": "attention"}, compute_dtype="bfloat16")
-    assert plan["activations"] == pytest.approx(measured, rel=near)
+    assert plan["activations"] == pytest.approx(measured, rel=0.005)
 
 
 def test_a_row_that_is_too_short_for_bigbird_is_planned_as_it_is_padded():
@@ -111,7 +111,7 @@ def test_a_row_that_is_too_short_for_bigbird_is_planned_as_it_is_padded():
     model = prepared("bigbird", {}, **settings)
     measured = kept_for_backward(model, lambda: forward(model, length=30))
     plan = planned("bigbird", {}, settings, sequence_length=30)
-    assert plan["activations"] == pytest.approx(measured, rel=0.3)
+    assert plan["activations"] == pytest.approx(measured, rel=0.005)
     assert plan["activations"] == planned("bigbird", {}, settings, sequence_length=73)["activations"]
 
 
@@ -160,8 +160,8 @@ def test_a_t5_with_a_head_of_its_own_has_one_on_the_meta_device_too(kind, tmp_pa
     expected = tied + 512 * 128
     assert sum(p.numel() for p in loaded.parameters()) == expected
     for model in (loaded, loaded.config, shapes.on_meta(loaded), config(kind, tie_word_embeddings=False)):
-        assert sum(shapes.shape_of(shapes.on_meta(model)).parameters) == expected
-    assert sum(shapes.shape_of(shapes.on_meta(config(kind))).parameters) == tied
+        assert shapes.on_meta(model).num_parameters() == expected
+    assert shapes.on_meta(config(kind)).num_parameters() == tied
 
 
 def test_memory_grows_with_the_text_where_attention_is_sparse_and_with_its_square_where_it_is_dense():
@@ -191,7 +191,7 @@ def test_checkpointing_keeps_an_input_of_every_block_and_one_block():
     plan = memory.plan_training("flan-t5-small", **settings)
     lighter = memory.plan_training("flan-t5-small", gradient_checkpointing=True, **settings)
     assert plan["activations"] / 9 < lighter["activations"] < plan["activations"] / 6
-    assert "1 × 1024 tokens and 128 of the answer" in dict((part, how) for part, _, how in plan.rows())["activations"]
+    assert "1 × 1024 tokens and 128 of the answer" in {part: how for part, _, how in plan.rows()}["activations"]
 
 
 @pytest.mark.parametrize("kind", ["t5", "longt5-global", "bart", "led", "bigbird"])
@@ -231,15 +231,14 @@ def test_half_precision_on_a_gpu_keeps_no_more_than_fp32_on_a_cpu():
         assert half < memory.plan_training(name, **sizes)["activations"]
 
 
-def test_what_cannot_be_planned_is_refused():
-    import transformers
+@pytest.mark.parametrize("method", ["frozen-encoder", "frozen-encoder-layers"])
+def test_a_decoder_has_no_encoder_to_freeze(method):
+    """Only "frozen-encoder" was checked once: the other ended in an AttributeError."""
+    with pytest.raises(SummkitError, match="needs an encoder-decoder.*use 'frozen-embeddings'"):
+        memory.plan_training("gpt2", method=method, precision="fp32")
 
-    marian = transformers.MarianConfig(**BART, max_position_embeddings=64)
-    for plan in (memory.plan_training, memory.plan_inference):
-        with pytest.raises(SummkitError, match="unknown encoder-decoder 'marian'; known: bart, .*longt5, t5"):
-            plan(marian)
-    with pytest.raises(SummkitError, match="'frozen-encoder' needs an encoder-decoder"):
-        memory.plan_training("gpt2", method="frozen-encoder", precision="fp32")
+
+def test_quantised_weights_cannot_train():
     with pytest.raises(SummkitError, match="method 'frozen-embeddings' cannot train nf4 weights"):
         memory.plan_training("flan-t5-small", method="frozen-embeddings")
 

@@ -79,7 +79,7 @@ def test_activations_are_what_autograd_keeps(kind, precision, compute, dropout, 
         config(kind), precision=precision, compute_dtype=compute, targets=targets, dropout=dropout,
         batch_size=ROWS, sequence_length=LENGTH,
     )["activations"]  # fmt: skip
-    assert planned == pytest.approx(measured, rel=0.15)
+    assert planned == pytest.approx(measured, rel=0.001)
 
 
 @pytest.mark.parametrize("precision", ["nf4", "nf4-single"])
@@ -119,7 +119,7 @@ def test_optimizer_state_and_gradients_are_what_a_step_makes(optimizer, name):
 
 
 def test_known_models_have_their_published_numbers_of_parameters():
-    counts = {name: sum(memory.shape_of(memory.on_meta(name)).parameters) for name in shapes.KNOWN_CONFIGS}
+    counts = {name: memory.on_meta(name).num_parameters() for name in shapes.KNOWN_CONFIGS}
     assert counts == {
         "microsoft/phi-2": 2_779_683_840, "gpt2": 124_439_808, "smollm2-135m-instruct": 134_515_008,
         "meta-llama/Meta-Llama-3-8B-Instruct": 8_030_261_248, "meta-llama/Meta-Llama-3-70B-Instruct": 70_553_706_496,
@@ -180,10 +180,10 @@ def test_what_saves_memory_saves_it_in_its_own_part():
 
 
 def test_largest_batch_is_the_last_that_fits():
-    memory = 8 * GB
-    rows = memory.largest_batch("smollm2-135m-instruct", memory, targets="all-linear")
-    assert memory.plan_training("smollm2-135m-instruct", batch_size=rows, targets="all-linear").fits(memory)
-    assert not memory.plan_training("smollm2-135m-instruct", batch_size=rows + 1, targets="all-linear").fits(memory)
+    available = 8 * GB
+    rows = memory.largest_batch("smollm2-135m-instruct", available, targets="all-linear")
+    assert memory.plan_training("smollm2-135m-instruct", batch_size=rows, targets="all-linear").fits(available)
+    assert not memory.plan_training("smollm2-135m-instruct", batch_size=rows + 1, targets="all-linear").fits(available)
 
 
 def test_every_profile_of_a_known_model_can_be_planned():
@@ -199,7 +199,7 @@ def test_every_profile_of_a_known_model_can_be_planned():
         ({"optimizer": "adam"}, "unknown optimizer"),
         ({"device": "tpu"}, "unknown device"),
         ({"compute_dtype": "int8"}, "unknown compute dtype"),
-        ({"method": "prompt"}, "unknown method"),
+        ({"method": "lorra"}, "unknown method"),
         ({"targets": ["q_prj"]}, "q_prj"),
         ({"method": "full"}, "cannot train nf4"),
     ],
