@@ -32,6 +32,7 @@ SLOW = {
     "test_memory.py",
     "test_memory_seq2seq.py",
     "test_methods.py",
+    "test_plugin.py",
     "test_prefill.py",
     "test_processes.py",
     "test_prompt_tuning.py",
@@ -40,10 +41,13 @@ SLOW = {
     "test_streaming.py",
     "test_sweep.py",
     "test_trackers.py",
-    "test_training.py",
+    "test_trainer.py",
     "test_watch.py",
     "test_data_summarisation.py::test_memory_stays_flat_however_many_rows_there_are",
     "test_labelling.py::test_a_killed_job_goes_on_and_ends_as_an_undisturbed_one",
+    "test_labelling.py::test_a_student_trains_on_the_folder_from_the_command_line",
+    "test_labelling.py::test_ctrl_c_says_that_it_goes_on",
+    "test_labelling.py::test_two_jobs_do_not_write_one_file",
 }
 
 

@@ -94,12 +94,17 @@ def check_fits(name: str, model: torch.nn.Module, precision: str | None = None) 
             f"method {name!r} needs precision={wanted}, not {precision!r}; an adapter ('lora') trains beside weights "
             "of any precision"
         )
-    if method.encoder_decoder and not loading.is_encoder_decoder(model):
+    if method.encoder_decoder:
+        _require_encoder(model, name)
+    return method
+
+
+def _require_encoder(model: torch.nn.Module, name: str) -> None:
+    if not loading.is_encoder_decoder(model):
         raise SummkitError(
             f"method {name!r} needs an encoder-decoder, and this model is a decoder: use 'frozen-embeddings', "
             "'last-block' or 'lora'"
         )
-    return method
 
 
 def target_layers(model: PreTrainedModel, targets: str) -> list[str]:
@@ -197,11 +202,16 @@ def _prompt(model: PreTrainedModel, profile: Profile) -> PeftModel:
     return prepared
 
 
+def _encoder(model: PreTrainedModel) -> PreTrainedModel:
+    _require_encoder(model, "frozen-encoder")  # the memory planner prepares without `check_fits`
+    return model.get_encoder()
+
+
 _PARTS: dict[str, Callable[[Any], Any]] = {
     "everything": lambda model: model,
     "head": lambda model: model.get_output_embeddings(),
     "embeddings": lambda model: model.get_input_embeddings(),
-    "encoder": lambda model: model.get_encoder(),
+    "encoder": _encoder,
     "last block": lambda model: blocks(model)[-1],
 }
 

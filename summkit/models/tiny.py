@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from summkit import files
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -62,9 +64,8 @@ TINY = {"tiny-llama": tiny_llama, "tiny-t5": tiny_t5}
 def _tiny_model(name: str, seed: int) -> PreTrainedModel:
     import torch
     import transformers
-    import yaml
 
-    values = yaml.safe_load(Path(__file__).with_name("tiny.yaml").read_text(encoding="utf-8"))[name]
+    values = files.read_mapping(Path(__file__).with_name("tiny.yaml"), "tiny models")[name]
     model_class = getattr(transformers, values.pop("class"))
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -6,11 +6,10 @@ Settings that do not go with it are refused before the training begins. At its e
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from summkit import files
 from summkit.config import Profile
 from summkit.errors import SummkitError
 from summkit.models.methods import METHODS
@@ -55,15 +54,13 @@ def zero_stage(profile: Profile) -> int:
     """
     if not profile.deepspeed:
         return 0
-    path = Path(profile.deepspeed)
-    try:
-        stage = json.loads(path.read_text(encoding="utf-8"))["zero_optimization"]["stage"]
-    except OSError as error:
-        raise SummkitError(f"deepspeed {path}: {error.strerror}; there is jobs/deepspeed/zero2.json") from None
-    except (ValueError, KeyError, TypeError):
-        raise SummkitError(f'deepspeed {path}: JSON with {{"zero_optimization": {{"stage": …}}}} is needed') from None
+    zero = files.read_mapping(profile.deepspeed, "deepspeed").get("zero_optimization")
+    stage = zero.get("stage") if isinstance(zero, dict) else None
     if stage not in (0, 1, 2, 3):
-        raise SummkitError(f"deepspeed {path}: zero_optimization.stage={stage!r}; it is 0, 1, 2 or 3")
+        raise SummkitError(
+            f"deepspeed {profile.deepspeed}: zero_optimization.stage={stage!r}; it has to be 0, 1, 2 or 3, as in "
+            "jobs/deepspeed/zero2.json"
+        )
     return stage
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from summkit import progress
+from summkit import files, progress
 from summkit.config import Profile
 from summkit.data.tokenisation import Collator
 from summkit.models import loading
@@ -176,11 +176,10 @@ def _trainer(job: Job, callbacks: list[TrainerCallback]) -> Trainer:
 
 def training_arguments(job: Job) -> TrainingArguments:
     """Return the Trainer's settings: those of arguments.yaml, and those that are computed from the job."""
-    import yaml
     from transformers import TrainingArguments
 
     profile = job.profile
-    table = yaml.safe_load(Path(__file__).with_name("arguments.yaml").read_text(encoding="utf-8"))
+    table = files.read_mapping(Path(__file__).with_name("arguments.yaml"), "arguments")
     options = {argument: getattr(profile, option) for argument, option in table["profile"].items()}
     steps = math.ceil(len(job.train) / _rows_in_a_step(profile))
     between = max(1, math.ceil(steps / profile.evaluations_per_epoch))

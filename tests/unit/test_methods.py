@@ -153,6 +153,8 @@ def test_a_method_for_encoder_decoders_is_refused_for_a_decoder():
     for name in ("frozen-encoder", "frozen-encoder-layers"):
         with pytest.raises(SummkitError, match=f"{name}' needs an encoder-decoder.*use 'frozen-embeddings'"):
             methods.check_fits(name, memory.on_meta("gpt2"))
+        with pytest.raises(SummkitError, match="needs an encoder-decoder"):
+            memory.plan_training("gpt2", method=name, precision="fp32")
         assert methods.check_fits(name, tiny_t5()).encoder_decoder
         with pytest.raises(SummkitError, match="needs precision='fp32', not 'nf4'"):
             methods.check_fits(name, tiny_t5(), "nf4")

@@ -65,9 +65,11 @@ def test_what_fsdp_needs(alone):
 def test_a_broken_file_is_named(alone, tmp_path):
     path = tmp_path / "zero.json"
     assert f"deepspeed {path}: No such file" in refused(deepspeed=str(path))
-    for text in ("no", "[]", "{}", '{"zero_optimization": 3}'):
+    for text, message in (("no", " is not JSON"), ("[]", ": a JSON object is needed"), ("{}", ": zero_opt")):
         path.write_text(text)
-        assert f"deepspeed {path}: JSON with" in refused(deepspeed=str(path))
+        assert f"deepspeed {path}{message}" in refused(deepspeed=str(path))
+    path.write_text('{"zero_optimization": 3}')
+    assert "stage=None; it has to be 0, 1, 2 or 3" in refused(deepspeed=str(path))
     path.write_text(json.dumps({"zero_optimization": {"stage": 4}}))
     assert "stage=4" in refused(deepspeed=str(path))
 
