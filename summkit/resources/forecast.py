@@ -52,7 +52,7 @@ class Forecast:
 
     Attributes:
         seconds: Of the training with its evaluations.
-        peak_bytes: An upper bound of the memory of the process, or of the GPU where there is one.
+        peak_bytes: The planned memory of the process, or of the GPU where there is one.
         tokens: What it reads and writes in all epochs.
         trial: The steps that were measured for it.
     """
