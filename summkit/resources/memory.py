@@ -2,8 +2,8 @@
 
 Weights, gradients and the optimizer's state are counted on the model without weights; what a forward pass keeps is
 measured on it (see `activations`). All parts are added up, though they do not all peak at the same time, so on a
-CPU a plan errs on the safe side. What a GPU's allocator adds is not known: beside peaks measured on one H100, plans of
-phi-2 were 9 % too high with 4 rows, and 12 % and 6 % too low with 16 (with and without checkpointing).
+CPU a plan errs on the safe side. What a GPU's allocator adds is not known:
+beside peaks on one H100, plans of phi-2 were too high for few rows and too low for many.
 """
 
 from __future__ import annotations
