@@ -96,12 +96,10 @@ def read_configuration(path: Path, changes: dict[str, Any]) -> tuple[Settings, P
             registry.find(name)
     except SummkitError as error:
         raise SummkitError(f"configuration {path}: {error}") from None
-    for key in ("watch", "score"):
-        if getattr(settings, key) and profile.kind != "summarisation":
-            raise SummkitError(
-                f"configuration {path}: {key}={getattr(settings, key)}: only a model that writes summaries can be asked,"
-                f" and the task {profile.task!r} is for labels"
-            )
+    for key, value in (("watch", settings.watch), ("score", settings.score)):
+        if value and profile.kind != "summarisation":
+            reason = f"only a model that writes summaries can be asked, and the task {profile.task!r} is for labels"
+            raise SummkitError(f"configuration {path}: {key}={value}: {reason}")
     return settings, profile
 
 
