@@ -161,7 +161,7 @@ def _new_folder(out: str | Path) -> Iterator[Path]:
     """`files.whole_folder`, which here replaces nothing."""
     out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SummkitError(f"{out} is there already: name a new folder, or remove it")
+        raise SummkitError(f"{out} already exists: choose a new folder, or remove it")
     try:
         with files.whole_folder(out) as folder:
             yield folder

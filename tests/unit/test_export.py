@@ -146,7 +146,7 @@ def test_what_is_there_already_is_left_alone(saved, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     for make in (export.merge_adapter, export.to_ctranslate2):
         for out in (tmp_path, tmp_path / "mine.txt", saved):
-            with pytest.raises(SummkitError, match="is there already: name a new folder, or remove it"):
+            with pytest.raises(SummkitError, match="already exists: choose a new folder, or remove it"):
                 make(saved, out)
     assert os.listdir(tmp_path) == ["mine.txt"]
 

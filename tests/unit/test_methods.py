@@ -167,7 +167,7 @@ def test_a_plugin_adds_a_method_with_one_row(monkeypatch):
     assert loading.parameter_report(tiny(method="norms", precision="fp32"))["trainable"] == 264 * 64
     with pytest.raises(SummkitError, match="method 'norms' needs precision='fp32', not 'nf4'"):
         tiny(method="norms")
-    with pytest.raises(SummkitError, match="'lora' is there already"):
+    with pytest.raises(SummkitError, match="'lora' already exists"):
         methods.METHODS.add("lora", row)
 
 
