@@ -209,6 +209,4 @@ def _check_examples(wording: Wording, tokenizer: Tokenizer) -> None:
                 raise SummkitError(f"example {number}: the {kind} is empty; leave the example out")
             held = [token for token in forbidden if token in part]
             if held:
-                raise SummkitError(
-                    f"example {number}: the {kind} has the special token {held[0]!r}; leave the example out"
-                )
+                raise SummkitError(f"example {number}: the {kind} has the special token {held[0]!r}; leave it out")
