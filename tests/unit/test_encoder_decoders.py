@@ -299,7 +299,7 @@ def test_the_last_block_is_the_decoders(kind):
 
 
 def test_a_decoder_has_no_encoder_to_freeze_but_embeddings():
-    with pytest.raises(SummkitError, match="'frozen-encoder' needs an encoder-decoder, and this model is a decoder"):
+    with pytest.raises(SummkitError, match="'frozen-encoder' needs an encoder-decoder, but this model is a decoder"):
         methods.apply_method(tiny_llama(), choose_profile("smoke", method="frozen-encoder", precision="fp32"))
     model = methods.apply_method(tiny_llama(), choose_profile("smoke", method="frozen-embeddings", precision="fp32"))
     assert not model.get_input_embeddings().weight.requires_grad

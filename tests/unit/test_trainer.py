@@ -281,7 +281,7 @@ def test_ctrl_c_saves_the_adapter_so_far_and_resumes(unbroken, tmp_path, caplog)
 
     result, adapter = run(tmp_path, on_log=interrupt)
     assert result.interrupted and not result.stopped_early and result.seconds > 0
-    assert "interrupted at step 4: the adapter so far is saved" in caplog.text
+    assert "interrupted at step 4: the current adapter is saved" in caplog.text
     assert len(adapter) == len(unbroken[1]) and adapter != unbroken[1]
     assert checkpoints.read_settings(result.adapter)["model"] == SMOKE.model
     result, adapter = run(tmp_path, resume=True)
