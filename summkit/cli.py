@@ -115,7 +115,7 @@ def _list(options: Namespace) -> None:
 
     for stage in notebooks.stages().values():
         minutes = ", ".join(f"{name} {value:g}" for name, value in stage.minutes.items())
-        print(f"{stage.name:12} {stage.title}\n{'':12} {stage.goal}\n{'':12} minutes: {minutes}")
+        print(f"{stage.name}\n    {stage.title}\n    {stage.goal}\n    minutes: {minutes}")
 
 
 def _run(options: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Count the library's lines of code, and fail where they exceed a limit. Docstrings, comments and blanks are free."""
+"""Count the library's lines of code, and fail where it grows. Docstrings, comments and blank lines are not counted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "summkit"
-LIMIT = 5_200
-LEARNER_LIMIT = 3_000
+# The goal, and the size that no change may exceed on the way to it.
+GOAL = 5_200
+LIMIT = 6_760
+LEARNER_GOAL = 3_000
+LEARNER_LIMIT = 3_510
 # What a learner meets on the way from data to scores.
 LEARNER = ("config.py", "run.py", "data", "models", "training", "inference", "evaluation")
 
@@ -44,8 +47,8 @@ def main() -> int:
         print(f"{lines:6,}  {name}{'  (learner’s path)' if name in LEARNER else ''}")
     total = counts.total()
     learner = sum(counts[name] for name in LEARNER)
-    print(f"{total:6,}  lines of code in summkit/, at most {LIMIT:,}")
-    print(f"{learner:6,}  of them on the learner's path, at most {LEARNER_LIMIT:,}")
+    print(f"{total:6,}  lines of code in summkit/; at most {LIMIT:,}, the goal is {GOAL:,}")
+    print(f"{learner:6,}  of them on the learner's path; at most {LEARNER_LIMIT:,}, the goal is {LEARNER_GOAL:,}")
     return int(total > LIMIT or learner > LEARNER_LIMIT)
 
 

@@ -13,9 +13,9 @@ from pydantic.dataclasses import dataclass
 
 from summkit import files, progress
 from summkit.config import Profile, choose_profile
-from summkit.data import find_dataset
+from summkit.data import TEMPLATES, WORDINGS, find_dataset
 from summkit.errors import SummkitError, build, descriptions
-from summkit.models import tiny
+from summkit.models import METHODS, tiny
 from summkit.offline import assets, hub
 from summkit.run import Run
 from summkit.training import sharding, trackers
@@ -92,13 +92,16 @@ def read_configuration(path: Path, changes: dict[str, Any]) -> tuple[Settings, P
     settings = build(Settings, own, f"configuration {path}:")
     try:
         profile = choose_profile(settings.profile, settings.task, **values)
+        for registry, name in ((WORDINGS, profile.wording), (TEMPLATES, profile.template), (METHODS, profile.method)):
+            registry.find(name)
     except SummkitError as error:
         raise SummkitError(f"configuration {path}: {error}") from None
-    if settings.watch and profile.kind != "summarisation":
-        raise SummkitError(
-            f"configuration {path}: watch={settings.watch}: only a model that writes texts can be watched, and the "
-            f"task {profile.task!r} asks for labels"
-        )
+    for key in ("watch", "score"):
+        if getattr(settings, key) and profile.kind != "summarisation":
+            raise SummkitError(
+                f"configuration {path}: {key}={getattr(settings, key)}: only a model that writes summaries can be asked,"
+                f" and the task {profile.task!r} is for labels"
+            )
     return settings, profile
 
 

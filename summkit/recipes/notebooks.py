@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -118,6 +119,8 @@ def run_notebooks(
         RunFailedError: A cell failed.
         KeyboardInterrupt: It was interrupted; the message says how to continue.
     """
+    if find_spec("papermill") is None:
+        raise SummkitError("notebooks are run by papermill, which is not installed: pip install 'summkit[notebooks]'")
     if resume and not (out and Path(out).is_dir()):
         raise SummkitError("--resume needs --out: the folder of the run to continue")
     known = stages()

@@ -52,7 +52,7 @@ class Forecast:
 
     Attributes:
         seconds: Time of the training with its evaluations.
-        peak_bytes: An upper bound of the memory of the process, or of the GPU if there is one.
+        peak_bytes: The planned memory of the process, or of the GPU if there is one.
         tokens: Number of tokens in all epochs.
         trial: The measured steps.
     """

@@ -107,7 +107,14 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
         ('{"profile": "smoke", "out": 3}', "out=3: input should be a valid string"),
         ('{"profile": "smoke", "watch": "all"}', "watch='all': input should be a valid integer"),
         ('{"profile": "smoke", "watch": -1}', "watch=-1: input should be greater than or equal to 0"),
-        ('{"profile": "smoke", "watch": 2, "task": "agnews"}', "only a model that writes texts can be watched"),
+        ('{"profile": "smoke", "watch": 2, "task": "agnews"}', "watch=2: only a model that writes summaries"),
+        (
+            '{"profile": "smoke", "score": ["test"], "task": "agnews"}',
+            "only a model that writes summaries can be asked",
+        ),
+        ('{"profile": "smoke", "wording": "nws"}', "c.json: unknown wording 'nws'; known: dialogue"),
+        ('{"profile": "smoke", "template": "chatt"}', "c.json: unknown template 'chatt'; known: chat"),
+        ('{"profile": "smoke", "method": "lor"}', "c.json: unknown method 'lor'; known: dora"),
         (
             '{"profile": "smoke", "track": "neptune"}',
             "option track='neptune': input should be '', 'trackio', 'wandb' or 'mlflow'",
