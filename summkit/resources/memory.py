@@ -2,8 +2,8 @@
 
 Weights, gradients and the optimizer's state are counted on the model without weights; activations are measured on it
 (see `activations`). A plan adds up all parts, although they do not all peak at the same time, so it is usually too high
-on a CPU. The overhead of a GPU's allocator is unknown: compared with measured peaks on one H100, plans of phi-2 were too
-high for few rows and too low for many.
+on a CPU. The overhead of a GPU's allocator is unknown: compared with measured peaks on one H100, plans of phi-2 were
+too high for few rows and too low for many.
 """
 
 from __future__ import annotations

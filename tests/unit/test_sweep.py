@@ -22,7 +22,7 @@ def test_every_combination_has_a_name_that_says_what_varies():
 
 
 @pytest.mark.parametrize(("plan", "message"), [
-    ({"base": BASE}, "asks for nothing"),
+    ({"base": BASE}, "plan is empty"),
     ({"vary": {"seed": 3}}, "plan's vary.seed=3: input should be a valid list"),
     ({"vary": {"seed": []}}, "vary.seed=.*at least 1 item"),
     ({"varies": {"seed": [0]}}, "unknown key in the plan's 'varies'; known: base, keep, only, out, subprocess, vary"),
