@@ -99,8 +99,8 @@ def read_configuration(path: Path, changes: dict[str, Any]) -> tuple[Settings, P
     for key in ("watch", "score"):
         if getattr(settings, key) and profile.kind != "summarisation":
             raise SummkitError(
-                f"configuration {path}: {key}={getattr(settings, key)}: this needs a model that writes summaries,"
-                f" but the task {profile.task!r} is for labels"
+                f"configuration {path}: {key}={getattr(settings, key)}: only a model that writes summaries can be "
+                f"asked, and the task {profile.task!r} is for labels"
             )
     return settings, profile
 

@@ -83,7 +83,7 @@ def test_weights_are_removed_run_by_run_where_only_records_are_wanted(tmp_path, 
 def test_a_folder_of_another_plan_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(finetune, "train", lambda *_, **__: None)
     sweep.run_sweep({"base": BASE, "vary": {"seed": [0]}}, tmp_path)
-    with pytest.raises(SummkitError, match="of other settings than this plan"):
+    with pytest.raises(SummkitError, match="other settings than this plan"):
         sweep.run_sweep({"base": BASE | {"rank": 4}, "vary": {"seed": [0]}}, tmp_path)
 
 
