@@ -1,8 +1,8 @@
 """summkit: fine-tune a small language model to summarise, and see what it learned and what it cost.
 
-`import summkit as sk` answers at once: a package is imported when it is first used, as in `sk.models.load_model`, and
-torch, transformers and the like where a function needs them. `sk.start` begins a run, `sk.data`, `sk.models`,
-`sk.training`, `sk.inference` and `sk.evaluation` follow it.
+`import summkit as sk` is fast: a package is imported when it is first used, as in `sk.models.load_model`, and libraries
+such as torch and transformers are imported inside the functions that need them. `sk.start` starts a run; `sk.data`,
+`sk.models`, `sk.training`, `sk.inference` and `sk.evaluation` have its steps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-# bitsandbytes says at its import that a kernel of the Hub is missing, which nothing here uses.
+# When it is imported, bitsandbytes logs that a kernel from the Hub is missing; nothing here uses that kernel.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit" not in record.getMessage())
 
 

@@ -1,4 +1,4 @@
-"""The command line. Exit 0: done; 1: a run failed; 2: a call or an input is wrong. Messages, never tracebacks."""
+"""The command line. Exit codes: 0 success, 1 a run failed, 2 wrong arguments or input. Prints no tracebacks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: What follows the program's name; None: the process's own.
+        arguments: The command-line arguments without the program's name; None: `sys.argv[1:]`.
 
     Returns:
         The exit code.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # no answer is lost to a terminal that cannot print a character
+            stream.reconfigure(errors="replace")  # print "?" for a character that the terminal cannot show
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(wanted=arguments[0] if arguments else "").parse_args(arguments)
     try:
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser(wanted: str) -> ArgumentParser:
-    """The parser of commands.yaml; the command that is `wanted` may have more to say in its help."""
+    """Build the parser from commands.yaml; the help of `train` lists its options if `train` is the `wanted` command."""
     import yaml
 
     described = yaml.safe_load(Path(__file__).with_name("commands.yaml").read_text(encoding="utf-8"))
@@ -67,7 +67,7 @@ def _parser(wanted: str) -> ArgumentParser:
 
 
 def _options_text() -> str:
-    """What a configuration may hold, from the options' own model."""
+    """List the options of a configuration file, for the help of `train`."""
     from summkit import config
     from summkit.recipes import finetune
 
@@ -76,7 +76,7 @@ def _options_text() -> str:
 
 
 def _values(texts: list[str]) -> dict[str, Any]:
-    """{name: value} of NAME=VALUE texts; a value is a Python or JSON literal, else text."""
+    """Parse NAME=VALUE texts into {name: value}; a value is a Python or JSON literal, or else text."""
     values = {}
     words = {"true": True, "false": False, "none": None, "null": None}
     for text in texts:
@@ -165,7 +165,7 @@ def _summarize(options: Namespace) -> None:
         asking = {}
         summarizer = inference.Exported.load(options.adapter)
     else:
-        training.read_settings(options.adapter)  # what is wrong with it is said before half a minute of imports
+        training.read_settings(options.adapter)  # report a broken adapter before half a minute of imports
         progress.quiet_libraries()
         summarizer = inference.Summarizer.load(options.adapter)
     answers = inference.summarize_long(summarizer, texts, options.strategy, budget=options.budget, **asking)
@@ -203,7 +203,7 @@ def _report(options: Namespace) -> None:
     from summkit import progress, recipes, reporting
 
     runs = [Path(name).parent if name.endswith(".json") else Path(name) for name in options.runs]
-    for run in runs:  # all are looked at before anything is written
+    for run in runs:  # check all records before anything is written
         reporting.read_record(run / "run.json")
     for run in runs:
         if options.publish:

@@ -1,7 +1,7 @@
-"""Profiles: every setting of a run, from a preset, the hardware at hand, and what a reader overrides.
+"""Profiles: every setting of a run, from a preset, the detected hardware and the user's overrides.
 
-A preset is a YAML file in `presets/`, one a task, with a section for each profile. `choose_profile` puts the values
-together and checks them; an unknown option or an impossible value is an error that says what is allowed.
+A preset is a YAML file in `presets/`: one per task, with a section for each profile. `choose_profile` merges the values
+and checks them; an unknown option or an impossible value raises an error that states what is allowed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TRACKERS = ("trackio", "wandb", "mlflow")
 
 Count = Annotated[int, Field(ge=1)]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4", "nf4-single"]
-# The names that transformers knows and that are trained with here; a test compares them with its own list.
+# The supported optimizers, by their names in transformers; a test compares them with transformers' own list.
 Optimizer = Literal[
     "adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
     "adafactor", "lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit", "rmsprop", "sgd",
@@ -34,12 +34,12 @@ Optimizer = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class Hardware:
-    """What this machine computes with.
+    """The hardware that a run computes on.
 
     Attributes:
         device: "cpu" or "cuda".
-        name: The GPU's name, or the number of CPU cores, in words.
-        memory_bytes: Memory to compute in, in bytes.
+        name: The GPU's name, or the number of CPU cores as text.
+        memory_bytes: Memory of the GPU, or of the machine without a GPU, in bytes.
         capability: CUDA's compute capability (major, minor); None without a GPU.
     """
 
@@ -50,7 +50,7 @@ class Hardware:
 
     @property
     def bf16(self) -> bool:
-        """Whether it computes in bf16; `torch.cuda.is_bf16_supported()` is also true on a T4, which emulates it."""
+        """Whether it supports bf16; `torch.cuda.is_bf16_supported()` is also true on a T4, which emulates it."""
         return self.capability is not None and self.capability >= (8, 0)
 
 
@@ -61,19 +61,19 @@ class Profile:
     name: str
     model: Annotated[str, Field(min_length=1, description="Hub id, folder, or an embedded model's name")]
     dataset: Annotated[str, Field(min_length=1, description="a data set of summkit/data/sets, or a Hub id")]
-    precision: Annotated[Precision, Field(description="numbers that the weights are kept in")]
+    precision: Annotated[Precision, Field(description="number format of the weights")]
     compute_dtype: Annotated[
-        Literal["float32", "float16", "bfloat16"], Field(description="numbers that are computed with")
+        Literal["float32", "float16", "bfloat16"], Field(description="number format of the computation")
     ]
     template: Annotated[str, Field(description="form of the prompt: instruction, chat or prefix")]
     max_length: Annotated[Count, Field(description="tokens of a row, prompt and summary together")]
     max_new_tokens: Annotated[Count, Field(description="tokens of a summary")]
     min_words: Annotated[int, Field(ge=0, description="shorter documents are dropped")]
-    max_words: Annotated[Count | None, Field(description="longer documents are dropped; null: none")]
+    max_words: Annotated[Count | None, Field(description="longer documents are dropped; null: no limit")]
     train_rows: Annotated[Count | None, Field(description="rows to train on; null: all")]
     validation_rows: Annotated[Count, Field(description="rows to validate on")]
     test_rows: Annotated[Count, Field(description="rows to test on")]
-    method: Annotated[str, Field(description="what trains: lora, full, prompt, … (see `summkit.models.METHODS`)")] = (
+    method: Annotated[str, Field(description="fine-tuning method: lora, full, … (see `summkit.models.METHODS`)")] = (
         "lora"
     )
     targets: Annotated[str, Field(description="layers with adapters: attention, all-linear, or names")] = "attention"
@@ -82,16 +82,16 @@ class Profile:
     dropout: Annotated[float, Field(ge=0, lt=1, description="share of an adapter's inputs that is dropped")] = 0.05
     virtual_tokens: Annotated[Count, Field(description="tokens that prompt tuning puts before the input")] = 70
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False, description="highest rate, after warm-up")] = 2e-4
-    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False, description="times each row is trained on")] = 1
-    batch_size: Annotated[Count, Field(description="rows that are computed together")] = 8
-    gradient_accumulation: Annotated[Count, Field(description="batches in an optimizer step")] = 1
-    generation_batch_size: Annotated[Count, Field(description="documents that are summarised together")] = 16
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False, description="passes over the training rows")] = 1
+    batch_size: Annotated[Count, Field(description="rows per batch")] = 8
+    gradient_accumulation: Annotated[Count, Field(description="batches per optimizer step")] = 1
+    generation_batch_size: Annotated[Count, Field(description="documents per batch in generation")] = 16
     optimizer: Annotated[Optimizer, Field(description="one of transformers' optimizers")] = "paged_adamw_8bit"
     gradient_checkpointing: Annotated[bool, Field(description="recompute activations: less memory, more time")] = False
-    evaluations_per_epoch: Annotated[Count, Field(description="evaluations and checkpoints in an epoch")] = 4
+    evaluations_per_epoch: Annotated[Count, Field(description="evaluations and checkpoints per epoch")] = 4
     patience: Annotated[Count, Field(description="evaluations without a better loss before training stops")] = 3
-    wording: Annotated[str, Field(description="what the prompt says: news, topics, paper, dialogue or title")] = "news"
-    teacher: Annotated[str, Field(description="model whose answers are learned from; empty: the model itself")] = ""
+    wording: Annotated[str, Field(description="wording of the prompt: news, topics, paper, dialogue or title")] = "news"
+    teacher: Annotated[str, Field(description="model that writes the labels; empty: the model itself")] = ""
     teacher_precision: Annotated[Literal[Precision, ""], Field(description="the teacher's; empty: the model's")] = ""
     track: Annotated[Literal["", "trackio", "wandb", "mlflow"], Field(description="experiment tracker")] = ""
     deepspeed: Annotated[str, Field(description="DeepSpeed's JSON file; empty: none")] = ""
@@ -100,7 +100,7 @@ class Profile:
     reason: str = ""
 
     def line(self) -> str:
-        """One line for people: what was picked, why, and on which numbers it computes."""
+        """Describe the profile in one line: its name, the reason for it, the model and the number formats."""
         weights = self.precision.upper() if self.precision == "nf4" else self.precision
         return f"profile {self.name} ({self.reason}): {self.model}, {weights} weights, {self.compute_dtype} compute"
 
@@ -119,12 +119,12 @@ class Profile:
 
 
 def options() -> dict[str, str]:
-    """Return what a reader may set, {option: what it is}, in the order of the profile."""
+    """Return the options that a user may set, {option: description}, in the order of the profile."""
     return {name: text for name, text in descriptions(Profile).items() if text}
 
 
 def detect_hardware() -> Hardware:
-    """Look at the machine. Torch is imported only where an NVIDIA driver is present."""
+    """Detect the hardware of this machine. Torch is imported only if an NVIDIA driver is present."""
     import psutil
 
     drivers = ("/proc/driver/nvidia", "/dev/nvidia0", "/dev/dxg")  # the last is WSL's
@@ -138,11 +138,11 @@ def detect_hardware() -> Hardware:
 
 
 def choose_profile(name: str = "auto", task: str = "summary", **overrides: Any) -> Profile:
-    """Put a profile together: the task's preset, and every override in its place.
+    """Build a profile: the task's preset with the overrides applied.
 
     Args:
-        name: "smoke", "cpu", "t4", "gpu", or "auto", which asks the environment variable SUMMKIT_PROFILE, then the
-            hardware.
+        name: "smoke", "cpu", "t4", "gpu", or "auto": the environment variable SUMMKIT_PROFILE if it is set, or else
+            chosen from the hardware.
         task: A preset: "summary", "topics", "long", "methods", "costs", "agnews", "goemotions" or "mnli".
         **overrides: Options of the profile by name. None is a value like any other: `max_words=None` is no limit.
 
@@ -173,7 +173,7 @@ def choose_profile(name: str = "auto", task: str = "summary", **overrides: Any) 
 
 @cache
 def _preset(task: str) -> dict[str, dict]:
-    """The preset's values by profile, over those of the task "summary"."""
+    """Return the preset's values by profile, merged over those of the task "summary"."""
     import yaml
 
     sections = yaml.safe_load((PRESETS / f"{task}.yaml").read_text(encoding="utf-8"))
@@ -195,6 +195,6 @@ def _checked(values: dict[str, Any]) -> Profile:
     profile = build(Profile, values, "option")
     if profile.max_words is not None and profile.max_words < profile.min_words:
         raise SummkitError(
-            f"option max_words={profile.max_words}: it has to be at least min_words, which is {profile.min_words}"
+            f"option max_words={profile.max_words}: must be at least min_words, which is {profile.min_words}"
         )
     return profile

@@ -1,4 +1,4 @@
-"""The one exception for what a user can correct, and the checks that raise it: what is wrong, and the way out."""
+"""The exception for errors that a user can correct, and the checks that raise it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class SummkitError(Exception):
 
 
 def check_known(kind: str, name: str, known: Iterable[str]) -> None:
-    """Check that a name is among those that are known.
+    """Check that a name is known.
 
     Raises:
-        SummkitError: It is not; the message lists what is known.
+        SummkitError: The name is unknown; the message lists the known names.
     """
     if name not in known:
         raise SummkitError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
 
 
 def build(model: type[Model], values: dict[str, Any], location: str) -> Model:
-    """Make a pydantic dataclass or model of values from a file or a call.
+    """Build a pydantic dataclass or model from the values of a file or a call.
 
     Args:
         model: The class, which checks its values.
@@ -35,7 +35,7 @@ def build(model: type[Model], values: dict[str, Any], location: str) -> Model:
         An instance of `model`.
 
     Raises:
-        SummkitError: A key is unknown or missing, or its value is impossible; the message says what is allowed.
+        SummkitError: A key is unknown or missing, or its value is impossible; the message states what is allowed.
     """
     import pydantic
 
@@ -55,7 +55,7 @@ def build(model: type[Model], values: dict[str, Any], location: str) -> Model:
 
 
 def descriptions(model: type) -> dict[str, str]:
-    """Return the fields of a pydantic dataclass or model, {name: what it is}; "" where its definition does not say."""
+    """Return the fields of a pydantic dataclass or model, {name: description}; "" for a field without one."""
     import pydantic
 
     fields = pydantic.TypeAdapter(model).json_schema()["properties"]

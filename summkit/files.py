@@ -1,4 +1,4 @@
-"""Write files and folders whole: a reader, or a run that is killed, sees the old one or the new one, never a half."""
+"""Write files and folders atomically: after a kill, the old version or the new one is there, never a part of it."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def write_text(path: str | Path, text: str) -> Path:
 
 @contextmanager
 def whole_folder(folder: str | Path) -> Iterator[Path]:
-    """Give an empty folder to write into, which takes the place of `folder` when the block ends well.
+    """Yield an empty folder that replaces `folder` when the block ends without an error.
 
     Args:
-        folder: Where the result goes; what is there already is replaced at the end.
+        folder: The destination; an existing folder is replaced at the end.
 
     Yields:
-        A new folder beside it, removed where the block raises.
+        A new folder beside it, removed if the block raises.
     """
     folder = Path(folder).absolute()
     part, old = (folder.with_name(f"{folder.name}.{end}") for end in ("part", "old"))
@@ -68,14 +68,14 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def lock(path: str | Path, waiting: str = "") -> Iterator[None]:
-    """Hold a lock file, so that one process at a time does the work in the block.
+    """Hold a lock file, so that only one process at a time runs the block.
 
     Args:
         path: The lock file; its folder is made if it is missing.
-        waiting: What to say on stderr while another process has the lock; without it, nobody waits.
+        waiting: Message on stderr while another process holds the lock; empty: raise an error instead of waiting.
 
     Raises:
-        SummkitError: Another process has the lock and `waiting` is empty.
+        SummkitError: Another process holds the lock and `waiting` is empty.
         OSError: The lock file cannot be made.
     """
     import filelock
@@ -96,14 +96,14 @@ def lock(path: str | Path, waiting: str = "") -> Iterator[None]:
 
 
 def read_mapping(path: str | Path, kind: str) -> dict[str, Any]:
-    """Read a file that holds one JSON object, or one YAML mapping if its name ends in .yaml or .yml.
+    """Read a file with one JSON object, or one YAML mapping if its name ends in .yaml or .yml.
 
     Args:
         path: The file, in UTF-8; a byte-order mark is skipped.
         kind: What the file is, for messages.
 
     Raises:
-        SummkitError: It cannot be read, or holds something else.
+        SummkitError: The file cannot be read, or contains something else.
     """
     import yaml
 

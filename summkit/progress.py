@@ -1,4 +1,4 @@
-"""What a run shows while it works: progress bars, a widget in a notebook that someone watches, plain text elsewhere."""
+"""Progress output: bars as widgets in an interactive notebook, and as plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 def headless() -> bool:
-    """Whether nobody can use a widget here: `summkit run` and the notebook checks say so with SUMMKIT_HEADLESS=1."""
+    """Whether widgets are off: `summkit run` and the notebook checks set SUMMKIT_HEADLESS=1."""
     return bool(os.environ.get("SUMMKIT_HEADLESS"))
 
 
 def first_process() -> bool:
-    """Whether this process is the one that prints and writes: under torchrun the first, else the only one."""
+    """Whether this process prints and writes: under torchrun, only the first process does."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def near(path: str | Path) -> str:
-    """`path` for people: from the caller's folder where it lies inside it, else whole."""
+    """Return `path` for display: relative to the working folder if it is inside it, or else absolute."""
     whole = Path(path).resolve()
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
@@ -48,7 +48,7 @@ def bar(*args: Any, **settings: Any) -> tqdm:
 
 @contextmanager
 def clock(title: str) -> Iterator[None]:
-    """The seconds gone by, for work whose own progress cannot be seen."""
+    """Show the elapsed seconds, for work that does not report its progress."""
     done = threading.Event()
     with bar(desc=title, bar_format="{desc}: {elapsed}", leave=False) as shown:
 
@@ -65,7 +65,7 @@ def clock(title: str) -> Iterator[None]:
             thread.join()
 
 
-# What libraries log or warn of that asks nothing of a reader: {logger: part of the message}, and parts of warnings.
+# Log messages and warnings that need no action: {logger: part of the message}, and parts of warnings.
 LOGGED = {
     "transformers.trainer_utils": "mtime may not be reliable",  # checkpoints are then sorted by number
     "transformers.trainer": "missing keys in the checkpoint model loaded: ['lm_head.weight']",  # a tied head
@@ -81,9 +81,9 @@ def _is_for_readers(record: logging.LogRecord) -> bool:
 
 
 def quiet_libraries() -> None:
-    """Silence the bars that libraries draw for steps of a second, and notes that ask nothing of a reader.
+    """Silence the libraries' bars for steps of a second, and messages that need no action.
 
-    Bars of downloads from the Hub stay.
+    Progress bars of downloads from the Hub are not silenced.
     """
     for name in LOGGED:
         logging.getLogger(name).addFilter(_is_for_readers)
@@ -115,10 +115,10 @@ def quiet_transformers() -> Iterator[None]:
 
 
 class Line:
-    """Two bars in one line of a terminal: the cells that a run has done, and what the running cell draws.
+    """Two bars in one line of a terminal: the finished cells of a run, and the bar of the running cell.
 
-    It is a file for both: `write` takes the kernel's stderr, `cells.write` the count. Other text is printed above the
-    line. In a log, a finished bar is one line, and the state is printed once a minute.
+    It acts as a file for both: `write` takes the kernel's stderr, `cells.write` the count. Other text is printed above
+    the line. In a log, a finished bar is one line, and the state is printed once a minute.
     """
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
@@ -131,7 +131,7 @@ class Line:
         self.cells = types.SimpleNamespace(write=self._count, flush=self.flush)
 
     def write(self, text: str) -> None:
-        """Text as tqdm and other programs write it: what follows a carriage return replaces the line."""
+        """Write text as tqdm and other programs do: text after a carriage return replaces the line."""
         for piece in re.split(r"([\r\n])", text.replace("\x1b[A", "")):
             if piece == "\r":
                 self.bar = ""
@@ -145,7 +145,7 @@ class Line:
         self._draw()
 
     def room(self) -> int:
-        """Return the columns that are left for a cell's bar; its own guess, the whole terminal, would be cut off."""
+        """Return the number of columns left for a cell's bar, which would otherwise take the whole width."""
         return max(40, shutil.get_terminal_size().columns - len(self.title) - len(" 99/99 · ") - 1)
 
     def flush(self) -> None:
@@ -153,7 +153,7 @@ class Line:
         self.stream.flush()
 
     def close(self) -> None:
-        """Write what is left of a line, and clear the bars."""
+        """Write the rest of the line, and clear the bars."""
         self._end_line()
         self._put("\r\x1b[K" if self.live else "")
 

@@ -1,4 +1,4 @@
-"""Tables that can be extended from outside: data sets, methods, metrics, wordings, teachers, model families."""
+"""Registries that plugins can extend: data sets, methods, metrics, wordings, teachers, model families."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Registry(dict[str, Entry]):
         """Add an entry and return it.
 
         Raises:
-            SummkitError: The name is taken.
+            SummkitError: The name already exists.
         """
         if name in self:
-            raise SummkitError(f"{self.kind} {name!r} is there already: choose another name")
+            raise SummkitError(f"{self.kind} {name!r} already exists: choose another name")
         self[name] = entry
         return entry
 
@@ -42,7 +42,7 @@ class Registry(dict[str, Entry]):
         """Return the entry called `name`.
 
         Raises:
-            SummkitError: There is none; the message lists the names there are.
+            SummkitError: The name is unknown; the message lists the known names.
         """
         check_known(self.kind, name, self)
         return self[name]

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run that has begun: its meter is on.
+    """A run in progress, with its meter started.
 
     Attributes:
         profile: Every setting of the run.
-        seed: Of the split, of first weights, of the order of rows, of the bootstrap.
-        folder: Where figures, adapters and run.json go.
-        record: What becomes run.json; see `summkit.reporting.records`.
+        seed: Seed of the split, the initial weights, the order of rows and the bootstrap.
+        folder: The folder for figures, adapters and run.json.
+        record: The content of run.json; see `summkit.reporting.records`.
         meter: Measures time, memory and energy from the start of the run.
-        hardware: What this machine computes with.
+        hardware: The hardware of this machine.
     """
 
     def __init__(self, stage: str, profile: Profile, seed: int, folder: str | Path) -> None:
@@ -44,7 +44,7 @@ class Run:
         self.meter.__enter__()
 
     def lap(self, name: str) -> float:
-        """Return the seconds since the start or the last lap, and keep them in the record under `name`."""
+        """Return the seconds since the start or the last lap, and record them under `name`."""
         return self.meter.lap(name)
 
     def save_figure(self, figure: Figure, name: str) -> Path:
@@ -69,15 +69,14 @@ class Run:
         """Stop the meter and write run.json. A second call writes it again with what the first one measured.
 
         Args:
-            model: The model that was used, or what is to be said of it beside its name and source: its `parameters`,
-                `trainable` ones, `footprint_bytes` and `revision`; a None among them says nothing. None: no model was
-                used.
+            model: The model that was used, or a dict of its `parameters`, `trainable`, `footprint_bytes` and
+                `revision`, in which a value of None is ignored. None: no model was used.
             data: The splits that were used, or the record's section itself.
             training: What `fit` returned, or the record's section itself.
-            scores: {system: entry of `score_summaries` or its like}.
+            scores: {system: entry}, as `score_summaries` or `score_labels` returns it.
             generation: `samples`, `seconds` and `new_tokens` of the answers.
             earlier: Records of runs that this one continues: their time, energy and money are added.
-            **details: What else this stage has to say, by name.
+            **details: Further values of this stage for the record, by name.
 
         Returns:
             The path of run.json.
@@ -127,7 +126,7 @@ class Run:
 
 
 def start(stage: str, profile: str = "auto", seed: int = 0, *, task: str = "summary", **options: Any) -> Run:
-    """Begin a run of a chapter: choose the profile, make the folder, start the meter, and say what was chosen and why.
+    """Start a run of a chapter: choose the profile and print it, make the folder and start the meter.
 
     Args:
         stage: The chapter's name, such as "task3" or "notebooks/03_long_documents".
@@ -137,10 +136,10 @@ def start(stage: str, profile: str = "auto", seed: int = 0, *, task: str = "summ
         **options: Options of the profile by name. None leaves the preset's value.
 
     Returns:
-        The run; its `finish` ends it.
+        The run. Call its `finish` at the end.
 
     Raises:
-        SummkitError: As `choose_profile` does, or where the folder cannot be made.
+        SummkitError: As for `choose_profile`; or the folder cannot be made.
 
     Example:
         >>> run = start("task3", "smoke", train_rows=8)  # doctest: +SKIP

@@ -1,7 +1,7 @@
-"""Rows in, from any source, as documents and summaries or as labels, and from there to tokens.
+"""Data sets: load rows from any source as summaries or labels, and turn them into tokens.
 
 `summarisation` and `classification` load a data set in three splits; `sets/` has one file for each data set.
-`templates` words the prompt, and `tokenisation` turns rows into tokens, labels and padded batches.
+`templates` builds the prompt, and `tokenisation` turns rows into tokens, labels and padded batches.
 """
 
 from summkit.data.checks import reason_unusable

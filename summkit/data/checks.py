@@ -1,4 +1,4 @@
-"""Whether a text can be used: one question, asked wherever texts come in."""
+"""Check whether a text can be used: the same rules for every source of texts."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from summkit.errors import SummkitError
 
 MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an article
-MAX_BOOK = 20_000_000  # characters of a text that is read in pieces: four Bibles
+MAX_BOOK = 20_000_000  # characters of a text that is read in pieces, about four times the Bible
 
 
 def reason_unusable(text: object, most: int = MAX_CHARACTERS) -> str | None:
-    """Say why a text cannot be used.
+    """Return the reason why a text cannot be used.
 
     Args:
-        text: What a row holds in the place of a text.
-        most: The most characters that are taken.
+        text: The value in the text column of a row, of any type.
+        most: The largest number of characters allowed.
 
     Returns:
         The reason in a few words, or None for a text that can be used.
@@ -35,7 +35,7 @@ def reason_unusable(text: object, most: int = MAX_CHARACTERS) -> str | None:
 
 
 def is_encodable(text: str) -> bool:
-    """Whether a file and a tokenizer can take the text: no NUL, and no lone surrogate, which JSON can hold."""
+    """Whether the text can be saved and tokenised: no NUL, and no lone surrogate, which JSON may contain."""
     return not re.search("[\0\ud800-\udfff]", text)
 
 
@@ -46,7 +46,7 @@ def check_texts(**columns: Sequence[str]) -> int:
         **columns: The lists by name, for the errors.
 
     Returns:
-        How many rows there are.
+        The number of rows.
 
     Raises:
         SummkitError: There are no rows, a row is not a text, or the lists differ in length.

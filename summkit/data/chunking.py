@@ -1,4 +1,4 @@
-"""A long text in chunks of at most so many tokens, cut between sentences."""
+"""Cut a long text into chunks of a limited number of tokens, between sentences."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 def chunks(text: str, tokenizer: Tokenizer, tokens: int, overlap: int = 0) -> list[str]:
     """Cut a text into chunks.
 
-    A sentence that is too long for a chunk is cut between words, a longer word between characters. But for the white
-    space where they are cut, the chunks hold all that the text does.
+    A sentence that is too long for a chunk is cut between words, and a word that is too long between characters.
+    Only the white space at the cuts is lost.
 
     Args:
         text: The text; a blank one has no chunks.
-        tokenizer: Whose tokens count.
-        tokens: The most tokens of a chunk.
-        overlap: Each chunk begins with the last sentences of the one before, as many as these tokens hold.
+        tokenizer: The tokenizer that counts the tokens.
+        tokens: The largest number of tokens in a chunk.
+        overlap: The largest number of tokens that a chunk repeats from the end of the chunk before, in whole sentences.
 
     Raises:
         SummkitError: `tokens` cannot hold a character, or `overlap` is not less than `tokens`.
@@ -43,7 +43,7 @@ def chunks(text: str, tokenizer: Tokenizer, tokens: int, overlap: int = 0) -> li
     first = last = 0
     while last < len(units):
         done = last
-        # One more: the white space before the first piece goes. A text may have more tokens than its pieces together.
+        # Try one more, since leading white space is stripped. A text may have more tokens than the sum of its pieces.
         last = max(done + 1, bisect_right(total, total[first] + tokens + 1) - 1)
         while count_tokens(tokenizer, "".join(units[first:last]).strip()) > tokens:
             if last > done + 1:
@@ -56,7 +56,7 @@ def chunks(text: str, tokenizer: Tokenizer, tokens: int, overlap: int = 0) -> li
 
 
 def _units(text: str, tokenizer: Tokenizer, tokens: int) -> list[str]:
-    """What a chunk holds whole, each with the white space before it: sentences, or the parts of a long one."""
+    """Split a text into units that are not cut: sentences, or parts of a long one, each with leading white space."""
     units = []
     start = 0
     for sentence in split_sentences(text):
@@ -68,7 +68,7 @@ def _units(text: str, tokenizer: Tokenizer, tokens: int) -> list[str]:
 
 def _cut(piece: str, tokenizer: Tokenizer, tokens: int) -> list[str]:
     bare = piece.strip()
-    # A text without an end mark is one sentence: a whole book of it is not tokenised to learn that it is too long.
+    # A text without end marks is one sentence. If it is clearly too long, it is not tokenised only to count it.
     size = tokens + 1 if len(bare) > 100 * tokens else count_tokens(tokenizer, bare)
     if size <= tokens:
         return [piece]

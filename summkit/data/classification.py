@@ -1,6 +1,6 @@
-"""Any classification data set → columns `id`, `document`, `second`, `labels`, checked row by row, in three splits.
+"""Load a classification data set as columns `id`, `document`, `second`, `labels`, checked, in three splits.
 
-One label, several, or one for a pair of texts: all three become text to text, and the label's word is the answer.
+Rows have one label, several labels, or one label for a pair of texts. In each case the model answers with a label word.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from summkit.config import Profile
 
-# Tasks whose answer is a label → the data set whose wording and labels a local folder has, unless it brings its own.
+# Task with labels → the data set that provides the wording, and the labels of a local folder without a classes.txt.
 LABEL_TASKS = {
     "agnews": "fancyzhx/ag_news",
     "goemotions": "google-research-datasets/go_emotions",
@@ -43,16 +43,16 @@ class LabelledSplits(Splits):
 
 
 def load_labels(profile: Profile, seed: int = 0, data_dir: str | Path | None = None) -> LabelledSplits:
-    """Load the data set of the profile's task, every row checked, no text in two splits.
+    """Load the data set of the profile's task, with every row checked and no text in two splits.
 
-    Dropped and counted by reason: unusable texts, rows without a label, duplicates, every copy of a text that has
-    different labels, and the only row of a class.
+    These rows are dropped and counted by reason: unusable texts, rows without a label, duplicates, every copy of a text
+    that has different labels, and the only row of a class.
 
     Args:
-        profile: Says which task, which data set, and how many rows are wanted.
-        seed: Decides which rows are drawn, and which split they go to where the data set has no splits.
-        data_dir: A folder that takes the data set's place, as in `load_summaries`. Its labels are the numbers or names
-            of the task's data set, or of the folder's own classes.txt, which has a name a line.
+        profile: Sets the task, the data set and the number of rows.
+        seed: Seed for drawing the rows, and for splitting a data set without splits.
+        data_dir: A folder that replaces the data set, as in `load_summaries`. Its labels are the numbers or names of
+            the classes of the task's data set, or of the folder's own classes.txt, which has one name per line.
 
     Returns:
         The three splits and their schema.
@@ -80,7 +80,7 @@ def load_labels(profile: Profile, seed: int = 0, data_dir: str | Path | None = N
 
 
 def label_template(profile: Profile, tokenizer: Tokenizer, schema: Schema) -> templates.Template:
-    """Build the template of the profile's task; its instruction names the schema's label words where the task does."""
+    """Build the template of the profile's task; "{words}" in its instruction becomes the label words."""
     wording = templates.get_wording(_reference(profile).wording)
     words = ", ".join(schema.words[:-1]) + f" or {schema.words[-1]}"
     named = replace(wording, instruction=wording.instruction.replace("{words}", words))
@@ -88,9 +88,9 @@ def label_template(profile: Profile, tokenizer: Tokenizer, schema: Schema) -> te
 
 
 def labels_as_text(rows: Dataset, schema: Schema) -> Dataset:
-    """Make rows for `encode_rows`: the label's word is the summary. A row with several labels comes once for each.
+    """Make rows for `encode_rows` with the label word as the summary; a row with several labels is repeated for each.
 
-    So the order of a row's labels says nothing, and the words' probabilities share what belongs to the row.
+    So the order of a row's labels has no effect, and its label words share the probability.
     """
     words = {"words": schema.words}
     return rows.map(_worded, batched=True, fn_kwargs=words, remove_columns=rows.column_names, desc="labels")
@@ -103,7 +103,7 @@ def _worded(batch: dict, words: tuple[str, ...]) -> dict:
 
 
 def _reference(profile: Profile) -> DataSet:
-    """The profile's data set if it is registered with labels, else that of its task."""
+    """Return the profile's data set if it is registered with labels, or else the one of its task."""
     check_known("task with labels", profile.task, LABEL_TASKS)
     data_set = DATASETS.get(profile.dataset)
     return data_set if data_set and data_set.labels else DATASETS[LABEL_TASKS[profile.task]]
@@ -119,7 +119,7 @@ def _data_set(profile: Profile, folder: Path | None) -> DataSet:
 
 
 def _folder_schema(folder: Path) -> Schema | None:
-    """Read a folder's classes.txt, a name a line. The names in lower case are the words to answer with."""
+    """Read a folder's classes.txt, one name per line. The names in lower case are the label words."""
     path = folder / "classes.txt"
     if not path.is_file():
         return None
@@ -159,7 +159,7 @@ def label_numbers(value: object, schema: Schema, location: str, several: bool = 
     """Return class numbers, sorted, from a number, a class name or a list of them; [] for none (None, -1).
 
     Raises:
-        SummkitError: A label is outside the schema, or there are several where one is needed; it names `location`.
+        SummkitError: A label is outside the schema, or there are several where one is needed.
     """
     names = [name.lower() for name in schema.classes]
     values = value if isinstance(value, list) else [value]
@@ -177,7 +177,7 @@ def label_numbers(value: object, schema: Schema, location: str, several: bool = 
 
 
 def _drop_conflicts(rows: CheckedRows) -> None:
-    """Drop all copies of a text that have different labels: nobody can say which of them is right."""
+    """Drop all copies of a text that have different labels: the right one is unknown."""
     first: dict[bytes, list[int]] = {}
     mixed = set()
     for part in rows.splits.values():

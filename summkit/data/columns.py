@@ -1,4 +1,4 @@
-"""The one search for columns: data sets call a document "article", "text" or "dialogue", and we call it a document."""
+"""Find the columns of a data set: a document may be called "article", "text" or "dialogue"."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from summkit.errors import SummkitError
 
-# Known names, the most telling first.
+# Known names, the most specific first.
 DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "abstract")
 SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "tldr", "title")
 TEXT_COLUMNS = ("text", "document", "comment", "sentence", "premise", "sentence1")
@@ -19,12 +19,12 @@ def find_column(names: Iterable[str], candidates: Iterable[str], kind: str, loca
 
     Args:
         names: The columns of a data set, or the keys of a row.
-        candidates: The names that such a column may have, the preferred one first.
-        kind: What the column holds, for the error: "document", "label".
+        candidates: The possible names of the column, the preferred one first.
+        kind: The kind of column, for the error: "document", "label".
         location: The split, or the file and row, for the error.
 
     Raises:
-        SummkitError: None of them is there; the message lists the columns there are and the known names.
+        SummkitError: There is none of them; the message lists the existing columns and the known names.
 
     Example:
         >>> find_column(["id", "article", "highlights"], DOCUMENT_COLUMNS, "document", "train")

@@ -1,4 +1,4 @@
-"""Readers of files: a data set names the one that turns its files into rows (`reader: mts_dialog`)."""
+"""Readers, which turn files into rows; a data set names its reader (`reader: mts_dialog`)."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ def jsonl(path: Path) -> JsonLines:
 
 
 def mts_dialog(path: Path) -> list[dict]:
-    """Read MTS-Dialog's CSV as rows {"id", "document", "summary"}: a piece of a visit, and one section of the note."""
+    """Read MTS-Dialog's CSV as rows {"id", "document", "summary"}: part of a visit and a section of the note."""
     with open(path, encoding="utf-8", newline="") as table:
         return [_conversation(row["ID"], row["dialogue"], row["section_text"]) for row in csv.DictReader(table)]
 
 
 def aci_bench(path: Path) -> list[dict]:
-    """Read ACI-Bench's JSON as such rows: a whole visit, and the whole note."""
+    """Read ACI-Bench's JSON as rows {"id", "document", "summary"}: a whole visit and its whole note."""
     visits = json.loads(path.read_text(encoding="utf-8"))
     return [_conversation(visit["file"], visit["src"], visit["tgt"]) for visit in visits]
 
 
 def _conversation(name: str, dialogue: str, note: str) -> dict:
-    """One turn a line, without the spaces around it that MTS-Dialog has in places."""
+    """Put one turn on each line, and normalise white space."""
     turns = (" ".join(line.split()) for line in dialogue.splitlines())
     return {"id": name, "document": "\n".join(filter(None, turns)), "summary": note.strip()}
 
 
 def bbc_topics(path: Path) -> list[dict]:
-    """Read articles whose topic is the folder in their name: "business/001"."""
+    """Read articles whose topic is the folder in their name, as in "business/001"."""
     return [{"id": row["name"], "label": row["name"].split("/")[0], **row} for row in read_jsonl(path)]
 
 
 def rte_and_cb(rte: Path, cb: Path) -> list[dict]:
-    """Read two sets of pairs as one with two classes: CommitmentBank's neutrals and contradictions do not follow."""
+    """Read RTE and CommitmentBank as one set of two classes: neutral and contradiction become "not entailment"."""
     import datasets
 
     rows = []

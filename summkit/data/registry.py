@@ -1,6 +1,6 @@
-"""The data sets that summkit knows by name: one YAML file each in `sets/`, checked when it is read.
+"""The registered data sets: one YAML file each in `sets/`, checked when it is read.
 
-A new data set is a new file there, or a call of `register_dataset` from your own code.
+To add a data set, add a file there, or call `register_dataset` in your own code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Schema:
 
     Attributes:
         classes: Names of the classes, in the order of the data set's label numbers.
-        words: The words that a model answers with, in the same order.
+        words: The label words that a model answers with, in the same order.
     """
 
     classes: tuple[str, ...]
@@ -36,22 +36,22 @@ class Schema:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class DataSet:
-    """One data set: where its rows are, what they hold, and on what terms.
+    """One data set: the location of its rows, their columns, and the licence.
 
     Attributes:
-        name: What a profile calls it; a set of the Hub has its id there ("org/name").
-        source: "code" for a file beside the YAML file, "embedded" for files out of the package index (see
+        name: The name in a profile; for a data set of the Hub, its id ("org/name").
+        source: "code" for a file beside the YAML file, "embedded" for files from the package index (see
             `offline/assets.py`), or "hub".
-        about: What the rows are, in a sentence.
-        licence: On what terms they may be used.
+        about: A description of the rows in one sentence.
+        licence: The terms of use.
         credit: The line that a report prints below quoted rows.
-        files: For "code" file names, for "embedded" names of assets; without any, the asset is called as the set.
+        files: File names for "code", names of assets for "embedded"; if empty, the asset has the name of the data set.
         reader: The function that turns the files into rows: one of `readers.py`, or your own as "package.module:name".
-        configuration: The Hub's name of the part that is wanted, where a set has several.
-        splits: Our names of splits → the Hub's. Without it they are called alike, and all but train may be missing.
-        columns: Our names ("document", "summary", "second", "label") → the set's. Without it they are searched for.
-        wording: The name of the instruction that fits (see `wordings.yaml`).
-        labels: Classes and label words; a set that has them is for classification, any other for summarisation.
+        configuration: The configuration on the Hub, if the data set has several.
+        splits: Our names of splits → the Hub's. If empty, the names are the same, and all but train may be missing.
+        columns: Our names ("document", "summary", "second", "label") → the data set's. Others are detected.
+        wording: The name of the instruction for this data set (see `wordings.yaml`).
+        labels: Classes and label words, for classification; None for summarisation.
         several_labels: Whether a row may have more than one label.
     """
 
@@ -77,7 +77,7 @@ class DataSet:
         return labels
 
     def column_names(self, column: str, known: Sequence[str]) -> Sequence[str]:
-        """Return what a column may be called: the name that the set states, or else the `known` ones."""
+        """Return the possible names of a column: the one that the data set gives, or else the `known` ones."""
         return (self.columns[column],) if column in self.columns else known
 
 
@@ -88,10 +88,10 @@ def register_dataset(data_set: DataSet | str | Path) -> DataSet:
     """Add a data set, so that `dataset: NAME` finds it in every notebook and configuration of this process.
 
     Args:
-        data_set: The data set, or the path of its YAML file, which may name files that are beside it.
+        data_set: The data set, or the path of its YAML file. File names in it are relative to it.
 
     Raises:
-        SummkitError: The file holds an unknown key or a wrong value, or the name is taken.
+        SummkitError: The file contains an unknown key or a wrong value, or the name already exists.
 
     Example:
         >>> mine = register_dataset(DataSet(name="org/minutes", source="hub", columns={"document": "transcript"}))
@@ -113,5 +113,5 @@ for _path in sorted(SETS.glob("*.yaml")):
 
 
 def find_dataset(name: str) -> DataSet:
-    """Return the data set called `name`; a name that is not registered is taken for a data set of the Hub."""
+    """Return the data set called `name`; an unregistered name is a data set of the Hub."""
     return DATASETS.get(name) or DataSet(name=name, source="hub")

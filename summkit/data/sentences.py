@@ -1,6 +1,6 @@
-"""Plain text: sentences, the first of them, and short excerpts. English rules, linear time.
+"""Split plain text into sentences by English rules, in linear time; leads and short excerpts.
 
-Own code: a sentence splitter of a library would change every ROUGE-Lsum and every baseline that is recorded.
+This is own code because a library's splitter would change every recorded ROUGE-Lsum and baseline.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import yaml
 _WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _TITLES = frozenset(_WORDS["titles"].split())
 _SHORT = frozenset(_WORDS["short"].split())
-OPENERS = frozenset(_WORDS["openers"].split())  # a capital on them makes no name
+OPENERS = frozenset(_WORDS["openers"].split())  # a capital letter does not make them names
 _NEWLINE = r"[\n\r\u2028\u2029]"
 _BREAK = re.compile(rf"(?<![.!?…])[.!?…]++[\"'”’)\]]*+\s+|[。！？।]+[」』”]?\s*|{_NEWLINE}\s*")
 _OPENING = "\"'“‘(["
@@ -21,10 +21,10 @@ ACRONYM = r"(?:[^\W\d_]{1,2}\.){1,6}[^\W\d_]{1,2}"
 
 
 def split_sentences(text: str) -> list[str]:
-    """Split a text into sentences: each ends at a newline, or at an end mark before anything but a small letter.
+    """Split a text into sentences, which end at a newline, or at an end mark that no lower-case letter follows.
 
-    Titles never end one ("Mr. Bean"); acronyms, initials, months and firms ("U.S.", "J.", "Jan.", "Ltd.") only before a
-    word that opens sentences ("The"). Text without capitals is therefore split at newlines only.
+    A title never ends a sentence ("Mr. Bean"). Acronyms, initials, months and firms ("U.S.", "J.", "Jan.", "Ltd.") end
+    one only before a word that often begins a sentence ("The"). Text without capitals is split at newlines only.
 
     Example:
         >>> split_sentences("Mr. Bean came back on Jan. 3. He was late!")
@@ -34,7 +34,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """Return where each sentence begins and ends, with the white space around it."""
+    """Return the start and end of each sentence, including the white space around it."""
     start = 0
     spans = []
     for mark in _BREAK.finditer(text):
@@ -64,11 +64,11 @@ def _ends(text: str, start: int, mark: re.Match) -> bool:
 
 
 def lead(document: str, k: int) -> str:
-    """Return the first `k` sentences, one a line as ROUGE-Lsum reads them: the summary to beat."""
+    """Return the first `k` sentences, one per line as ROUGE-Lsum reads them: the lead baseline."""
     return "\n".join(split_sentences(document)[:k])
 
 
 def excerpt(text: str, words: int = 25) -> str:
-    """Return the first words of a text, with an ellipsis where there are more: a quotation, not a copy."""
+    """Return the first words of a text as a quotation, with an ellipsis if there are more."""
     parts = text.split()
     return " ".join(parts[:words]) + (" […]" if len(parts) > words else "")

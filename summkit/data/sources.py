@@ -1,4 +1,4 @@
-"""Raw rows by split, from wherever a data set is: this package, the package index, the Hub, a local folder."""
+"""Read raw rows by split from this package, the package index, the Hub or a local folder."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 def local_folder(data_dir: str | Path | None) -> Path | None:
-    """Return the folder that takes a data set's place: `data_dir`, or the one that SUMMKIT_DATA_DIR names, or None."""
+    """Return the folder that replaces the data set: `data_dir`, or the one in SUMMKIT_DATA_DIR, or None."""
     name = data_dir or os.environ.get("SUMMKIT_DATA_DIR")
     return Path(name) if name else None
 
 
 def read_rows(data_set: DataSet, folder: Path | None = None) -> tuple[dict[str, Rows], str]:
-    """Return the raw rows of a data set by split, or as {"all": rows}, and where they come from.
+    """Return the raw rows of a data set by split, or as {"all": rows}, and their source.
 
     Args:
         data_set: The data set.
-        folder: The folder that takes its place, if any.
+        folder: The folder that replaces it, if any.
 
     Returns:
         The rows, and "code", "embedded", "hub" or "local".
@@ -49,10 +49,10 @@ def read_rows(data_set: DataSet, folder: Path | None = None) -> tuple[dict[str, 
 
 
 def read_hub(data_set: DataSet) -> dict[str, Rows]:
-    """Return the rows of a data set of the Hub by our names of splits.
+    """Return the rows of a data set on the Hub, with our names of the splits.
 
     Raises:
-        SummkitError: The Hub, the data set or one of the splits is not there.
+        SummkitError: The Hub cannot be reached, or lacks the data set or one of the splits.
     """
     import datasets
 
@@ -70,10 +70,10 @@ def read_hub(data_set: DataSet) -> dict[str, Rows]:
 
 
 def read_folder(folder: Path) -> dict[str, Rows]:
-    """Return the rows of train, validation and test.jsonl (or .jsonl.gz) by split, or of the one file as {"all": rows}.
+    """Return the rows of train, validation and test.jsonl (or .jsonl.gz) by split, or of one file as {"all": rows}.
 
     Raises:
-        SummkitError: There is no such folder, other files are in it, or a file is broken.
+        SummkitError: The folder does not exist, contains other files, or a file is broken.
     """
     if not folder.is_dir():
         raise SummkitError(f"data folder {folder}: no such folder")

@@ -1,6 +1,6 @@
-"""Three splits out of raw rows: every row is checked, no text is in two splits, what is dropped is counted by reason.
+"""Make three splits from raw rows: check each row, keep each text in one split, and count dropped rows by reason.
 
-Rows go from their file to disk one by one (see `streaming`): what grows in memory is a digest and a number of each.
+Rows are written to disk one by one (see `streaming`); memory holds only a digest and a number for each.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Splits:
-    """Checked rows, ready to be used.
+    """Checked rows in three splits.
 
     Attributes:
-        train: Rows to learn from, with columns id, document and summary (or second and labels).
-        validation: Rows to choose settings on.
+        train: Rows to train on, with columns id, document and summary (or second and labels).
+        validation: Rows for choosing settings.
         test: Rows for the final scores.
         source: "code", "embedded", "hub" or "local".
-        dropped: A reason → the rows that it took, as "split:number".
+        dropped: Reason → the rows that were dropped for it, as "split:number".
     """
 
     train: Dataset
@@ -43,22 +43,22 @@ class Splits:
     dropped: dict[str, list[str]] = field(default_factory=dict)
 
     def counts(self) -> dict:
-        """Count the rows by split, and those dropped by reason: what the record keeps."""
+        """Count the rows by split, and the dropped rows by reason, for the run record."""
         rows = {name: len(getattr(self, name)) for name in SPLITS}
         return rows | {"dropped": {reason: len(rows) for reason, rows in self.dropped.items()}}
 
 
 class CheckedRows:
-    """The usable rows of a data set by split, on disk, and where the others were, by reason.
+    """The usable rows of a data set by split, on disk, and the locations of the dropped rows by reason.
 
     Args:
         raw: Rows by split, or {"all": rows}.
-        find: Gets the column names and the split, and returns what `make` needs to know of the columns.
-        make: Gets a row, what `find` returned and the row's location ("train:7"). Returns a row of ours, which has a
-            document, or the reason why it is dropped.
+        find: Maps the column names and the split to the column information that `make` needs.
+        make: Maps a row, the result of `find` and the row's location ("train:7") to a row with our columns, among
+            them document, or to the reason for dropping it.
 
     Raises:
-        SummkitError: A split has no rows, or none is left.
+        SummkitError: A split has no rows, or no usable rows.
     """
 
     def __init__(self, raw: Mapping[str, Rows], find: Callable, make: Callable) -> None:
@@ -87,7 +87,7 @@ class CheckedRows:
         return checked
 
     def keep(self, column: str, wanted: Callable, reason: str) -> None:
-        """Keep the rows whose value in `column` is `wanted`; test rows are asked about first, training rows last."""
+        """Keep the rows whose value in `column` is `wanted`; test rows come first, training rows last."""
         for split in reversed(list(self.splits)):
             rows = self.splits[split]
             numbers = array("Q")
@@ -100,7 +100,7 @@ class CheckedRows:
                 self.splits[split] = rows.select(numbers)
 
     def drop_duplicates(self) -> None:
-        """Keep each text once: where it is in two splits, test keeps it, then validation."""
+        """Keep each text once: in test if it is there, or else in validation."""
         seen: set[bytes] = set()
 
         def is_new(key: bytes) -> bool:
@@ -111,9 +111,9 @@ class CheckedRows:
         self.keep("key", is_new, "duplicate document")
 
     def deal(self, profile: Profile, seed: int) -> dict[str, Dataset]:
-        """Draw as many rows as the profile says; a split that the data set lacks is taken from its training rows.
+        """Draw as many rows as the profile sets; a missing split is taken from the training rows.
 
-        One pool is dealt test first, so that asking for more rows to train on moves no test row.
+        From a single pool, test rows are drawn first, so more training rows do not change the test rows.
 
         Raises:
             SummkitError: Too few rows are left.
@@ -136,11 +136,11 @@ class CheckedRows:
 
 
 def row_id(given: object, location: str) -> str:
-    """Return a row's own id as text, or its location if it has none that can be written."""
+    """Return a row's own id as text, or its location if it has no id that can be written."""
     return location if given is None or not is_encodable(str(given)) else str(given)
 
 
 def text_key(row: dict) -> bytes:
-    """Return the digest of a row's text; texts that differ only in case and white space have the same."""
+    """Return the digest of a row's text; texts that differ only in case and white space have the same digest."""
     words = " ".join(f"{row['document']}\n{row.get('second', '')}".lower().split())
     return hashlib.blake2b(words.encode(), digest_size=16).digest()

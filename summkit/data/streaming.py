@@ -1,7 +1,7 @@
-"""Rows that may not fit in memory: read from JSON lines one by one, and written to disk in Arrow's format.
+"""Rows that may not fit into memory: read one by one from JSON lines, and written to disk in Arrow's format.
 
-Own code around the writer of `datasets`: its JSON loader names no line of a broken file, and `Dataset.from_generator`
-took 1.1 GB (here some 50 MB) for 3,000 long rows, and a second for any small file.
+This is own code around the writer of `datasets`: its JSON loader does not name the broken line of a file, and
+`Dataset.from_generator` took 1.1 GB for 3,000 long rows (about 50 MB here), and a second for any small file.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _CHARACTERS = 2_000_000  # of documents, likewise
 
 
 class JsonLines:
-    """The rows of a file, read from it anew each time.
+    """The rows of a file, read again in each iteration.
 
     Args:
-        path: A .jsonl or .jsonl.gz file. It is read once here, so that a broken one is found before it is used.
+        path: A .jsonl or .jsonl.gz file. It is read once here, so that a broken file is reported before it is used.
 
     Attributes:
         column_names: All keys of all rows, in the order in which they appear.
@@ -77,7 +77,7 @@ def _json_object(line: str, location: str) -> dict:
     except (ValueError, RecursionError) as error:
         raise SummkitError(f"{location}: cannot be read as JSON ({error})") from None
     if not isinstance(row, dict):
-        raise SummkitError(f"{location}: a JSON object is needed, such as document and summary")
+        raise SummkitError(f"{location}: a JSON object is needed, with keys such as document and summary")
     return row
 
 
@@ -88,20 +88,20 @@ def read_jsonl(path: Path) -> list[dict]:
 
 @cache
 def rows_folder() -> str:
-    """Return this process's folder for rows, in TMPDIR where that is set; it is removed when the process ends."""
+    """Return this process's folder for rows, in TMPDIR if it is set; the folder is removed when the process ends."""
     folder = tempfile.TemporaryDirectory(prefix="summkit-rows-", ignore_cleanup_errors=True)
     atexit.register(folder.cleanup)
     return folder.name
 
 
 def write_rows(rows: Iterable[dict]) -> Dataset:
-    """Write rows to disk and open them memory-mapped; what `map` makes of them is written to the same folder.
+    """Write rows to disk and open them memory-mapped; results of `map` go to the same folder.
 
     Args:
-        rows: Dictionaries with a document; all have the columns and types of the first.
+        rows: Dictionaries with a document; all rows have the columns and types of the first one.
 
     Raises:
-        SummkitError: The folder cannot take the rows.
+        SummkitError: The rows cannot be written to the folder.
     """
     import datasets
     from datasets.arrow_writer import ArrowWriter, SchemaInferenceError
@@ -124,7 +124,7 @@ def write_rows(rows: Iterable[dict]) -> Dataset:
             return datasets.Dataset.from_dict({})
         if isinstance(error, OSError):
             reason = f"{rows_folder()} ({error.strerror or error})"
-            raise SummkitError(f"rows cannot be written to {reason}; TMPDIR may name another folder") from None
+            raise SummkitError(f"rows cannot be written to {reason}; set TMPDIR to another folder") from None
         raise
 
 

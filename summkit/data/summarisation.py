@@ -1,4 +1,4 @@
-"""Any summarisation data set → columns `id`, `document`, `summary`, checked row by row, in three splits."""
+"""Load a summarisation data set as columns `id`, `document`, `summary`, checked row by row, in three splits."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def load_summaries(profile: Profile, seed: int = 0, data_dir: str | Path | None 
     Rows that cannot be used are dropped and counted by reason.
 
     Args:
-        profile: Says which data set, between how many words its documents may have, and how many rows are wanted.
-        seed: Decides which rows are drawn, and which split they go to where the data set has no splits.
-        data_dir: A folder that takes the data set's place, with files train, validation and test.jsonl (or .jsonl.gz),
-            or with one file that is split here. Without it, the folder that SUMMKIT_DATA_DIR names, if any.
+        profile: Sets the data set, the word limits of its documents, and the number of rows.
+        seed: Seed for drawing the rows, and for splitting a data set without splits.
+        data_dir: A folder that replaces the data set, with train.jsonl, validation.jsonl and test.jsonl (or .jsonl.gz),
+            or with one file, which is split here. None: the folder in SUMMKIT_DATA_DIR, if that is set.
 
     Returns:
         The three splits, each a `datasets.Dataset` on disk with columns id, document and summary.
@@ -65,7 +65,7 @@ def _row(row: dict, columns: tuple[str, str], location: str, profile: Profile) -
     reason = reason_unusable(document) or reason_unusable(summary) or _reason_length(document, profile)
     if reason:
         return reason
-    # An abstract is one paragraph; arXiv's are broken into lines of 80 letters.
+    # An abstract is one paragraph; arXiv breaks it into lines of 80 characters.
     text = " ".join(document.split()) if columns[0] == "abstract" else document.strip()
     return {"id": row_id(row.get("id"), location), "document": text, "summary": " ".join(summary.split())}
 

@@ -1,7 +1,7 @@
-"""Instruction templates: one object renders training and inference, so that the two cannot differ.
+"""Prompt templates: one object renders the prompts of training and inference, so that they cannot differ.
 
-A template is text before the document and text after it; for a pair of texts there is a third piece between them. The
-document is what may be cut; the summary, or the label's word, comes next. `tokenisation` turns the pieces into tokens.
+A template has a text before the document and a text after it; for a pair of texts, also one between them. Only the
+document may be cut. The summary, or the label word, follows the template. `tokenisation` turns the pieces into tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 INSTRUCTION = "Summarize the following news article in one short sentence."
-_DOCUMENT = "\N{OBJECT REPLACEMENT CHARACTER}"  # where the texts go while a chat format is taken apart
+_DOCUMENT = "\N{OBJECT REPLACEMENT CHARACTER}"  # placeholder for the document while a chat format is split
 _SECOND = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -33,11 +33,11 @@ class Template:
     """`head` + document + `tail` is the prompt; `answer(summary)` follows, then the end-of-sequence token.
 
     Attributes:
-        name: Which builder of TEMPLATES made it.
+        name: The name of its builder in TEMPLATES.
         head: Text before the document.
         tail: Text after the document, or after a pair's second text.
-        gap: What the answer begins with. Byte-pair tokenizers join a space to the word after it: after a prompt that
-            ends in a space, a model has hardly ever seen a word begin.
+        gap: Text that the answer begins with. Byte-pair tokenizers join a space to the next word, so models have rarely
+            seen a word after a prompt that ends in a space.
         middle: Text between the texts of a pair.
     """
 
@@ -48,40 +48,40 @@ class Template:
     middle: str = ""
 
     def prompt(self, document: str, second: str = "") -> str:
-        """Return what the model is given to continue, in training and in inference."""
+        """Return the prompt, in training and in inference."""
         return self.head + document + self.middle + second + self.tail
 
     def render(self, document: str, summary: str, second: str = "") -> str:
-        """Return what the model is trained on, without the end-of-sequence token."""
+        """Return prompt and answer, as in training, without the end-of-sequence token."""
         return self.prompt(document, second) + self.answer(summary)
 
     def answer(self, summary: str) -> str:
-        """Return what the model has to write."""
+        """Return the text that the model has to write."""
         return self.gap + summary
 
     @property
     def version(self) -> str:
-        """Twelve hexadecimal digits that any change of a part changes: a file of answers keeps them."""
+        """Twelve hexadecimal digits of a hash of all parts, which a file of answers records."""
         return hashlib.sha256(json.dumps(astuple(self)).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Wording:
-    """What a template says.
+    """The words of a template.
 
     Attributes:
-        instruction: What to do.
-        text: What the text is called.
-        second: What the second text of a pair is called; "" where there is none.
-        answer: What the answer is called.
-        examples: Pairs of (text, answer) that are shown before the question; a template of pairs takes none.
+        instruction: The task for the model.
+        text: Name of the text.
+        second: Name of the second text of a pair; "" if there is none.
+        answer: Name of the answer.
+        examples: Pairs of (text, answer) that are shown before the question; not for pairs of texts.
     """
 
     instruction: str = INSTRUCTION
     text: str = "Article"
     second: str = ""
     answer: str = "Summary"
-    examples: tuple[Any, ...] = ()  # checked by `build_template`, which names the one that is wrong
+    examples: tuple[Any, ...] = ()  # checked by `build_template`, which names the wrong one
 
     def middle(self) -> str:
         """Return the text between the texts of a pair."""
@@ -94,12 +94,12 @@ for _name, _row in read_mapping(Path(__file__).with_name("wordings.yaml"), "word
 
 
 def get_wording(name: str) -> Wording:
-    """Return the wording that a profile names. Raises SummkitError for an unknown one."""
+    """Return the wording called `name`. Raises SummkitError if it is unknown."""
     return WORDINGS.find(name)
 
 
 def instruction_template(tokenizer: Tokenizer, wording: Wording) -> Template:
-    """Instruction, article and summary in plain words, for models without a chat format of their own.
+    """Build a template of labelled lines (instruction, article, summary), for models without a chat format.
 
     With examples, an empty line separates the instruction, each example and the question.
     """
@@ -112,17 +112,17 @@ def instruction_template(tokenizer: Tokenizer, wording: Wording) -> Template:
 
 
 def prefix_template(tokenizer: Tokenizer, wording: Wording) -> Template:
-    """The instruction before the text, and nothing more: how T5 and its like are asked. It shows no examples."""
+    """Build a template of the instruction before the text, as T5 models expect it. It shows no examples."""
     if wording.examples:
-        raise SummkitError("template 'prefix' shows no examples: leave them out, or use template='instruction'")
+        raise SummkitError("template 'prefix' cannot show examples: leave them out, or use template='instruction'")
     return Template("prefix", f"{wording.instruction} ", "", middle=wording.middle())
 
 
 def chat_messages(wording: Wording, document: str) -> list[dict[str, str]]:
-    """Return the turns of a conversation that asks about a document.
+    """Return the chat messages that ask about a document.
 
-    The instruction is the system message: a model that brings a system message of its own would otherwise spend tokens
-    on it in every row. Examples are earlier messages of the user and the assistant.
+    The instruction is the system message, since some chat formats would otherwise add a system message of their own to
+    every row. Examples are earlier messages of the user and the assistant.
 
     Example:
         >>> [turn["role"] for turn in chat_messages(Wording(examples=(("It rained.", "Rain."),)), "It snowed.")]
@@ -135,10 +135,10 @@ def chat_messages(wording: Wording, document: str) -> list[dict[str, str]]:
 
 
 def chat_template(tokenizer: Tokenizer, wording: Wording) -> Template:
-    """The model's own chat format, split at the places of the document and of a pair's second text.
+    """Build a template from the model's own chat format, split at the document and at a pair's second text.
 
     Raises:
-        SummkitError: The tokenizer has no chat format, or one that changes what it is given.
+        SummkitError: The tokenizer has no chat format, or the format changes the messages.
     """
     from jinja2 import TemplateError
 
@@ -148,8 +148,8 @@ def chat_template(tokenizer: Tokenizer, wording: Wording) -> Template:
     messages = chat_messages(wording, question)
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:  # how a model says that it knows no system message
-        raise SummkitError(f"the model's chat template refuses: {error}; use template='instruction'") from None
+    except TemplateError as error:  # raised if the format has no system message
+        raise SummkitError(f"the model's chat template fails: {error}; use template='instruction'") from None
     if text.count(question) != 1:
         raise SummkitError("this chat template does not keep the message as it is: use template='instruction'")
     before, _, tail = text.partition(_SECOND if wording.second else _DOCUMENT)
@@ -173,9 +173,9 @@ def build_template(name: str, tokenizer: Tokenizer, wording: Wording | str = INS
     """Build a template.
 
     Args:
-        name: Which one of TEMPLATES: "instruction", "prefix" or "chat".
-        tokenizer: The model's tokenizer, which has the chat format and the special tokens.
-        wording: What it says, or the instruction alone.
+        name: A name in TEMPLATES: "instruction", "prefix" or "chat".
+        tokenizer: The model's tokenizer, with its chat format and special tokens.
+        wording: The words of the template, or the instruction alone.
 
     Raises:
         SummkitError: The name is unknown, the template does not fit the model, or an example cannot be shown.
@@ -196,9 +196,9 @@ def build_template(name: str, tokenizer: Tokenizer, wording: Wording | str = INS
 
 
 def _check_examples(wording: Wording, tokenizer: Tokenizer) -> None:
-    """Examples come from data: a special token in one would have its effect, and end the prompt."""
+    """Check that the examples are usable: a special token inside one could end the prompt."""
     if wording.second:
-        raise SummkitError("examples are (text, answer), and this template asks about a pair of texts: leave them out")
+        raise SummkitError("examples are (text, answer) pairs, but this template takes two texts: leave them out")
     added = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
     forbidden = sorted({_DOCUMENT, *tokenizer.all_special_tokens, *added})
     for number, example in enumerate(wording.examples, 1):
@@ -209,4 +209,4 @@ def _check_examples(wording: Wording, tokenizer: Tokenizer) -> None:
                 raise SummkitError(f"example {number}: the {kind} is empty; leave the example out")
             held = [token for token in forbidden if token in part]
             if held:
-                raise SummkitError(f"example {number}: the {kind} holds the special token {held[0]!r}; leave it out")
+                raise SummkitError(f"example {number}: the {kind} has the special token {held[0]!r}; leave it out")

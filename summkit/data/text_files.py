@@ -1,4 +1,4 @@
-"""Texts to be read out of files: plain text, JSON lines with a text a row, PDF."""
+"""Read texts from files: plain text, JSON lines with one text per row, and PDF."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _END_MARKS = (".", "!", "?", ":", ";", "…", '"', "”", "’", ")")
 
 
 def read_texts(names: list[str]) -> list[tuple[str, str]]:
-    """Read every text in some files, in order.
+    """Read all texts of the given files, in order.
 
-    A .jsonl (or .jsonl.gz) file has a text a row, under document, article, text, dialogue or abstract; a .pdf file is
-    one text, without its line breaks; every other file is one text in UTF-8.
+    A .jsonl (or .jsonl.gz) file has one text per row, under document, article, text, dialogue or abstract; a .pdf file
+    is one text, without its line breaks; every other file is one text in UTF-8.
 
     Args:
-        names: Paths of files; without any, standard input is read.
+        names: Paths of files; if empty, standard input is read.
 
     Returns:
         A pair of location ("notes.txt", "rows.jsonl, row 3") and text for each.
 
     Raises:
-        SummkitError: A file cannot be read or holds no text; the message names file and row.
+        SummkitError: A file cannot be read or contains no text; the message names file and row.
     """
     if names:
         texts = [pair for name in names for pair in _read(name)]
@@ -64,13 +64,13 @@ def _decoded(content: bytes, name: str) -> str:
 
 def _pdf(name: str) -> str:
     if importlib.util.find_spec("pypdf") is None:
-        raise SummkitError(f"{name}: a PDF is read with pypdf, which is not installed; pip install pypdf")
+        raise SummkitError(f"{name}: reading a PDF needs pypdf, which is not installed: pip install pypdf")
     import pypdf
 
-    logging.getLogger("pypdf").setLevel(logging.ERROR)  # what it repairs in a file does not concern the user
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # users need not see its warnings about repaired files
     try:
         pages = [page.extract_text() for page in pypdf.PdfReader(name).pages]
-    except Exception as error:  # of any kind: pypdf raises many for a broken file
+    except Exception as error:  # pypdf raises exceptions of many types for a broken file
         raise SummkitError(f"{name}: cannot be read as a PDF ({error or type(error).__name__})") from None
     text = joined_lines("\n".join(pages)).replace("\0", " ").encode("utf-8", "ignore").decode()
     if not text.strip():
@@ -79,9 +79,9 @@ def _pdf(name: str) -> str:
 
 
 def joined_lines(text: str) -> str:
-    r"""Join lines into paragraphs, and put together words that are cut at a line's end.
+    r"""Join lines into paragraphs, and rejoin words that are hyphenated at a line's end.
 
-    A line is joined to the next one, unless it ends in an end mark or is short, as headings and last lines are.
+    A line is joined to the next one, unless it ends in an end mark or is short, like a heading or a last line.
 
     Example:
         >>> joined_lines("Heading\nThis is the first line of a para-\ngraph and this is its second line, as long")
@@ -89,7 +89,7 @@ def joined_lines(text: str) -> str:
     """
     lines = [line.strip() for line in text.splitlines()]
     lengths = sorted(len(line) for line in lines if line)
-    usual = lengths[len(lengths) * 3 // 4] if lengths else 0  # of lines that a paragraph fills
+    usual = lengths[len(lengths) * 3 // 4] if lengths else 0  # length of a full line
     parts = []
     for line, following in zip(lines, [*lines, ""][1:], strict=True):
         if re.search(r"[^\W\d_]-$", line) and following[:1].islower():

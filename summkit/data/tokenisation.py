@@ -1,4 +1,4 @@
-"""From text to tokens: the document is cut and never the summary, EOS is appended, the prompt is masked.
+"""Turn text into tokens: cut the document but never the summary, append EOS, and mask the prompt.
 
 Training and inference share `encode`, so the same document is cut at the same token in both.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from summkit.data.templates import Template
 
-IGNORE = -100  # the label that torch's cross entropy leaves out
+IGNORE = -100  # the label that torch's cross entropy ignores
 
 
 def encode(
@@ -33,23 +33,23 @@ def encode(
 ) -> dict:
     """Turn a document and its summary into tokens and labels.
 
-    Room for `max_new_tokens` of summary is kept in training too, so that the model is trained on prompts as long as
-    those of inference. A longer summary takes its room from the document.
+    Training also reserves `max_new_tokens` for the summary, so that prompts have the same length as in inference. A
+    longer summary leaves less room for the document.
 
     Args:
-        template: What stands around the document.
+        template: The text around the document.
         tokenizer: The model's tokenizer.
-        document: The text that is cut where it is too long.
-        summary: What the model has to write; None for the prompt alone.
-        max_length: The most tokens of prompt and summary together; of an encoder-decoder, of the prompt.
-        max_new_tokens: The most tokens of an answer.
-        second: The second text of a pair; it stays whole while it takes no more than half of the room.
+        document: The text, which is cut if it is too long.
+        summary: The text that the model has to write; None for the prompt alone.
+        max_length: The largest number of tokens in prompt and summary, or in the prompt of an encoder-decoder.
+        max_new_tokens: The largest number of tokens in an answer.
+        second: The second text of a pair; it is cut only if it takes more than half of the room.
         seq2seq: Whether the model is an encoder-decoder: the prompt alone is the input, with the special tokens that
             the tokenizer puts around a text, and the labels are the summary alone, with the same tokens and EOS.
 
     Returns:
         "input_ids"; "labels", IGNORE for the prompt, then the summary's tokens and EOS (absent without a summary);
-        "length", of input and labels together; "cut", how many of the document's tokens were left out.
+        "length", the total of input and labels; "cut", the number of the document's tokens that were cut.
 
     Raises:
         SummkitError: `max_length` leaves no room for the document.
@@ -74,7 +74,7 @@ def encode_rows(
     """Encode all rows of a data set, as `encode` does.
 
     Args:
-        rows: With columns document and summary, and second for pairs.
+        rows: A data set with columns document and summary, and second for pairs.
         template: See `encode`, as for the other arguments.
         tokenizer: The model's tokenizer.
         max_length: Tokens.
@@ -82,7 +82,7 @@ def encode_rows(
         seq2seq: Whether the model is an encoder-decoder.
 
     Returns:
-        Rows of input_ids, labels, length and cut; on disk where `rows` is on disk.
+        Rows of input_ids, labels, length and cut; on disk if `rows` is on disk.
     """
     import datasets
 
@@ -103,14 +103,14 @@ def _encode_batch(batch: dict, encoding: _Encoding) -> dict:
 def window(
     template: Template, tokenizer: Tokenizer, max_length: int, max_new_tokens: int, seq2seq: bool = False
 ) -> int:
-    """Count the tokens of a document that `encode` keeps; a longer one is cut."""
+    """Return the number of document tokens that fit; `encode` cuts a longer document."""
     encoding = _Encoding(template, tokenizer, max_length, max_new_tokens, seq2seq)
-    # The space that an encoder's prompt has between head and document may be a token of its own.
+    # In an encoder's prompt, the space between head and document may be a separate token.
     return encoding.room(max_new_tokens) - len(encoding.space)
 
 
 def room_for(template: Template, plain: Template, max_length: int, tokenizer: Tokenizer) -> int:
-    """Return the max_length that leaves a document the same room in `template` as `max_length` does in `plain`.
+    """Return the max_length with which `template` has as much room for a document as `plain` has with `max_length`.
 
     So a teacher with examples in its prompt reads as much of each document as a student without them.
     """
@@ -120,7 +120,7 @@ def room_for(template: Template, plain: Template, max_length: int, tokenizer: To
 
 @dataclass
 class _Encoding:
-    """What all rows have in common: the template in tokens, and the limits."""
+    """The settings that all rows share: the tokenised template and the limits."""
 
     template: Template
     tokenizer: Tokenizer
@@ -136,7 +136,7 @@ class _Encoding:
 
     @cached_property
     def frame(self) -> tuple[list[int], list[int], list[int]]:
-        """Tokens of head, middle and tail: all of the prompt but the texts."""
+        """Tokens of head, middle and tail: the prompt without the texts."""
         middle = _ids(self.tokenizer, self.template.middle)
         tail = _ids(self.tokenizer, self.template.tail)
         if not self.seq2seq:
@@ -145,7 +145,7 @@ class _Encoding:
         return before + _ids(self.tokenizer, self.template.head.rstrip(" ")), middle, tail + after
 
     def room(self, answer: int) -> int:
-        """Tokens that are left for the texts, beside an answer of so many; an encoder's input holds no answer."""
+        """Return the tokens left for the texts beside `answer` tokens; an encoder's input has no answer."""
         return self.max_length - sum(map(len, self.frame)) - (0 if self.seq2seq else answer)
 
     def row(self, document: str, summary: str | None, second: str = "") -> dict:
@@ -174,19 +174,19 @@ class _Encoding:
         return row
 
     def answer(self, summary: str) -> list[int]:
-        """All that the model writes: the answer and EOS, of an encoder-decoder between its special tokens."""
+        """Return the tokens that the model writes: answer and EOS, with the special tokens of an encoder-decoder."""
         before, after = special_ids(self.tokenizer) if self.seq2seq else ([], [])
         ids = [*before, *answer_ids(self.template, self.tokenizer, summary), *after]
         return ids if ids[-1:] == [self.tokenizer.eos_token_id] else [*ids, self.tokenizer.eos_token_id]
 
 
 def answer_ids(template: Template, tokenizer: Tokenizer, text: str) -> list[int]:
-    """Return the tokens of what the model has to write, without the end-of-sequence token."""
+    """Return the tokens of an answer, without the end-of-sequence token."""
     return _ids(tokenizer, template.answer(text), plain=True)
 
 
 def head_ids(template: Template, tokenizer: Tokenizer) -> list[int]:
-    """Return the tokens that every prompt begins with: the head, after BOS where the tokenizer or the head sets it."""
+    """Return the tokens that every prompt begins with: the head, after BOS if the tokenizer adds it."""
     bos = tokenizer.bos_token_id
     ids = _ids(tokenizer, template.head)
     wanted = bos is not None and tokenizer("a")["input_ids"][0] == bos
@@ -194,7 +194,7 @@ def head_ids(template: Template, tokenizer: Tokenizer) -> list[int]:
 
 
 def special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """Return what the tokenizer puts before and after a text: T5 nothing and EOS, BART BOS and EOS."""
+    """Return the special tokens before and after a text: none and EOS for T5, BOS and EOS for BART."""
     whole = tokenizer("a")["input_ids"]
     bare = _ids(tokenizer, "a")
     start = next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)
@@ -208,19 +208,19 @@ def count_tokens(tokenizer: Tokenizer, text: str) -> int:
 
 def _ids(tokenizer: Tokenizer, text: str, plain: bool = False) -> list[int]:
     """Tokens. With `plain`, special-token strings in the input ("<|end|>") are tokenised as plain text."""
-    # verbose=False: a document longer than the model's window is cut here, so the tokenizer's warning would mislead.
+    # verbose=False: long documents are cut here, so the tokenizer's warning about their length would mislead.
     return tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
 
 
 class Collator:
-    """Pads the rows of a batch to its longest, and no further; labels with IGNORE.
+    """Pads the rows of a batch to the longest one; labels are padded with IGNORE.
 
     Args:
-        tokenizer: The model's tokenizer, which knows the pad token; EOS where it has none.
-        side: "right" in training. "left" in generation from a decoder, which continues after the last token: that
-            token must not be a pad.
+        tokenizer: The model's tokenizer. Without a pad token, EOS is the padding.
+        side: "right" in training; "left" in generation from a decoder, which continues after the last token, so that
+            this token must not be a pad token.
         global_first: Whether to add global_attention_mask, 1 on each row's first token (see `models.padding`).
-        shortest: The least tokens of an input; sparse attention needs some.
+        shortest: The smallest length of an input in tokens, for sparse attention.
 
     Example:
         >>> from summkit.models import tiny_tokenizer
@@ -262,7 +262,7 @@ class Collator:
 
 
 def length_sorted_batches(lengths: list[int], batch_size: int) -> list[list[int]]:
-    """Group row numbers into batches of similar length, longest first: what does not fit in memory fails at once.
+    """Group row numbers into batches of similar length, longest first, so that a too large batch fails at once.
 
     Example:
         >>> length_sorted_batches([5, 90, 7], batch_size=2)
@@ -273,7 +273,7 @@ def length_sorted_batches(lengths: list[int], batch_size: int) -> list[list[int]
 
 
 def padding_fraction(batches: list[list[int]], lengths: list[int], pad_to: int | None = None) -> float:
-    """Return the share of all computed positions that are padding, from 0 to 1.
+    """Return the share of computed positions that are padding, from 0 to 1.
 
     Args:
         batches: Row numbers by batch.

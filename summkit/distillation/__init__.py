@@ -1,6 +1,6 @@
-"""A large model's answers as labels for a small one.
+"""Distillation: use a large model's answers as labels for a small model.
 
-`teachers` answer, here or behind a server; `labelling` runs the job, which can be stopped and resumed; `topics` reads,
+`teachers` answer locally or through a server; `labelling` runs the job, which can be resumed; `topics` reads,
 checks and scores lists of topics; `ledger` is the file of answers.
 """
 

@@ -1,7 +1,7 @@
-"""A teacher's answers as labels: a job that can be stopped and resumed, and data to train a student on.
+"""Label rows with a teacher, in a job that can be stopped and resumed, and make training data for a student.
 
-The job writes one JSON line a row, with all that the answer depends on, so that no row is paid for twice, and answers
-to different prompts or from different models never end up in one file.
+The job writes one JSON line per row, with everything that the answer depends on, so that no row is labelled twice, and
+answers to different prompts or from different models are never mixed in one file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 RETRY_TEMPERATURE = 0.3  # at 0 a teacher would only repeat its answer
-# (document, answer) → (label, None), or (None, the reason why the answer cannot be used).
+# (document, answer) → (label, None), or (None, the reason why the answer is unusable).
 Check = Callable[[str, str], tuple[str | None, str | None]]
 
 
@@ -41,8 +41,8 @@ class Labels:
     Attributes:
         labels: {id: label}.
         set_aside: {id: reason} of the rows without a label.
-        asked: Rows that this call asked.
-        reused: Rows that had their line already.
+        asked: Number of rows that this call asked.
+        reused: Number of rows that were in the file already.
         seconds: The call's time.
     """
 
@@ -53,7 +53,7 @@ class Labels:
     seconds: float
 
     def counts(self) -> dict[str, int]:
-        """Rows that are labelled, and rows set aside by reason."""
+        """Return the number of labelled rows, and of rows set aside by reason."""
         return {"labelled": len(self.labels), **Counter(self.set_aside.values())}
 
 
@@ -68,29 +68,29 @@ def label_rows(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Labels:
-    """Ask a teacher about rows, longest text first, and write its labels line by line as they come.
+    """Label rows with a teacher, longest text first, and append each batch of labels to a file.
 
-    A batch is on the disk before the next is asked: whenever the job is stopped, the same call resumes it and asks no
-    row again that has its line.
+    Each batch is on the disk before the next one starts. After an interruption, the same call resumes the job and does
+    not ask again about rows in the file.
 
     Args:
-        rows: Each with id and document.
-        teacher: Who is asked.
-        path: The file of labels. A line's "last_temperature" is that of the attempt which it reports.
-        check: Turns an answer into a label, or says why it cannot be used.
+        rows: Dicts with id and document.
+        teacher: The teacher.
+        path: The file of labels. "last_temperature" in a line is the temperature of the reported attempt.
+        check: Turns an answer into a label, or returns the reason why it is unusable.
         batch_size: Rows asked together.
-        retries: How often a row whose answer cannot be used is asked again, at RETRY_TEMPERATURE and with the next
-            seed, before it is set aside.
-        temperature: Of the first attempt.
-        seed: Of the first attempt.
+        retries: How often a row with an unusable answer is asked again, at RETRY_TEMPERATURE and with the next seed,
+            before it is set aside.
+        temperature: Temperature of the first attempt.
+        seed: Seed of the first attempt.
 
     Returns:
         The labels of all rows.
 
     Raises:
-        SummkitError: A row cannot be asked; the file belongs to another prompt, model, length, temperature, seed or
+        SummkitError: A row is unusable; the file belongs to another prompt, model, length, temperature, seed or
             text, is broken, or is being written by another process.
-        KeyboardInterrupt: With the number of rows that are done.
+        KeyboardInterrupt: The job was interrupted; the message has the number of finished rows.
     """
     path = Path(path)
     started = time.perf_counter()
@@ -100,7 +100,7 @@ def label_rows(
     with ledger.only_writer(path):
         lines = _earlier_lines(path, about, texts)
         missing = sorted(texts.keys() - lines.keys(), key=lambda row: (-len(texts[row]), row))
-        ledger.append(path, [])  # a file that cannot be written is noticed before anything is asked
+        ledger.append(path, [])  # report an unwritable file before anything is asked
         done = len(texts) - len(missing)
         try:
             with progress.bar(total=len(texts), initial=done, desc="labels", unit="text", leave=False) as bar:
@@ -112,7 +112,7 @@ def label_rows(
                     bar.update(len(batch))
         except KeyboardInterrupt:
             count = f"{sum(row in lines for row in texts)} of {len(texts)} rows are in {progress.near(path)}"
-            raise KeyboardInterrupt(f"interrupted: {count}; run the same again to resume") from None
+            raise KeyboardInterrupt(f"interrupted: {count}; run the same command again to resume") from None
     return Labels(
         {row: lines[row]["label"] for row in texts if lines[row]["status"] == "ok"},
         {row: lines[row]["reason"] for row in texts if lines[row]["status"] != "ok"},
@@ -123,14 +123,14 @@ def label_rows(
 
 
 def _texts(rows: Iterable[dict]) -> dict[str, str]:
-    """{id: document}. Raises SummkitError, with its number, for a row without a text or with another row's id."""
+    """Return {id: document}. Raises SummkitError for a row without a text or with the id of another row."""
     texts: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
         if reason := reason_unusable(row.get("document")):
             raise SummkitError(f"row {number}: the document cannot be used ({reason}); leave the row out")
         identity = row_id(row.get("id"), f"row:{number}")
         if identity in texts:
-            raise SummkitError(f"row {number}: the id {identity!r} is another row's too; give each row its own")
+            raise SummkitError(f"row {number}: the id {identity!r} is not unique; give each row its own id")
         texts[identity] = row["document"]
     if not texts:
         raise SummkitError("there are no rows to label")
@@ -138,7 +138,7 @@ def _texts(rows: Iterable[dict]) -> dict[str, str]:
 
 
 def _ask(teacher: Teacher, texts: dict[str, str], check: Check, retries: int, about: dict[str, Any]) -> list[dict]:
-    """The lines of a batch, after as many attempts as its answers needed."""
+    """Return the lines of a batch, after as many attempts as needed."""
     lines: dict[str, dict[str, Any]] = {}
     unanswered = list(texts)
     temperature = about["temperature"]
@@ -165,10 +165,10 @@ def _digest(text: str) -> str:
 
 
 def _earlier_lines(path: Path, about: dict[str, Any], texts: dict[str, str]) -> dict[str, dict]:
-    """The lines of earlier runs by id. Raises SummkitError where one does not belong to this job."""
+    """Return the lines of earlier runs by id. Raises SummkitError if one does not belong to this job."""
     lines = {}
     for row, (location, line) in ledger.read(path).items():
-        known = {"max_new_tokens": about["max_new_tokens"]} | line  # lines once did not say it
+        known = {"max_new_tokens": about["max_new_tokens"]} | line  # older lines lack it
         for key, value in about.items():
             if key not in known or known[key] != value:
                 raise SummkitError(
@@ -176,7 +176,7 @@ def _earlier_lines(path: Path, about: dict[str, Any], texts: dict[str, str]) -> 
                     "file, or delete this one to label everything again"
                 )
         if not isinstance(line.get("label") if line.get("status") == "ok" else line.get("reason"), str):
-            raise SummkitError(f"{location}: neither a label nor a reason; delete the line to have its row asked again")
+            raise SummkitError(f"{location}: neither a label nor a reason; delete the line to label the row again")
         if row in texts and line.get("text") != _digest(texts[row]):
             raise SummkitError(f"{location}: the row {row!r} had another text; choose another file, or another id")
         lines[row] = line
@@ -197,14 +197,14 @@ def label_file(
     """Label a JSON lines file.
 
     Args:
-        file: Rows of id and document (or abstract, …).
+        file: The file, with an id and a document (or abstract, …) in each row.
         out: The file of labels.
-        teacher: A model that is loaded here, or a teacher's name in TEACHERS; without it and `url`, the profile's.
-        url: A server to ask instead.
+        teacher: A model to load here, or a name in TEACHERS; if it and `url` are None, the profile's teacher.
+        url: The URL of a server to use instead.
         model: The model's name at `url`.
-        wording: A name of `templates.WORDINGS`: what is asked for.
-        examples: A JSON lines file of documents and their answers, shown to the teacher before each question.
-        profile: Decides the length limits and the precision.
+        wording: A name in `templates.WORDINGS`.
+        examples: A JSON lines file of documents with answers, as examples in the prompt.
+        profile: Sets the length limits and the precision.
 
     Returns:
         The labels.
@@ -214,7 +214,7 @@ def label_file(
     """
     is_registered = teacher in TEACHERS
     if (url and teacher) or (bool(url) != bool(model) and not is_registered):
-        raise SummkitError("name one teacher: either a model that is loaded here, or a url together with a model")
+        raise SummkitError("name one teacher: either a model to load here, or a url together with a model")
     if Path(file).resolve() == Path(out).resolve():
         raise SummkitError(f"{out}: the labels need a file of their own")
     rows = [{"id": row.get("id"), "document": document} for _, row, document in _documents(file)]
@@ -230,8 +230,8 @@ def answer_checker(wording: str, examples: Iterable[tuple[str, str]] = ()) -> Ch
     """Make the `check` of a labelling job.
 
     Args:
-        wording: A name of `templates.WORDINGS`. Topics have a form; other answers may be any text.
-        examples: Those that the teacher is shown: what it repeats from them is not a topic of another text.
+        wording: A name in `templates.WORDINGS`. Topics have a fixed format; other answers may be any text.
+        examples: The examples in the prompt. Topics that the teacher repeats from them are removed.
 
     Returns:
         The check.
@@ -243,7 +243,7 @@ def answer_checker(wording: str, examples: Iterable[tuple[str, str]] = ()) -> Ch
 
 
 def _documents(file: str | Path) -> Iterator[tuple[str, dict, Any]]:
-    """(location, row, document) of each row in a file of JSON lines."""
+    """Yield (location, row, document) for each row of a JSON lines file."""
     for number, row in enumerate(json_rows(Path(file)), 1):
         location = f"{file}, row {number}"
         yield location, row, row[find_column(row, DOCUMENT_COLUMNS, "document", location)]
@@ -258,14 +258,14 @@ def _example(location: str, row: dict, document: Any) -> tuple[str, str]:
 
 
 def labelled_rows(dataset: Dataset, labels: Labels) -> tuple[Dataset, dict[str, int]]:
-    """Take the rows that have a label as data for a student.
+    """Return the labelled rows as training data for a student.
 
     Args:
         dataset: Rows with id and document.
-        labels: Of a labelling job.
+        labels: The result of a labelling job.
 
     Returns:
-        The labelled rows in their order, with id, document and summary (the label), and {reason: rows left out}.
+        The labelled rows in order, with id, document and summary (the label), and {reason: number of dropped rows}.
 
     Raises:
         SummkitError: No row has a label.

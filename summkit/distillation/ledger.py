@@ -1,7 +1,7 @@
-"""A file of JSON lines that a long job appends to: after a kill, it is complete up to its last full line.
+"""A JSON lines file to which a long job appends; after a kill, all lines except the last are complete.
 
-One process writes at a time. What a kill left of the last line is cut off when the file is next read; any other broken
-line is an error with its number, and never dropped.
+Only one process writes at a time. An incomplete last line is removed when the file is next read; any other broken line
+raises an error with its number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LINE_START = b'{"id": '
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Be the only process that writes `path`. Raises SummkitError where another one does, or where none can."""
+    """Lock `path` for writing. Raises SummkitError if another process has locked it, or if it cannot be written."""
     with ExitStack() as stack:
         try:
             stack.enter_context(files.lock(f"{path}.lock"))
@@ -37,14 +37,14 @@ def append(path: Path, lines: list[dict]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise SummkitError(f"cannot write {path}: {error.strerror}; correct that, and run the same again") from None
+        raise SummkitError(f"cannot write {path}: {error.strerror}; fix that, and run the same command again") from None
 
 
 def read(path: Path) -> dict[str, tuple[str, dict]]:
-    """Read all lines; the caller is the only writer.
+    """Read all lines; the caller must hold the lock.
 
     Args:
-        path: The file; it need not exist.
+        path: The file, which may be missing.
 
     Returns:
         {id: ("file, line number", line)}.
@@ -60,12 +60,12 @@ def read(path: Path) -> dict[str, tuple[str, dict]]:
             location = f"{path}, line {number}"
             line = _parse(raw)
             if line is None:
-                raise SummkitError(f"{location}: broken; delete the line to have its row done again")
+                raise SummkitError(f"{location}: broken; delete the line to process the row again")
             if line["id"] in lines:
-                raise SummkitError(f"{location}: {line['id']!r} has an earlier line too; delete one of them")
+                raise SummkitError(f"{location}: {line['id']!r} is in an earlier line too; delete one of them")
             lines[line["id"]] = (location, line)
         if not torn.startswith(_LINE_START[: len(torn)]):
-            raise SummkitError(f"{path}: after line {len(complete)} there is no line of this job; choose another file")
+            raise SummkitError(f"{path}: the text after line {len(complete)} is not a label; choose another file")
         if torn:
             os.truncate(path, len(content) - len(torn))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Teachers, whose answers a student learns from: a model on this machine, or a server that speaks OpenAI's protocol."""
+"""Teachers, whose answers train a student: a local model, or a server with an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from summkit.registry import Registry
 if TYPE_CHECKING:
     import openai
 
-_RESUME = "What is labelled so far is kept: run the same again to resume"
+_RESUME = "Finished labels are saved: run the same command again to resume"
 
 
 class Teacher(Protocol):
-    """What answers questions about documents.
+    """A model that answers questions about documents.
 
     Attributes:
-        about: Who it is: {"model", "revision", "prompt"}, for a server also "base_url".
-        max_new_tokens: The most tokens of an answer.
+        about: Its identity: {"model", "revision", "prompt"}, for a server also "base_url".
+        max_new_tokens: The largest number of tokens in an answer.
     """
 
     about: dict[str, str | None]
     max_new_tokens: int
 
     def ask(self, documents: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[str]:
-        """One answer for each document, in their order."""
+        """Return one answer for each document, in the same order."""
 
 
 class LocalTeacher:
-    """A model that is loaded here.
+    """A local model.
 
     Args:
         summarizer: The model, its tokenizer, its template and its limits.
-        name: For `about`; by default what the model's own configuration says.
-        revision: The same.
-        reuse_head: Read the instruction and the examples once for all documents; never with an encoder-decoder.
+        name: The model's name for `about`; by default the name in the model's configuration.
+        revision: The revision for `about`; by default the one in the configuration.
+        reuse_head: Read the instruction and the examples once for all documents; ignored for an encoder-decoder.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class LocalTeacher:
         self.reuse_head = reuse_head and not summarizer.seq2seq
         config = summarizer.model.config
         name = name or config.name_or_path or type(summarizer.model).__name__
-        self.about = {"model": Path(name).name if Path(name).is_dir() else name}  # no machine's path
+        self.about = {"model": Path(name).name if Path(name).is_dir() else name}  # no local path
         self.about["revision"] = revision or getattr(config, "_commit_hash", None)
         self.about["prompt"] = summarizer.template.version
 
@@ -67,7 +67,7 @@ class LocalTeacher:
     def load(cls, name: str, profile: Profile, wording: templates.Wording) -> LocalTeacher:
         """Load the model `name` at the profile's precision for teachers.
 
-        The prompt may be longer than a student's: a document has the room that the profile's plain prompt leaves it.
+        With examples, the prompt may exceed the profile's max_length, so that a document has as much room as without.
         """
         tokenizer = loading.load_tokenizer(name)
         template = templates.build_template(profile.template, tokenizer, wording)
@@ -78,30 +78,30 @@ class LocalTeacher:
         return cls(Summarizer(model, tokenizer, template, *limits), name)
 
     def ask(self, documents: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[str]:
-        """One answer for each document: the most likely words at temperature 0, above it drawn with `seed`."""
+        """Return one answer for each document: greedy at temperature 0, or else sampled with `seed`."""
         how: dict[str, Any] = {"temperature": temperature, "seed": seed, "reuse_head": self.reuse_head}
         return [answer.text for answer in self.summarizer.summarize(documents, **how)]
 
 
 @dataclasses.dataclass
 class EndpointTeacher:
-    """A chat model behind a server: vLLM, llama.cpp, Ollama, `transformers serve`, ….
+    """A chat model on a server: vLLM, llama.cpp, Ollama, `transformers serve`, ….
 
-    A server that is busy, slow or away is asked again, after a pause that doubles or is as long as the server says. A
-    server on this machine is never asked through a proxy.
+    If the server is busy, slow or unreachable, the request is repeated after a pause, which doubles each time or is set
+    by the server. Requests to a server on this machine never use a proxy.
 
     Args:
-        base_url: Such as "http://127.0.0.1:8000/v1".
-        model: The model's name there.
+        base_url: The URL of the API, such as "http://127.0.0.1:8000/v1".
+        model: The model's name on the server.
         wording: The instruction and the examples.
-        max_new_tokens: The most tokens of an answer.
-        key_variable: The environment variable with the key, where the server wants one. The key is shown nowhere.
-        timeout: In seconds.
-        retries: How often a document is asked again.
-        workers: Documents that are asked at a time.
+        max_new_tokens: The largest number of tokens in an answer.
+        key_variable: The environment variable with the API key, if the server needs one. The key is never shown.
+        timeout: Timeout in seconds.
+        retries: How often a request is repeated.
+        workers: Number of parallel requests.
 
     Raises:
-        SummkitError: The URL is not one, or holds a password; openai is not installed.
+        SummkitError: The URL is invalid or contains a password; openai is not installed.
     """
 
     base_url: str
@@ -121,11 +121,11 @@ class EndpointTeacher:
         self.about = {"model": self.model, "revision": None, "prompt": digest, "base_url": self.base_url}
 
     def ask(self, documents: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[str]:
-        """One answer for each document, `workers` documents at a time; "" where the reply holds no text.
+        """Return one answer for each document, from `workers` parallel requests; "" if a reply has no text.
 
         Raises:
-            SummkitError: The message names the URL, the status and what to do. It comes at once where the request is
-                refused (401, 403, 404, …), and after the last retry where the server is busy or away.
+            SummkitError: The message names the URL, the status and what to do. It is raised at once if the request is
+                rejected (401, 403, 404, …), and after the last retry if the server is busy or unreachable.
         """
         from multiprocessing.pool import ThreadPool  # its threads are daemons: Ctrl-C does not wait for a slow server
 
@@ -138,7 +138,7 @@ class EndpointTeacher:
             import openai
         except ImportError:
             raise SummkitError("openai is not installed: pip install 'summkit[distill]'") from None
-        # The client would send what OPENAI_… variables hold, a key among it, to whatever server it is pointed at.
+        # By default the client would send the values of OPENAI_… variables, such as a key, to any server.
         headers: dict[str, Any] = {"Authorization": f"Bearer {self._key or 'none'}"}
         headers |= {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
         http = openai.DefaultHttpxClient(timeout=self.timeout, trust_env=not is_local, follow_redirects=False)
@@ -163,14 +163,14 @@ class EndpointTeacher:
         return _content(reply)
 
     def _refusal(self, error: openai.APIStatusError, document: str) -> str:
-        """What a status means, and the way out, with the server's own words but not the key."""
+        """Explain a status and what to do, quoting the server's message without the key."""
         status = error.status_code
         start = f"{self.base_url}: status {status}"
         if status in (401, 403):
             state = "is not accepted" if self._key else "is missing"
             return f"{start}: the key {state}; put the right one into the environment variable {self.key_variable}"
         if status == 404:
-            known = ", ".join(self._models()) or "none that it names"
+            known = ", ".join(self._models()) or "none that it lists"
             return f"{start}: no model {self.model!r} at this address (it often ends in /v1); known: {known}"
         words = " ".join(str(error).split()).removeprefix(f"Error code: {status}").strip(" -")
         words = (words.replace(self._key, "…") if self._key else words)[:300] or "nothing"
@@ -199,31 +199,31 @@ def _connect_endpoint(name: str | None, url: str | None, profile: Profile, wordi
     return EndpointTeacher(url, name, wording, max_new_tokens=profile.max_new_tokens)
 
 
-# Functions of a model's name, a URL, a profile and a wording. A plugin adds its own with `TEACHERS.add`.
+# Functions (model name, URL, profile, wording) → teacher. A plugin adds its own with `TEACHERS.add`.
 TEACHERS: Registry[Callable[[str | None, str | None, Profile, templates.Wording], Teacher]] = Registry(
     "teacher", {"local": _load_local, "endpoint": _connect_endpoint}
 )
 
 
 def _read_key(variable: str) -> str:
-    """The key in an environment variable, "" without one. Raises SummkitError where no header could carry it."""
+    """Return the key in an environment variable, or "". Raises SummkitError if it cannot be part of a header."""
     key = os.environ.get(variable, "").strip()
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise SummkitError(f"{variable} holds no key: letters, digits and signs in one line are needed")
+        raise SummkitError(f"{variable} is not a valid key: use letters, digits and punctuation in one line")
     return key
 
 
 def _is_this_machine(base_url: str) -> bool:
-    """Whether `base_url` leads to this machine. Raises SummkitError where it is not a URL for `EndpointTeacher`."""
+    """Whether `base_url` is on this machine. Raises SummkitError if it is not a URL for `EndpointTeacher`."""
     try:
         parts = urlsplit(base_url)
-        host = parts.hostname if parts.port != 0 else None  # `port` raises where it is not a number
+        host = parts.hostname if parts.port != 0 else None  # `port` raises an error if it is not a number
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
         raise SummkitError("the teacher's URL: an address such as http://127.0.0.1:8000/v1 is needed")
-    if parts.username or parts.password:  # the URL is shown and recorded, a password must not be
-        raise SummkitError("the teacher's URL holds a name or password: put the key into an environment variable")
+    if parts.username or parts.password:  # the URL is shown and recorded, so it must not contain a password
+        raise SummkitError("the teacher's URL contains a name or password: put the key into an environment variable")
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -231,7 +231,7 @@ def _is_this_machine(base_url: str) -> bool:
 
 
 def _content(reply: Any) -> str:
-    """The text of a reply, "" where it has none: the job then asks again."""
+    """Return the text of a reply; "" if it has none, and the job then asks again."""
     try:
         content = reply.choices[0].message.content
     except (AttributeError, LookupError, TypeError):

@@ -1,6 +1,6 @@
-"""Topics of a text: read from a model's answer, checked, and scored.
+"""Read topics from a model's answer, check them and score them.
 
-A topic is a short phrase in small letters; several are written in one line, "graph networks; drug design".
+A topic is a short phrase in lower case; several topics are written in one line, "graph networks; drug design".
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ from summkit.evaluation.summarisation import ended_share
 if TYPE_CHECKING:
     from summkit.models.embeddings import Encoder
 
-MOST_TOPICS = 8  # of an answer
-MOST_LABEL_TOPICS = 5  # of a label: as many as the instruction asks for
-MOST_WORDS = 8  # of one topic
-ECHO_WORDS = 5  # in a row, out of the instruction
+MOST_TOPICS = 8  # in an answer
+MOST_LABEL_TOPICS = 5  # in a label, as in the instruction
+MOST_WORDS = 8  # in one topic
+ECHO_WORDS = 5  # in a row that repeat the instruction
 MEASURES = (*metrics.ROUGE_TYPES, "bleu3", "similarity", "topic_f1", "words")
 _NO_WORDING = templates.Wording("")
 _LABEL = re.compile(r"^\W*(?:main |key )?topics?\s*:", re.IGNORECASE)
-_MARK = r"(?:\(?\d{1,2}[.)]|[-*•–—])"  # of a list's item, before a space: "2.", "(2)", "-"
+_MARK = r"(?:\(?\d{1,2}[.)]|[-*•–—])"  # list marker, before a space: "2.", "(2)", "-"
 _ENDS = " \t.,:\"'`*_“”‘’«»•–—-"
 _FRONT = re.compile(rf"(?:[{re.escape(_ENDS)}]*(?:{_MARK}\s+)?)*")
 
 
 def topic_examples(answer: str = "topics", number: int = 5) -> tuple[tuple[str, str], ...]:
-    """Examples for a teacher's prompt: abstracts written for this tutorial, each with its answer.
+    """Return examples for a teacher's prompt: abstracts written for this tutorial, each with its answer.
 
     Args:
         answer: "topics" or "title".
-        number: How many, from 0 to 5.
+        number: The number of examples, from 0 to 5.
 
     Returns:
         (abstract, answer) pairs, for `templates.Wording.examples`.
 
     Raises:
-        SummkitError: There is no such answer, or there are not so many examples.
+        SummkitError: The answer is unknown, or there are too few examples.
     """
     check_known("answer of the examples", answer, ("topics", "title"))
     rows = read_jsonl(SETS / "topic_examples.jsonl")
     if not isinstance(number, int) or not 0 <= number <= len(rows):
-        raise SummkitError(f"{number!r} examples are asked for: there are {len(rows)}; 0 is allowed too")
+        raise SummkitError(f"{number!r} examples are asked for; choose from 0 to {len(rows)}")
     return tuple((row["abstract"], row[answer]) for row in rows[:number])
 
 
 def parse_topics(answer: str) -> list[str]:
-    """Read the topics in an answer, each once, in its order: lower case, without bullets, numbers, quotes, full stops.
+    """Read the topics in an answer, in order, without duplicates, bullets, numbers, quotes and full stops.
 
-    They are separated by semicolons or newlines; where there are none, by the marks of a list ("1. … 2. …"), else by
-    commas. A piece without a letter is left out, and so is "Topics:" in front.
+    Topics are converted to lower case. They are separated by semicolons or newlines; without these, by list markers
+    ("1. … 2. …"), or else by commas. Pieces without a letter, and "Topics:" at the start, are dropped.
 
     Args:
         answer: The model's answer.
@@ -80,18 +80,18 @@ def check_topics(
 ) -> tuple[list[str], str | None]:
     """Read the topics in an answer and check whether they can be used.
 
-    A topic that comes from the examples of the wording, and shares no word with the document, is left out. A small
-    model often repeats itself after some good topics: these are kept.
+    A topic that appears in the examples of the wording, and shares no word with the document, is dropped. A small model
+    often repeats itself after some good topics: the good ones are kept.
 
     Args:
-        document: The text that was asked about.
+        document: The document in the prompt.
         answer: The model's answer.
-        wording: What the model was asked with.
+        wording: The wording of the prompt.
 
     Returns:
-        The topics and the reason why they cannot be used, None where they can: "empty" (no topic), "echo" (five words
+        The topics, and the reason why they cannot be used or None: "empty" (no topic), "echo" (five words
         in a row of the instruction, a passage of the document longer than a topic, or topics of the examples alone),
-        "duplicates" (one topic again and again), "off-format" (not text, a topic of more than eight words, or more than
+        "duplicates" (one topic repeated), "off-format" (not text, a topic of more than eight words, or more than
         eight topics).
     """
     if not isinstance(answer, str):
@@ -103,18 +103,18 @@ def check_topics(
 
 
 def canonical_topics(topics: list[str]) -> str:
-    """The first five topics in one line, as a student is trained to write them."""
+    """Return the first five topics in one line, the format that a student learns."""
     return "; ".join(topics[:MOST_LABEL_TOPICS])
 
 
 def topic_label(document: str, answer: str, wording: templates.Wording = _NO_WORDING) -> tuple[str | None, str | None]:
-    """`check` for a labelling job: (the topics in one line, None), or (None, the reason why they cannot be used)."""
+    """Check an answer in a labelling job: return (topics in one line, None), or (None, reason for rejection)."""
     topics, reason = check_topics(document, answer, wording)
     return (None, reason) if reason else (canonical_topics(topics), None)
 
 
 def topic_f1_rows(predictions: Texts, references: Texts) -> np.ndarray:
-    """F1, 0 to 100, of the two sets of topics: float array [rows]; 0 where either is empty."""
+    """Return the F1 of two sets of topics, 0 to 100: float array [rows]; 0 if either set is empty."""
     check_texts(predictions=predictions, references=references)
     scores = []
     for prediction, reference in zip(predictions, references, strict=True):
@@ -130,11 +130,11 @@ def score_topics(
     """Score one system's topics.
 
     Args:
-        predictions: Topics in one line, one text for each row.
-        references: The same of the reference.
+        predictions: Topics in one line, for each row.
+        references: The reference topics in the same format.
         encoder: For the similarity in meaning.
-        seed: Of the bootstrap.
-        ended: Whether the model ended the answer itself, for each row.
+        seed: Seed of the bootstrap.
+        ended: For each row, whether the model ended the answer with EOS.
 
     Returns:
         The system's entry in a record's `scores`: each of MEASURES as {"mean", "low", "high"} (95 %, bootstrap over
@@ -150,15 +150,15 @@ def compare_topics(a: Texts, b: Texts, references: Texts, encoder: Encoder, seed
     """Compare two systems on the same rows.
 
     Args:
-        a: Topics of the first system, one text for each row.
+        a: Topics of the first system, for each row.
         b: Topics of the second.
         references: Topics of the reference.
         encoder: For the similarity in meaning.
-        seed: Of the paired bootstrap.
+        seed: Seed of the paired bootstrap.
 
     Returns:
-        {measure: {"difference", "low", "high"}} (95 %), all a minus b. Where an interval leaves out 0, these rows show
-        a difference.
+        {measure: {"difference", "low", "high"}} (95 %), all a minus b. If an interval excludes 0, the difference is
+        clear on these rows.
     """
     rows_a = _measure_rows(a, references, encoder)
     rows_b = _measure_rows(b, references, encoder)
@@ -166,7 +166,7 @@ def compare_topics(a: Texts, b: Texts, references: Texts, encoder: Encoder, seed
 
 
 def _measure_rows(predictions: Texts, references: Texts, encoder: Encoder) -> dict[str, np.ndarray]:
-    """{measure: float array [rows]}; of bleu3 the counts that add up, [rows, 8]."""
+    """Return {measure: float array [rows]}; for bleu3 the counts, [rows, 8]."""
     return metrics.rouge_rows(predictions, references) | {
         "bleu3": metrics.bleu3_counts(predictions, references),
         "similarity": encoder.similarity(predictions, references),
@@ -176,7 +176,7 @@ def _measure_rows(predictions: Texts, references: Texts, encoder: Encoder) -> di
 
 
 def _statistic(measure: str, rows: int) -> Statistic:
-    """The score of a measure from means over rows; BLEU-3 is calculated from sums."""
+    """Return the statistic of a measure from means over rows; BLEU-3 is calculated from sums."""
     return mean_statistic if measure != "bleu3" else lambda means: metrics.bleu3_of(np.rint(rows * means))
 
 
@@ -197,7 +197,7 @@ def _is_from_examples(topic: str, shown: str, document: str) -> bool:
 
 
 def _reasons(document: str, answer: str, instruction: str, pieces: list[str], topics: list[str]) -> Iterator[str]:
-    """Every reason why the topics cannot be used, the most telling first."""
+    """Yield each reason why the topics cannot be used, the most important first."""
     too_long = [piece for piece in pieces if len(piece.split()) > MOST_WORDS]
     if not pieces:
         yield "empty"
@@ -212,7 +212,7 @@ def _reasons(document: str, answer: str, instruction: str, pieces: list[str], to
 
 
 def _share_run(a: str, b: str, length: int) -> bool:
-    """Whether the same `length` words in a row are in both texts."""
+    """Whether the two texts share `length` words in a row."""
     return bool(_runs(a, length) & _runs(b, length))
 
 

@@ -1,8 +1,8 @@
 """Score summaries and labels: metrics with intervals, baselines, paired differences, tables.
 
-`summarisation` scores summaries and `classification` labels; `metrics` has one row for each metric, `intervals` the
-bootstrap, `tables` what is printed. `support` finds the names and numbers that a summary invents; `baselines` are the
-scores to beat; `watch` scores answers during training.
+`summarisation` scores summaries and `classification` labels; `metrics` has one entry for each metric, `intervals` the
+bootstrap, `tables` the tables of scores. `support` finds the names and numbers that a summary invents; `baselines` has
+simple systems for comparison; `watch` scores answers during training.
 """
 
 from summkit.evaluation.baselines import TfIdf, extractive_oracle, majority_baseline

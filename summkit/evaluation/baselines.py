@@ -36,7 +36,7 @@ class TfIdf:
     """TF-IDF of words and pairs of words with logistic regression (scikit-learn): the baseline that a model must beat.
 
     Attributes:
-        C: scikit-learn's parameter of regularisation, chosen on the validation rows: a larger C is a weaker one.
+        C: scikit-learn's inverse regularisation strength, chosen on the validation rows.
         pipeline: The fitted scikit-learn pipeline.
     """
 
@@ -68,7 +68,7 @@ class TfIdf:
         return self._probabilities(self.pipeline, texts)
 
     def telling_words(self, count: int = 8) -> dict[int, list[str]]:
-        """Return the words with the largest weights by class number, without classes that every training row has."""
+        """Return the words with the largest weights by class number, except for classes that all training rows have."""
         names = self.pipeline[0].get_feature_names_out()
         return {
             label: [names[position] for position in weights.argsort()[::-1][:count]]
@@ -104,25 +104,25 @@ class TfIdf:
         if self.several:
             models = zip(labels, model.estimators_, strict=True)
             return {label: one.coef_[0] for label, one in models if hasattr(one, "coef_")}
-        # Of two classes scikit-learn has the weights of the second alone.
+        # For two classes, scikit-learn has only the weights of the second one.
         weights = model.coef_ if len(model.coef_) > 1 else np.concatenate([-model.coef_, model.coef_])
         return dict(zip(labels, weights, strict=True))
 
 
 def extractive_oracle(document: str, summary: str, sentences: int = 3) -> str:
-    """Choose the sentences of a document that together overlap a summary most.
+    """Choose the sentences of a document that together have the largest overlap with a summary.
 
     They are chosen one by one, greedily, by the mean F1 of ROUGE-1 and ROUGE-2, while it grows (Nallapati et al.
-    2017). The reference is known here: this is about the best that an extract of this length can reach, while
+    2017). The reference is known here, so this is about the best score of any extract of this length; in contrast,
     `sentences.lead` needs no reference.
 
     Args:
         document: The text to extract from.
         summary: The reference summary.
-        sentences: At most so many.
+        sentences: The largest number of sentences.
 
     Returns:
-        The sentences, one a line, in the document's order.
+        The sentences, one per line, in the document's order.
 
     Example:
         >>> extractive_oracle("It rained. A bridge closed on Monday. Fog came.", "The bridge closed Monday.", 1)
@@ -141,7 +141,7 @@ def extractive_oracle(document: str, summary: str, sentences: int = 3) -> str:
         overlaps = {
             number: _overlap(extract, ngrams[number], reference) for number in range(len(parts)) if number not in chosen
         }
-        number = max(overlaps, key=lambda number: overlaps[number])  # the first of equals
+        number = max(overlaps, key=lambda number: overlaps[number])  # the first of equal ones
         if overlaps[number] <= best:
             break
         best = overlaps[number]

@@ -1,9 +1,9 @@
-"""Scores of labels with intervals, thresholds, calibration and tables by class.
+"""Score labels: metrics with intervals, thresholds, calibration and tables by class.
 
-Truth and predictions are boolean arrays [rows, classes], with one True in a row where one label is asked for, so that
+Truth and predictions are boolean arrays [rows, classes], with exactly one True per row in single-label tasks, so that
 the same code scores one label, several labels and pairs of texts. scikit-learn's scorers calculate one score at a time,
-which takes seconds for the 2,000 draws of an interval. The scores here are therefore own functions of counts that
-add up over rows, for many draws at once; the tests hold them to scikit-learn's numbers.
+which takes seconds for the 2,000 draws of an interval. So the scores here are computed from counts that add up over
+rows, for many draws at once; tests compare them with scikit-learn's numbers.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ def top_label(scores: ArrayLike) -> np.ndarray:
 
 
 def assign_labels(probabilities: ArrayLike, threshold: float) -> np.ndarray:
-    """Return every label at or above the threshold, and the most likely one always: boolean [rows, classes]."""
+    """Return every label at or above the threshold, and always the most likely one: boolean [rows, classes]."""
     return top_label(probabilities) | (np.asarray(probabilities) >= threshold)
 
 
 def best_threshold(probabilities: ArrayLike, actual: Labels) -> float:
-    """Return the threshold with the highest micro F1: choose it on validation rows, never on those that are scored."""
+    """Return the threshold with the highest micro F1; choose it on validation rows, never on test rows."""
     candidates = np.unique(np.round(np.asarray(probabilities), 3))
     candidates = candidates[candidates > 0]
     return float(max(candidates, key=lambda threshold: micro_f1(assign_labels(probabilities, threshold), actual)))
 
 
 def micro_f1(predicted: Labels, actual: Labels) -> float:
-    """Return F1 over all labels of all rows together, 0 to 1; with one label a row it is the accuracy."""
+    """Return F1 over all labels of all rows together, 0 to 1; with one label per row it equals the accuracy."""
     return float(_micro_f1(_counts(predicted, actual).mean(axis=0, keepdims=True))[0])
 
 
@@ -71,16 +71,16 @@ def score_labels(
         actual: The truth, in the same form.
         several: Whether a row may have several labels.
         probabilities: [rows, classes], for the calibration error of the most likely label.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         The system's entry in a record's `scores`: each metric as {"mean", "low", "high"} (95 %, bootstrap over rows),
-        and n. For one label accuracy, macro F1 and Matthews' correlation (-1 to 1); for several micro F1, macro F1 and
-        subset accuracy (every label of the row right, and no other). Macro F1 is over the classes that occur in truth
-        or predictions.
+        and n. For one label: accuracy, macro F1 and Matthews' correlation (-1 to 1); for several: micro F1, macro
+        F1 and subset accuracy (exactly the right labels in a row). Macro F1 is over the classes that occur in truth or
+        predictions.
 
     Raises:
-        SummkitError: The shapes differ, there is no row, or a row has not one label where one is asked for.
+        SummkitError: The shapes differ, there is no row, or a row of a single-label task has not exactly one label.
 
     Example:
         >>> actual = top_label([[1, 0], [0, 1], [1, 0], [0, 1]])
@@ -106,7 +106,7 @@ def compare_labels(
         b: Predictions of the second system.
         actual: The truth.
         several: Whether a row may have several labels.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         {metric: {"difference", "low", "high"}}, a minus b (95 %, paired bootstrap).
@@ -122,7 +122,7 @@ def compare_labels(
 
 
 def per_class(predicted: Labels, actual: Labels, classes: Sequence[str]) -> DataFrame:
-    """Return a class a row: rows that have it, predictions of it, precision, recall and F1 (nan for 0 / 0)."""
+    """Return one row per class: its rows, its predictions, precision, recall and F1 (nan for 0 / 0)."""
     import pandas as pd
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -133,7 +133,7 @@ def per_class(predicted: Labels, actual: Labels, classes: Sequence[str]) -> Data
 
 
 def confusion_matrix(predicted: Labels, actual: Labels, classes: Sequence[str]) -> DataFrame:
-    """Return counts for one label a row: true classes down, predicted classes across."""
+    """Return counts for single-label rows: true classes down, predicted classes across."""
     import pandas as pd
 
     table = np.asarray(actual).astype(int).T @ np.asarray(predicted).astype(int)
@@ -141,9 +141,9 @@ def confusion_matrix(predicted: Labels, actual: Labels, classes: Sequence[str]) 
 
 
 def reliability_table(probabilities: ArrayLike, actual: Labels) -> DataFrame:
-    """Return, for each bin of the most likely label's probability: mean confidence, accuracy and rows.
+    """Return mean confidence, accuracy and number of rows for each bin of the most likely label's probability.
 
-    scikit-learn's `calibration_curve` has no number of rows.
+    scikit-learn's `calibration_curve` does not return the number of rows.
     """
     import pandas as pd
 
@@ -173,7 +173,7 @@ def _checked(predicted: Labels, actual: Labels, several: bool) -> tuple[np.ndarr
 
 
 def _counts(predicted: Labels, actual: Labels) -> np.ndarray:
-    """Return what adds up over rows: by class hits, predictions and truths; and whether the whole row is right.
+    """Return counts that add up over rows: hits, predictions and truths by class; whether the whole row is right.
 
     Float array [rows, 3 · classes + 1].
     """

@@ -1,7 +1,7 @@
 """Bootstrap intervals: of a mean, of a score of pooled counts, and of a paired difference.
 
 Rows are drawn with replacement, as many as there are. The interval is the middle 95 % of the score over 2,000 draws.
-Functions return nan for what cannot be known; the entries of a run record have None instead.
+Functions return nan for unknown values; the entries of a run record have None instead.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def bootstrap(columns: ArrayLike, statistic: Statistic = mean_statistic, seed: i
         seed: The same seed draws the same rows.
 
     Returns:
-        (low, high); (nan, nan) for fewer than two rows, which say nothing about their spread.
+        (low, high); (nan, nan) for fewer than two rows, which do not show any spread.
 
     Example:
         >>> right, asked = [1, 3, 2, 0], [2, 3, 4, 1]
@@ -81,7 +81,7 @@ def paired_bootstrap(
         statistic: See `bootstrap`.
 
     Returns:
-        (score of a − score of b, low, high). An interval without 0 is a difference that these rows can show.
+        (score of a − score of b, low, high). If the interval excludes 0, the difference is clear on these rows.
 
     Raises:
         SummkitError: The systems have different numbers of rows.

@@ -1,6 +1,6 @@
-"""The metrics: `METRICS` has a row for each, with what it is called, how it is shown and how it is calculated.
+"""The metrics: `METRICS` has an entry for each, with its heading, its format and its calculation.
 
-Texts in, numbers out: nothing here generates, and nothing is downloaded. Scores of overlap are from 0 to 100, shares
+Functions map texts to numbers; nothing is generated or downloaded. Overlap scores are from 0 to 100, shares
 from 0 to 1. The texts of one call are lists of equal length; error messages count rows from 1. `rouge` and
 `bleu3` offer the same numbers as an `evaluate.Metric` that needs no Hub.
 """
@@ -35,14 +35,14 @@ class Metric:
     """One metric of summaries or labels.
 
     Attributes:
-        heading: Of its column in tables of scores; "" for none.
-        unit: What a difference is counted in, in words; "" for a metric whose differences are not reported.
-        factor: The score times this is shown.
-        decimals: Shown of it.
-        kind: Of the task that it belongs to.
+        heading: Heading of its column in tables of scores; "" for no column.
+        unit: Name of the unit of differences; "" for a metric whose differences are not reported.
+        factor: Factor by which a score is multiplied for display.
+        decimals: Number of decimals shown.
+        kind: Kind of answer that it scores.
         rows: For a summary's metric, a function (predictions, references, documents) → float array [rows], nan for a
             row that has no value; or [rows, columns], with a `statistic`. `score_summaries` and `compare_summaries`
-            report every metric that has it. None: the score comes from elsewhere.
+            report every metric with such a function. None: the score is computed elsewhere.
         statistic: The score, from means of the columns: [samples, columns] → [samples].
     """
 
@@ -58,7 +58,7 @@ class Metric:
 def rouge_rows(predictions: Texts, references: Texts) -> dict[str, np.ndarray]:
     """Calculate ROUGE-1, 2, L and Lsum row by row, with the Porter stemmer. An empty text scores 0.
 
-    Sentences are split here for Lsum, without nltk's data. rouge-score reads the letters a-z and digits only: other
+    Sentences are split here for Lsum, without nltk's data. rouge-score only reads the letters a-z and digits, so other
     scripts score 0.
 
     Args:
@@ -81,7 +81,7 @@ def rouge_rows(predictions: Texts, references: Texts) -> dict[str, np.ndarray]:
     return {kind: scores[:, column].copy() for column, kind in enumerate(ROUGE_TYPES)}
 
 
-@lru_cache(maxsize=16)  # four metrics and several comparisons ask for the same systems
+@lru_cache(maxsize=16)  # four metrics and several comparisons need the same scores
 def _rouge_scores(predictions: tuple[str, ...], references: tuple[str, ...]) -> np.ndarray:
     """Return F1 times 100, float array [rows, types]."""
     from rouge_score.rouge_scorer import RougeScorer
@@ -114,7 +114,7 @@ def corpus_bleu3(predictions: Texts, references: Texts) -> dict[str, float]:
 
 
 def bleu3_counts(predictions: Texts, references: Texts) -> np.ndarray:
-    """Count what BLEU-3 is calculated from, row by row.
+    """Return the counts for BLEU-3, row by row.
 
     Returns:
         Float array [rows, 8]: words of the prediction, of the reference; 1-, 2- and 3-grams that match; 1-, 2- and
@@ -131,8 +131,8 @@ def bleu3_counts(predictions: Texts, references: Texts) -> np.ndarray:
 def bleu3_of(sums: np.ndarray) -> np.ndarray:
     """Calculate corpus BLEU-3, 0 to 100, from sums over rows of `bleu3_counts`.
 
-    The numbers are sacrebleu's, with its exponential smoothing of orders without a match. Own code because a bootstrap
-    needs 2,000 corpora at once.
+    The result equals sacrebleu's, with its exponential smoothing of orders without a match. This is own code because a
+    bootstrap needs 2,000 corpora at once.
 
     Args:
         sums: Float array [samples, 8].
@@ -249,7 +249,7 @@ def _evaluate_metric(name: str, compute: Callable[..., dict], description: str) 
             return compute(list(predictions), list(references), **options)
 
         def _build_data_dir(self) -> str:
-            return ""  # kept in memory: no folder in the home, and no file that two processes could fight over
+            return ""  # all in memory: no folder in the home directory, and no file shared by processes
 
     Metric.__name__ = name  # evaluate names the metric after its class
     return Metric(keep_in_memory=True)

@@ -1,8 +1,8 @@
-"""Scores of summaries with intervals, their baselines, and paired differences.
+"""Score summaries: metrics with intervals, baselines, and paired differences.
 
-The texts were generated before and are scored alone: never prompt and answer together, never teacher-forced tokens.
-Results are plain numbers for a run record: what cannot be known is None, never nan. `METRICS` in `metrics` says what
-is calculated; `classification` does the same for labels.
+Only generated texts are scored, never prompt and answer together, and never teacher-forced tokens. Results are plain
+numbers for a run record, with None for unknown values, never nan. `METRICS` in `metrics` lists the metrics;
+`classification` scores labels.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def score_summaries(
     """Score the summaries of one system.
 
     ROUGE is from 0 to 100; support and novelty are shares from 0 to 1; words are counted between spaces. Support is
-    the share of all rows' names and numbers together, not a mean of shares: a row with one name counts as one.
+    the share over the names and numbers of all rows together, not a mean of the rows' shares.
 
     Args:
         predictions: The generated summaries.
         references: The reference summaries, one for each.
         documents: The documents, one for each.
-        ended: For each row, whether the model ended the summary itself; "ended_by_eos" is the share.
-        seed: Of the bootstrap.
+        ended: For each row, whether the model ended the summary with EOS; "ended_by_eos" is the share.
+        seed: Seed of the bootstrap.
 
     Returns:
         The system's entry in a record's `scores`: each metric as {"mean", "low", "high"} (95 %, bootstrap over rows),
@@ -60,7 +60,7 @@ def score_summaries(
 
 
 def ended_share(ended: Sequence[bool] | None, rows: int) -> float | None:
-    """Return the share of `rows` that the model ended itself, None where that is not known.
+    """Return the share of `rows` that the model ended with EOS; None if that is unknown.
 
     Raises:
         SummkitError: `ended` has another number of rows.
@@ -83,14 +83,14 @@ def compare_summaries(
         predictions: The summaries of each system.
         references: The reference summaries.
         documents: The documents.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
-        {metric: {"difference", "low", "high"}}, a minus b, for each metric that has a unit. An interval (95 %, paired
-        bootstrap) without 0 is a difference that these rows can show.
+        {metric: {"difference", "low", "high"}}, a minus b, for each metric that has a unit. If the interval
+        (95 %, paired bootstrap) excludes 0, the difference is clear on these rows.
 
     Raises:
-        SummkitError: A system is unknown, or see `score_summaries`.
+        SummkitError: A system is unknown; or as for `score_summaries`.
     """
     for name in (name_a, name_b):
         check_known("system", name, predictions)
@@ -124,7 +124,7 @@ def lead_baselines(rows: Sequence[Mapping], ks: Sequence[int] = (1, 3)) -> dict[
 def oracle_extracts(rows: Sequence[Mapping], ks: Sequence[int] = (1, 3)) -> dict[str, list[str]]:
     """Return the best extracts of at most k sentences: {"oracle1": [...], "oracle3": [...]}.
 
-    They have seen the reference: an upper bound for systems that copy sentences.
+    They are chosen with the reference, and so are an upper bound for systems that copy sentences.
 
     Args:
         rows: A data set, or dicts with `document` and `summary`.

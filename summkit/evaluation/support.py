@@ -1,7 +1,7 @@
-"""Names and numbers in a text, and which of those another text has: a simple check for invented facts.
+"""Check a summary for invented facts: which of its names and numbers are in the document.
 
-Standard library only, no model and no downloaded data. The rules are for English news, and each function states their
-limits. Every function takes time linear in the text.
+It needs no model and no downloaded data. The rules are for English news, and each function states their limits. Every
+function takes linear time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from summkit.data.sentences import ACRONYM, OPENERS, sentence_spans
 
-Key = Decimal | str  # of a number its value, of a word its bare letters
+Key = Decimal | str  # the value of a number, or the bare letters of a word
 
 _UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _UNITS += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
@@ -35,9 +35,9 @@ _POSSESSIVE = re.compile(r"['’]s$", re.IGNORECASE)
 def names_and_numbers(summary: str) -> list[tuple[int, int, Key]]:
     """Find the names and numbers of a summary.
 
-    The summary alone decides, so an invented name counts as much as a true one, and the total does not depend on the
+    Only the summary is used, so an invented name counts as much as a true one, and the total does not depend on the
     article. A number is any figure ("1,000", "£1.5m") or a number word except "one" alone. A name is a word with a
-    capital. The first word of a sentence or a quotation counts only if its form says more: a second capital ("BBC"), a
+    capital. The first word of a sentence or a quotation counts only with further evidence: a second capital ("BBC"), a
     possessive, or another capitalised word right after it ("Adam Voges"). Openers ("The", "Former") and titles ("Mr")
     never count. Text in title case or in capitals has too many "names", text without capitals has none.
 
@@ -65,19 +65,19 @@ def names_and_numbers(summary: str) -> list[tuple[int, int, Key]]:
 
 
 def supported_facts(summary: str, document: str) -> tuple[int, int]:
-    """Count the summary's names and numbers that the document has.
+    """Count the summary's names and numbers that are in the document.
 
-    A name must be there with a capital ("US" is not "us"), a number with the same value ("two" is 2, "£1.5million" is
-    1,500,000). This says where a word comes from, not whether the sentence is true: words are checked one by one (one
-    man's first name with another's surname passes), units and currencies are not compared, small numbers are often
-    there by chance, and a true fact from outside the article, or "Scottish" for its "Scotland", counts as unsupported.
+    A name must be in the document with a capital ("US" is not "us"), a number with the same value ("two" is 2,
+    "£1.5million" is 1,500,000). This checks the source of words, not the truth of the sentence: words are checked one
+    by one (one man's first name with another's surname passes), units and currencies are not compared, small numbers
+    often match by chance, and a true fact that the article lacks, or "Scottish" for "Scotland", is unsupported.
 
     Args:
         summary: The text to check.
-        document: The text that it is about.
+        document: The text that is summarised.
 
     Returns:
-        (how many the document has, how many there are).
+        (number of supported names and numbers, number of all).
 
     Example:
         >>> supported_facts("It was Sam, aged 38", "Sam Sodje, 37, denied fraud.")
@@ -113,7 +113,7 @@ def _is_name(token: re.Match, opens: bool) -> bool:
 
 
 def _key(token: re.Match) -> Key:
-    """Return what is compared: a number's value; a word's letters without case, accents, dots and possessive."""
+    """Return the key to compare: a number's value, or a word without case, accents, dots and possessive."""
     if token["word"]:
         bare = _POSSESSIVE.sub("", token["word"]).replace("’", "'").replace(".", "")
         return "".join(c for c in unicodedata.normalize("NFKD", bare) if not unicodedata.combining(c)).casefold()

@@ -1,4 +1,4 @@
-"""Scores and differences as tables: pandas DataFrames of text, and Markdown."""
+"""Tables of scores and differences, as pandas DataFrames of text and as Markdown."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def score_table(scores: dict[str, dict]) -> DataFrame:
     """Return the scores of several systems, with intervals, as text.
 
-    A column is there if a system has the metric. The columns of summaries are there if there are summaries, even for
-    a metric that is unknown for all of them. Print the table with `to_string()`, or write it with `markdown_table`.
+    A metric has a column if a system has a value for it. Metrics of summaries have a column if there are summaries,
+    even if it is unknown for all of them. Print the table with `to_string()`, or write it with `markdown_table`.
 
     Args:
         scores: Entries of a run record by system, as `score_summaries` and `score_labels` return them.
@@ -30,7 +30,7 @@ def score_table(scores: dict[str, dict]) -> DataFrame:
 
     columns = {}
     for name, metric in METRICS.items():
-        always = "rouge1" if metric.kind == "summary" else name  # known for everything that the column is about
+        always = "rouge1" if metric.kind == "summary" else name  # known for every system of this kind
         shown = any(name in entry and entry.get(always) is not None for entry in scores.values())
         if metric.heading and shown:
             cells = [_cell(entry.get(name), metric.factor, metric.decimals) for entry in scores.values()]

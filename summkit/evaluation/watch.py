@@ -1,4 +1,4 @@
-"""Score the answers that a model gives during training, which the loss does not show."""
+"""Score a model's answers during training, since the loss does not show their quality."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def generation_scores(
     scores: Scores = rouge1_bleu3,
     limit: int = 8,
 ) -> TrainerCallback:
-    """Return a callback for `training.fit` that has the model answer a few rows at every evaluation.
+    """Return a callback for `training.fit` that scores the model's answers to a few rows at each evaluation.
 
-    A few rows show a trend, and no more. Every evaluation takes longer, and its seconds count as the training's. The
-    answers are greedy. The training itself is bit for bit what it would be without the callback. Of several processes
-    the first one answers, or all where none of them holds the whole model.
+    A few rows show only a trend. Evaluations take longer, and this counts as training time. Decoding is greedy. The
+    training itself is bit for bit the same as without the callback. With several processes the first one answers,
+    or all of them if the model is spread over them.
 
     Args:
-        tokenizer: The model's.
-        template: The prompt's.
+        tokenizer: The model's tokenizer.
+        template: The prompt template.
         rows: A data set with document and summary, not tokens.
-        profile: Lengths and batch size are read from it.
+        profile: Sets the lengths and the batch size.
         scores: A function (texts, references) → {name: number}; the training's history has each number as eval_NAME.
-        limit: How many rows are answered.
+        limit: The largest number of rows to answer.
 
     Raises:
         SummkitError: There is no row to answer.
@@ -69,7 +69,7 @@ def generation_scores(
         def on_evaluate(self, args, state, control, model=None, metrics=None, **_) -> None:  # noqa: ANN001, ANN003
             if not (state.is_world_process_zero or sharding.is_spread(profile)):
                 return
-            # Answering may seed torch and draw from it: dropout and the order of rows must not notice.
+            # Answering may seed torch and draw random numbers, which must not change dropout or the order of rows.
             with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
                 answers = generation.summarize(model, tokenizer, template, list(rows["document"]), **limits)
                 values = scores([answer.text for answer in answers], list(rows["summary"]))

@@ -1,10 +1,10 @@
-"""Export a trained model: as a folder that other programs serve, or in CTranslate2's format.
+"""Export a trained model as a folder that other programs can serve, or in CTranslate2's format.
 
 The folder of `merge_adapter` is in the Hugging Face format, which `transformers serve`, `vllm serve DIR` and others
-load; llama.cpp's `convert_hf_to_gguf.py DIR` turns it into a GGUF file. Programs must ask as in training: the prompt is
-"head" + text + "tail" of the folder's summkit.json. With the template "chat" a chat endpoint makes the same prompt of a
-system message (the instruction) and a user message (the text).
-The folder of `to_ctranslate2` is fast on a CPU: `Exported` asks it, and so does `python -m summkit summarize`.
+load; llama.cpp's `convert_hf_to_gguf.py DIR` turns it into a GGUF file. Programs must use the prompt of the training,
+which is "head" + text + "tail" of the folder's summkit.json. With the template "chat" a chat endpoint makes the same
+prompt from a system message (the instruction) and a user message (the text).
+The folder of `to_ctranslate2` is fast on a CPU. `Exported` and `python -m summkit summarize` load it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
-    """Merge an adapter into its base model, into a new folder that is complete or not there.
+    """Merge an adapter into its base model, and write the result atomically to a new folder.
 
-    The base is loaded again in the precision that the training computed in, never in 4 bits, where rounding would lose
-    what is merged. An adapter trained beside 4-bit weights therefore answers a little differently once it is merged.
+    The base model is loaded again in the compute dtype of the training, never in 4 bits, where rounding would lose
+    part of the adapter. So an adapter that was trained with 4-bit weights gives slightly different answers when merged.
 
     Args:
         adapter: The adapter's folder.
@@ -49,13 +49,13 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
         The new folder.
 
     Raises:
-        SummkitError: The adapter is a tuned prompt, which changes no weights; `checkpoints.read_settings` refuses the
-            folder; `out` is there already or cannot be written.
+        SummkitError: The adapter is a tuned prompt, which changes no weights; `checkpoints.read_settings` rejects the
+            folder; `out` already exists or cannot be written.
     """
     settings = checkpoints.read_settings(adapter)
     name = settings["model"]
     if METHODS.find(settings["method"]).prompt_tuning:
-        raise SummkitError(f"{adapter} is a tuned prompt: it has no weights to merge; ask it with its adapter")
+        raise SummkitError(f"{adapter} is a tuned prompt: it has no weights to merge; use the adapter folder instead")
     with _new_folder(out) as folder:
         settings["precision"] = _PRECISIONS[settings["compute_dtype"]]
         base = loading.load_model(name, settings["precision"], device="cpu")
@@ -70,7 +70,7 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
 
 
 def to_ctranslate2(adapter: str | Path, out: str | Path, quantization: str = "float32") -> Path:
-    """Merge an adapter and convert it to CTranslate2's format, into a new folder that is complete or not there.
+    """Merge an adapter, convert it to CTranslate2's format, and write the result atomically to a new folder.
 
     Args:
         adapter: The adapter's folder.
@@ -81,8 +81,8 @@ def to_ctranslate2(adapter: str | Path, out: str | Path, quantization: str = "fl
         The new folder.
 
     Raises:
-        SummkitError: As `merge_adapter`; CTranslate2 is missing, does not know the model or computes it differently
-            (its logits in float32 are compared); the model is an encoder-decoder, which `Exported` cannot ask.
+        SummkitError: As for `merge_adapter`; CTranslate2 is missing, does not support the model or computes different
+            float32 logits; the model is an encoder-decoder, which `Exported` does not support.
     """
     check_known("quantization", quantization, QUANTIZATIONS)
     _require_ctranslate2()
@@ -91,11 +91,11 @@ def to_ctranslate2(adapter: str | Path, out: str | Path, quantization: str = "fl
         name = checkpoints.settings_in(merged)["model"]
         if json.loads((merged / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder"):
             raise SummkitError(
-                f"{name} is an encoder-decoder, and CTranslate2 takes decoders here: use the format 'hf'"
+                f"{name} is an encoder-decoder, but this export supports decoders only: use the format 'hf'"
             )
         _convert(merged, folder, "float32", name)
         difference = _logits_difference(merged, folder)  # before anything is rounded
-        if difference > 0.01:  # converters silently leave out what an architecture has beyond its relatives
+        if difference > 0.01:  # converters may silently omit parts of an unusual architecture
             raise SummkitError(
                 f"CTranslate2 computes {name} differently: its logits are off by {difference:.0%}; use the format 'hf'"
             )
@@ -105,20 +105,20 @@ def to_ctranslate2(adapter: str | Path, out: str | Path, quantization: str = "fl
 
 
 def is_exported(folder: str | Path) -> bool:
-    """Whether `folder` is one of `to_ctranslate2`."""
+    """Whether `to_ctranslate2` wrote `folder`."""
     return all((Path(folder) / name).is_file() for name in (_WEIGHTS, checkpoints.SETTINGS))
 
 
 class Exported(Prompter):
-    """A folder of `to_ctranslate2`, ready to be asked with the prompts of the training; its answers are greedy."""
+    """A model from `to_ctranslate2`, which summarises with the prompts of the training and greedy decoding."""
 
     seq2seq = False
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Load the folder. Raises SummkitError where it is not one, or broken, or CTranslate2 is missing."""
+        """Load the folder. Raises SummkitError if it is not an export or is broken, or if CTranslate2 is missing."""
         if not is_exported(folder):
-            raise SummkitError(f"{folder} is no model in CTranslate2's format: `python -m summkit export` makes one")
+            raise SummkitError(f"{folder} is not in CTranslate2's format: make one with `python -m summkit export`")
         _require_ctranslate2()
         import ctranslate2
 
@@ -129,11 +129,11 @@ class Exported(Prompter):
         return cls.from_settings(generator, loading.load_tokenizer(str(folder)), checkpoints.settings_in(Path(folder)))
 
     def summarize(self, documents: Sequence[str]) -> list[Summary]:
-        """Summarise documents, in their order. Raises SummkitError, with its number, for one that cannot be used."""
+        """Summarise documents, in order. Raises SummkitError with the number of a document that cannot be used."""
         return self.answer(self.encode(documents), self._generate, "CTranslate2")
 
     def _generate(self, rows: list[dict]) -> list[list[int]]:
-        """New token ids of each row, with EOS where the model wrote it."""
+        """Return the new token ids of each row, including EOS if the model wrote it."""
         results = self.model.generate_batch(
             [self.tokenizer.convert_ids_to_tokens(row["input_ids"]) for row in rows],
             max_length=self.max_new_tokens,
@@ -146,7 +146,7 @@ class Exported(Prompter):
 
 def _save(model: PreTrainedModel, settings: dict, folder: Path) -> None:
     asked = Prompter.from_settings(model, loading.load_tokenizer(settings["model"]), settings)
-    # Not the base's own, which may have lengths and penalties that the training did not know.
+    # The base model's own configuration may set lengths and penalties that were not used in training.
     model.generation_config = decoder_start(
         model, max_new_tokens=asked.max_new_tokens, do_sample=False, **special_tokens(asked.tokenizer)
     )
@@ -158,10 +158,10 @@ def _save(model: PreTrainedModel, settings: dict, folder: Path) -> None:
 
 @contextmanager
 def _new_folder(out: str | Path) -> Iterator[Path]:
-    """`files.whole_folder`, which here replaces nothing."""
+    """Yield a new folder as `files.whole_folder` does, but never replace an existing one."""
     out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SummkitError(f"{out} is there already: name a new folder, or remove it")
+        raise SummkitError(f"{out} already exists: choose a new folder, or remove it")
     try:
         with files.whole_folder(out) as folder:
             yield folder
@@ -179,14 +179,14 @@ def _convert(merged: Path, folder: Path, quantization: str, name: str) -> None:
         converter.convert(str(folder), quantization=quantization, force=True)
     except (ValueError, NotImplementedError, AttributeError) as error:
         raise SummkitError(f"CTranslate2 cannot convert {name}: {error}; the format 'hf' takes any model") from None
-    # CTranslate2 reads no null: a token that the tokenizer lacks gets the name of EOS. Our prompts do not need it.
+    # CTranslate2 rejects null, so a missing token gets the name of EOS. Our prompts do not use it.
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config |= {key: config["eos_token"] for key in ("bos_token", "unk_token") if config[key] is None}
     files.write_text(folder / "config.json", json.dumps(config, indent=2))
 
 
 def _logits_difference(merged: Path, converted: Path) -> float:
-    """The largest difference between the two models' logits, as a share of the largest logit."""
+    """Return the largest difference between the two models' logits, as a share of the largest logit."""
     import ctranslate2
     import torch
 

@@ -1,4 +1,4 @@
-"""What can be taken out of a text: its named sections, and the sentences that say most without repeating each other."""
+"""Extract parts of a text: its named sections, or its most central sentences without repetition."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _HEADING = re.compile(rf"^[^\S\n]*(?:[\dIVX]+[.)]*[^\S\n]+)?({_TITLES})[^\S\n]*[
 def opening_and_closing(text: str) -> tuple[str, str]:
     """Find the introduction and the conclusion of a paper by their headings.
 
-    A heading is a line of its own, with or without a number. A section ends at the next heading that papers share, so
-    headings of its own are part of it.
+    A heading is a separate line, with or without a number. A section ends at the next common heading, so it includes
+    its own subheadings.
 
     Args:
         text: The paper.
 
     Returns:
-        The section called introduction or background, and the one called conclusion or else discussion; "" where there
-        is none.
+        The section called introduction or background, and the one called conclusion or else discussion; "" for a
+        missing one.
     """
     headings = list(_HEADING.finditer(text))
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
@@ -44,16 +44,16 @@ def opening_and_closing(text: str) -> tuple[str, str]:
 
 
 def central(sentences: list[str], costs: list[int], budget: int, encoder: Encoder) -> list[int]:
-    """Choose the sentences nearest to the centre of all by maximal marginal relevance (Carbonell and Goldstein 1998).
+    """Choose the most central sentences by maximal marginal relevance (Carbonell and Goldstein 1998).
 
-    Each next sentence is near the centre and far from those that were chosen before. The last tenth of the budget is
-    not filled up with fragments.
+    Each next sentence is near the centre of all sentences and far from those already chosen. The last tenth of the
+    budget is not filled with fragments.
 
     Args:
         sentences: The sentences.
-        costs: What each costs, such as its tokens.
-        budget: The most that the chosen ones may cost together.
-        encoder: Gives each sentence its unit vector.
+        costs: The cost of each sentence, such as its tokens.
+        budget: The largest total cost of the chosen sentences.
+        encoder: Maps each sentence to a unit vector.
 
     Returns:
         Numbers of the chosen sentences, ascending.

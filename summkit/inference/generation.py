@@ -1,4 +1,4 @@
-"""Summaries from a model or a saved adapter, in batches of similar length and in the order of the documents."""
+"""Generate summaries with a model or a saved adapter, in batches of documents of similar length."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DECODINGS: Registry[dict[str, Any]] = Registry(
     "decoding",
     {
         "greedy": {"do_sample": False},
-        "no-repeat": {"do_sample": False, "no_repeat_ngram_size": 3},  # long answers of small models repeat themselves
+        "no-repeat": {"do_sample": False, "no_repeat_ngram_size": 3},  # small models repeat themselves in long answers
         "beam": {"do_sample": False, "num_beams": 4},
         "nucleus": {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.1},
     },
@@ -37,14 +37,14 @@ DECODINGS: Registry[dict[str, Any]] = Registry(
 
 @dataclass(frozen=True)
 class Summary:
-    """One answer of a model.
+    """A model's answer.
 
     Attributes:
         text: The answer in one line, up to the first end-of-sequence token (EOS).
-        ended: Whether the model ended it with EOS.
-        tokens: How many tokens the model wrote, EOS included.
-        cut: How many of the document's tokens were left out.
-        prompt_tokens: How many tokens the prompt had, with instruction and examples.
+        ended: Whether the answer ended with EOS.
+        tokens: The number of generated tokens, including EOS.
+        cut: The number of the document's tokens that were cut.
+        prompt_tokens: The number of tokens in the prompt, including instruction and examples.
     """
 
     text: str
@@ -56,15 +56,15 @@ class Summary:
 
 @dataclass
 class Prompter:
-    """A model with all that it takes to ask it.
+    """A model with its tokenizer, prompt template and limits.
 
     Attributes:
-        model: What writes the answers.
+        model: The model that writes the answers.
         tokenizer: The model's tokenizer.
-        template: What the document is put into.
-        max_length: Tokens of prompt and answer together; of an encoder-decoder, of the prompt.
-        max_new_tokens: The most tokens of an answer.
-        batch_size: Documents that are answered together.
+        template: The prompt template.
+        max_length: Tokens of prompt and answer together, or of the prompt of an encoder-decoder.
+        max_new_tokens: The largest number of tokens in an answer.
+        batch_size: Documents per batch.
     """
 
     model: Any
@@ -76,7 +76,7 @@ class Prompter:
 
     @classmethod
     def from_settings(cls, model: Any, tokenizer: Tokenizer, settings: dict) -> Self:
-        """Ask as in training; `settings` are those that `checkpoints.read_settings` returns."""
+        """Use the prompt and limits of the training, from the `settings` that `checkpoints.read_settings` returns."""
         template = templates.build_template(settings["template"], tokenizer, templates.get_wording(settings["wording"]))
         return cls(model, tokenizer, template, settings["max_length"], settings["max_new_tokens"])
 
@@ -87,12 +87,12 @@ class Prompter:
 
     @property
     def window(self) -> int:
-        """Tokens of a document that are read; the rest of a longer one is cut."""
+        """The number of document tokens that fit into the prompt; a longer document is cut."""
         limits = (self.max_length, self.max_new_tokens)
         return tokenisation.window(self.template, self.tokenizer, *limits, seq2seq=self.seq2seq)
 
     def encode(self, documents: Sequence[str]) -> list[dict]:
-        """Each document's row of `tokenisation.encode`. Raises SummkitError, with its number, for an unusable one."""
+        """Encode each document with `tokenisation.encode`. Raises SummkitError with the number of an unusable one."""
         for number, document in enumerate(documents, 1):
             if reason := reason_unusable(document):
                 raise SummkitError(f"document {number}: {reason}; there is no text to summarise")
@@ -101,7 +101,7 @@ class Prompter:
         return [tokenisation.encode(*prompt, text, None, *limits, seq2seq=self.seq2seq) for text in documents]
 
     def answer(self, rows: list[dict], write: Callable[[list[dict]], list[list[int]]], title: str) -> list[Summary]:
-        """Summaries of encoded rows, in their order; `write` returns a batch's new token ids, longest row first."""
+        """Return summaries of encoded rows, in order; `write` maps a batch, longest row first, to new token ids."""
         answers: dict[int, Summary] = {}
         with progress.bar(total=len(rows), desc=f"summaries ({title})", unit="text", leave=False) as bar:
             for batch in tokenisation.length_sorted_batches([row["length"] for row in rows], self.batch_size):
@@ -112,7 +112,7 @@ class Prompter:
 
 
 class Summarizer(Prompter):
-    """A model or a saved adapter, ready to summarise.
+    """Summarises with a model or a saved adapter.
 
     Example:
         >>> from summkit import data, models
@@ -130,7 +130,7 @@ class Summarizer(Prompter):
         """Load the adapter in `folder` on a fresh copy of its base model.
 
         Raises:
-            SummkitError: `folder` is not an adapter that `training` saved, or its weights are cut off.
+            SummkitError: `folder` is not an adapter that `training` saved, or its weights are truncated.
         """
         settings = checkpoints.read_settings(folder)
         name = settings["model"]
@@ -150,22 +150,22 @@ class Summarizer(Prompter):
         """Summarise documents; a progress bar counts them.
 
         Args:
-            documents: The texts; what does not fit into `max_length` is cut at the end.
-            decoding: A name of DECODINGS.
+            documents: The texts. A text that does not fit into `max_length` is cut at the end.
+            decoding: A name in DECODINGS.
             base: Answer without the model's adapter.
-            seed: What is drawn depends on it, and on which documents share a batch.
-            temperature: Above 0, each token is drawn from all tokens at this temperature, in place of `decoding`.
-            reuse_head: Read the part of the template before the document once for all documents. It saves time where
-                examples make it long. The answers are the same, except where rounding decides between two tokens, as
-                it does between one batch size and another.
+            seed: Seed for sampling. Samples also depend on the batches.
+            temperature: Above 0, each token is sampled from all tokens at this temperature, instead of `decoding`.
+            reuse_head: Read the part of the template before the document only once for all documents, which saves time
+                if examples make it long. The answers are the same, unless rounding decides between two tokens, as with
+                different batch sizes.
 
         Returns:
-            One Summary for each document, in their order.
+            One Summary for each document, in the same order.
 
         Raises:
             SummkitError: The decoding is unknown; a document cannot be used; an encoder-decoder has too few positions;
-                or the head cannot be reused: with beams, with prompt tuning, in an encoder, in a model whose cache
-                does not keep everything.
+                or the head cannot be reused: with beams, with prompt tuning, in an encoder, or in a model whose cache
+                drops keys and values.
         """
         import torch
 
@@ -179,7 +179,7 @@ class Summarizer(Prompter):
             return self.answer(rows, lambda batch: self._generate(read(batch), settings), title)
 
     def _generate(self, tensors: dict[str, Any], settings: dict) -> list[list[int]]:
-        """New token ids, (rows, at most max_new_tokens), with padding after EOS."""
+        """Return new token ids, (rows, at most max_new_tokens), with padding after EOS."""
         import torch
         from transformers import GenerationConfig
 
@@ -189,7 +189,7 @@ class Summarizer(Prompter):
                 tensors = _with_tuned_prompt(self.model, tensors)
                 return self.model.base_model.generate(**tensors, generation_config=config).tolist()
             output = self.model.generate(**tensors, generation_config=config)  # (rows, tokens)
-        # A decoder's output begins with the prompt, an encoder-decoder's with the one token that it starts from.
+        # A decoder's output begins with the prompt, an encoder-decoder's with its start token.
         return output[:, 1 if self.seq2seq else tensors["input_ids"].shape[1] :].tolist()
 
 
@@ -210,7 +210,7 @@ def summarize(
 
 
 def _generation_settings(decoding: str, temperature: float) -> dict[str, Any]:
-    """The settings of transformers' GenerationConfig."""
+    """Return settings of transformers' GenerationConfig."""
     settings = DECODINGS.find(decoding)
     if not temperature:
         return settings
@@ -223,7 +223,7 @@ def _generation_settings(decoding: str, temperature: float) -> dict[str, Any]:
 
 
 def _compute_dtype(trained_in: str, name: str) -> str:
-    """The dtype to compute in on this machine: half precision is unusably slow on a CPU, as is bf16 on an old GPU."""
+    """Return the compute dtype for this machine: half precision is too slow on a CPU, and bf16 on an old GPU."""
     machine = detect_hardware()
     if machine.device != "cuda":
         return "float32"
@@ -234,10 +234,10 @@ def _compute_dtype(trained_in: str, name: str) -> str:
 
 @contextmanager
 def ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
-    """Put the model into evaluation mode, with a cache, and restore its state afterwards, whatever happens.
+    """Put the model into evaluation mode with a cache, and always restore its state afterwards.
 
-    In training mode a model generates gibberish. Of the model's own generation settings, only the tokens that its
-    decoder starts with stay: `generate` would use the others (lengths, penalties, beams) wherever ours say nothing.
+    In training mode a model generates gibberish. The model's own generation settings are dropped except for the start
+    tokens of its decoder; otherwise `generate` would use its lengths, penalties and beams for settings we do not give.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     was_training = model.training
@@ -256,7 +256,7 @@ def ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
 
 
 def decoder_start(model: PreTrainedModel, **settings: Any) -> GenerationConfig:
-    """A GenerationConfig of `settings` and, for an encoder-decoder, of the tokens that its decoder starts with."""
+    """Return a GenerationConfig of `settings` and, for an encoder-decoder, the start tokens of its decoder."""
     from transformers import GenerationConfig
 
     if loading.is_encoder_decoder(model):
@@ -268,14 +268,14 @@ def decoder_start(model: PreTrainedModel, **settings: Any) -> GenerationConfig:
 
 
 def special_tokens(tokenizer: Tokenizer) -> dict[str, int | None]:
-    """The ids of EOS, BOS and padding, as GenerationConfig names them."""
+    """Return the ids of EOS, BOS and padding by their names in GenerationConfig."""
     return {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("eos", "pad", "bos")}
 
 
 def _with_tuned_prompt(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Embeddings of left padding, then the tuned prompt, then each row's tokens: the order of training.
+    """Return embeddings in the order of training: left padding, the tuned prompt, then each row's tokens.
 
-    peft puts the prompt before the padding, where a decoder that reads from the left sees a gap and other logits.
+    peft would put the prompt before the padding. The gap between prompt and tokens would change the logits.
     """
     import torch
 
@@ -291,7 +291,7 @@ def _with_tuned_prompt(model: PreTrainedModel, tensors: dict[str, torch.Tensor])
 
 
 def read_answer(tokenizer: Tokenizer, ids: list[int], cut: int, prompt_tokens: int = 0) -> Summary:
-    """Decode new token ids up to the first EOS into a Summary."""
+    """Decode new token ids, up to the first EOS, into a Summary."""
     ended = tokenizer.eos_token_id in ids
     if ended:
         ids = ids[: ids.index(tokenizer.eos_token_id)]

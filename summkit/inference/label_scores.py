@@ -1,6 +1,6 @@
-"""Scores for labels: the log-likelihood of every label's word after a prompt, in place of parsing free text.
+"""Score labels by the log-likelihood of each label word after a prompt, instead of parsing free text.
 
-A prompt is read once for all labels: their words follow it side by side, each seeing the prompt and itself only.
+A prompt is read once for all labels. Their words follow it in one sequence; each attends only to the prompt and itself.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def label_tokens(template: Template, tokenizer: Tokenizer, words: Sequence[str])
         Token ids of each label, without the end of sequence.
 
     Raises:
-        SummkitError: A label's tokens begin another's: the shorter one would be likelier whatever the text.
+        SummkitError: One label's tokens are the beginning of another's, so the shorter label would always be likelier.
 
     Example:
         >>> from summkit import data, models
@@ -66,23 +66,23 @@ def label_log_likelihoods(
     max_new_tokens: int,
     batch_size: int = 16,
 ) -> np.ndarray:
-    """Compute the log-likelihood of each label's word after each row's prompt; a progress bar counts rows.
+    """Compute the log-likelihood of each label word after each row's prompt; a progress bar counts rows.
 
     Args:
         model: A decoder.
         tokenizer: The model's tokenizer.
         template: The prompt.
-        rows: Each with document and, for pairs, second.
-        words: The labels' words.
+        rows: Dicts with document and, for pairs, second.
+        words: The label words.
         max_length: Tokens of prompt and answer together.
-        max_new_tokens: Tokens kept free for the answer; more where a word is longer.
+        max_new_tokens: Tokens reserved for the answer; more if a word is longer.
         batch_size: Rows scored together; they have similar lengths.
 
     Returns:
         A float64 array [rows, words], in nats, summed over a word's tokens.
 
     Raises:
-        SummkitError: The model is an encoder-decoder, whose labels do not follow the prompt.
+        SummkitError: The model is an encoder-decoder.
     """
     import torch
 
@@ -107,14 +107,14 @@ def label_log_likelihoods(
 def neutral_log_likelihoods(
     model: PreTrainedModel, tokenizer: Tokenizer, template: Template, words: Sequence[str], **limits: int
 ) -> np.ndarray:
-    """Log-likelihoods [words] after inputs that say nothing, averaged as probabilities: the model's own preference."""
+    """Return log-likelihoods [words] after content-free inputs, averaged as probabilities: the model's prior."""
     rows = [{"document": text, "second": text if template.middle else ""} for text in NEUTRAL]
     scores = label_log_likelihoods(model, tokenizer, template, rows, words, **limits)
     return np.logaddexp.reduce(scores, axis=0) - math.log(len(rows))
 
 
 def label_probabilities(scores: np.ndarray) -> np.ndarray:
-    """Softmax over labels: log-likelihoods [rows, labels] → probabilities [rows, labels] that add up to 1.
+    """Apply a softmax over labels: log-likelihoods [rows, labels] → probabilities [rows, labels].
 
     Example:
         >>> label_probabilities(np.array([[-2.0, -2.0], [0.0, -1000.0]])).tolist()
@@ -125,7 +125,7 @@ def label_probabilities(scores: np.ndarray) -> np.ndarray:
 
 
 def _score(model: PreTrainedModel, prompts: list[list[int]], answers: list[list[int]]) -> np.ndarray:
-    """[rows, labels]: each prompt is followed by the tokens of all labels."""
+    """Return log-likelihoods [rows, labels] from one pass over each prompt and the tokens of all labels."""
     import torch
 
     inputs = {name: tensor.to(model.device) for name, tensor in _pack(prompts, answers, model.dtype).items()}
@@ -143,9 +143,9 @@ def _score(model: PreTrainedModel, prompts: list[list[int]], answers: list[list[
 
 
 def _pack(prompts: list[list[int]], answers: list[list[int]], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Model inputs: ids and positions (rows, tokens), an additive mask (rows, 1, tokens, tokens), and which logits.
+    """Return model inputs: ids, positions (rows, tokens), additive mask (rows, 1, tokens, tokens), logits to keep.
 
-    Logits are kept where a label's next token is predicted: at each prompt's end, then inside each longer label.
+    Logits are kept at the positions that predict a label's token: each prompt's end, and inside longer labels.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Strategies for a text that is longer than the model's window: what is read of it, and in how many rounds.
+"""Strategies for texts longer than the model's window: which parts are read, and in how many rounds.
 
-Tokens are the model's own. A text that fits is read whole, whatever the strategy. Long texts go through the tokenizer
-piece by piece, so time and memory grow with the text and no faster.
+Tokens are counted by the model's tokenizer. A text that fits is read whole with any strategy. Long texts are tokenised
+piece by piece, so time and memory grow linearly.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from summkit.inference.export import Exported
     from summkit.inference.generation import Summarizer, Summary
 
-FITTED = "whole"  # what was done to a text that fits
-_LEAST_TOKENS = 16  # of a text in a prompt; fewer are not worth asking
+FITTED = "whole"  # `how` of a text that fits
+_LEAST_TOKENS = 16  # the fewest tokens of a text in a prompt
 
 
 @dataclass(frozen=True)
 class LongSummary:
-    """One answer about a text of any length.
+    """The summary of a text of any length.
 
     Attributes:
-        text: The answer in one line.
-        ended: Whether the model ended it with EOS; of joined answers, whether it ended all of them.
+        text: The summary in one line.
+        ended: Whether the answer, or each of several joined answers, ended with EOS.
         fitted: Whether the text fitted into the model's window.
-        how: What was done to make it fit; "whole" where it fitted.
-        read: Tokens of the text that the model was given. A chunk's overlap counts again, a second round does not.
-        seconds: The call's time, divided among the texts by the tokens that each took.
+        how: How the text was shortened; "whole" if it fitted.
+        read: Tokens of the text that the model read. Overlaps of chunks count again, later rounds do not.
+        seconds: The text's share of the call's time, in proportion to its tokens.
     """
 
     text: str
@@ -53,13 +53,13 @@ class LongSummary:
 
 @dataclass(frozen=True)
 class Window:
-    """What a strategy works with.
+    """The limits and tools of a strategy.
 
     Attributes:
         tokenizer: The model's tokenizer.
         tokens: Tokens of a text that fit into one prompt.
-        overlap: Tokens that a chunk repeats from the one before.
-        encoder: Returns the sentence encoder; it is loaded when it is first needed.
+        overlap: Tokens that a chunk repeats from the previous one.
+        encoder: Function that returns the sentence encoder, which is loaded when first needed.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -68,35 +68,35 @@ class Window:
     encoder: Callable[[], embeddings.Encoder]
 
     def count(self, text: str) -> int:
-        """Tokens of a text."""
+        """Return the number of tokens of a text."""
         return tokenisation.count_tokens(self.tokenizer, text)
 
     def fits(self, text: str) -> bool:
-        """Whether the text can be read whole."""
+        """Whether the whole text fits into one prompt."""
         return self.slab(text, self.tokens) is text and self.count(text) <= self.tokens
 
     def slab(self, text: str, tokens: int, end: bool = False) -> str:
-        """The beginning (or the `end`) of a text, with more than `tokens` tokens; all of a text that has fewer."""
+        """Return the beginning (or `end`) of a text, of more than `tokens` tokens, or all of a shorter text."""
         size = 8 * tokens + 64
         while size < len(text):
             part = text[-size:] if end else text[:size]
-            if self.count(part) > tokens + 8:  # the last few may be tokens of half a word
+            if self.count(part) > tokens + 8:  # the last few may be parts of a cut word
                 return part
             size *= 2
         return text
 
 
 def first(text: str, window: Window) -> tuple[list[str], str]:
-    """The first tokens that fit: cut at the token where training cuts."""
+    """Take the first tokens that fit, cut at the same token as in training."""
     part = window.slab(text, window.tokens)
     percent = 100 * len(part) * window.tokens / window.count(part) / len(text)
     return [part], f"its first {window.tokens:,} tokens were read, {percent:.2g} % of it"
 
 
 def lead_and_end(text: str, window: Window) -> tuple[list[str], str]:
-    """Introduction and conclusion where headings of their own line name them, else the text's first and last part.
+    """Take introduction and conclusion if headings mark them, or else the first and last part of the text.
 
-    Each gets half of the window, and what the other leaves. Whole sentences, as far as they fit.
+    Each gets half of the window and any room that the other leaves, filled with whole sentences.
     """
     introduction, conclusion = extracts.opening_and_closing(text)
     opening = introduction or text[: text.rindex(conclusion) if conclusion else None]
@@ -111,19 +111,19 @@ def lead_and_end(text: str, window: Window) -> tuple[list[str], str]:
 
 
 def chunks(text: str, window: Window) -> tuple[list[str], str]:
-    """All of it, in chunks cut at sentences; their summaries are summarised again until one is left."""
+    """Take the whole text in chunks of sentences; their summaries are summarised until one is left."""
     with progress.clock("cutting into chunks"):
         pieces = chunking.chunks(text, window.tokenizer, window.tokens, window.overlap)
     return pieces, f"{len(pieces):,} chunks of at most {window.tokens:,} tokens"
 
 
 def extract(text: str, window: Window) -> tuple[list[str], str]:
-    """The sentences nearest in meaning to the whole text that do not repeat each other, in the text's order (MMR)."""
+    """Take the most central sentences without repetition (MMR), in the order of the text."""
     units: list[str] = []
-    for sentence in dict.fromkeys(split_sentences(text)):  # a page's head is there once
+    for sentence in dict.fromkeys(split_sentences(text)):  # drops repeated page headers
         fits = window.fits(sentence)
         units += [sentence] if fits else chunking.chunks(sentence, window.tokenizer, window.tokens)
-    costs = [window.count(unit) + 1 for unit in units]  # and the newline before the next
+    costs = [window.count(unit) + 1 for unit in units]  # one for the newline before the next
     chosen = extracts.central(units, costs, window.tokens + 1, window.encoder())
     tokens = sum(costs[number] for number in chosen) - 1
     how = f"{len(chosen):,} of its {len(units):,} sentences were read, those nearest to the whole ({tokens:,} tokens)"
@@ -131,15 +131,15 @@ def extract(text: str, window: Window) -> tuple[list[str], str]:
 
 
 def whole(text: str, window: Window) -> tuple[list[str], str]:
-    """All of it at once, or an error: for models whose window holds it."""
+    """Raise an error for a text that does not fit, for models with a long window."""
     part = window.slab(text, window.tokens)
     raise SummkitError(
         f"about {len(text) / len(part) * window.count(part):,.0f} tokens, and the model's window has room for "
-        f"{window.tokens:,}: raise max_length, if the model can read more, or take another strategy, such as 'chunks'"
+        f"{window.tokens:,}: raise max_length if the model can read more, or use another strategy, such as 'chunks'"
     )
 
 
-# Each makes of a text that does not fit the pieces that are read, and says what it did. A plugin adds its own.
+# Function of a text that does not fit → the pieces to read, and a description. A plugin adds its own.
 STRATEGIES: Registry[Callable[[str, Window], tuple[list[str], str]]] = Registry(
     "strategy", {"first": first, "lead-and-end": lead_and_end, "chunks": chunks, "extract": extract, "whole": whole}
 )
@@ -160,19 +160,19 @@ def summarize_long(
     Args:
         summarizer: The model.
         texts: The texts.
-        strategy: A name of STRATEGIES, for texts that do not fit into the model's window.
-        encoder: Sentence encoder for "extract"; `embeddings.load_encoder()` where none is given.
+        strategy: A name in STRATEGIES, for texts that do not fit into the model's window.
+        encoder: Sentence encoder for "extract"; None: `embeddings.load_encoder()`.
         overlap: Share of a chunk, 0 to 0.5, that the next one repeats.
-        budget: The joined summaries of chunks are the answer as soon as they have at most so many tokens. Without it,
-            the last round writes one summary of all.
+        budget: Stop when the joined summaries of chunks have at most this many tokens. None: continue until the last
+            round writes one summary of all.
         options: Of `summarizer.summarize`: decoding, base, seed.
 
     Returns:
-        One LongSummary for each text, in their order.
+        One LongSummary for each text, in the same order.
 
     Raises:
-        SummkitError: The strategy is unknown; a text cannot be used, or does not fit with "whole"; the limits leave no
-            room.
+        SummkitError: The strategy is unknown; a text cannot be used, or does not fit with "whole"; the limits
+            leave no room for the text.
     """
     cut = STRATEGIES.find(strategy)
     started = time.perf_counter()
@@ -200,7 +200,7 @@ def summarize_long(
 
 @dataclass
 class _Job:
-    """A text and its state: the pieces that the next round reads, and the results of the rounds so far."""
+    """A text and its state: the pieces for the next round, and the results of the rounds so far."""
 
     pieces: list[str]
     how: str
@@ -211,7 +211,7 @@ class _Job:
     tokens: int = 0
 
     def take(self, answers: list[Summary], window: Window, budget: int | None) -> None:
-        """Take one round's answers to the pieces; the next round reads them."""
+        """Process one round's answers to the pieces, and make the pieces of the next round."""
         if not self.rounds:
             self.read = sum(min(window.count(piece), window.tokens) for piece in self.pieces)
         self.rounds += 1
@@ -242,7 +242,7 @@ def _check_settings(tokens: int, max_new_tokens: int, strategy: str, overlap: fl
 
 
 def _join_in_groups(summaries: list[str], window: Window) -> list[str]:
-    """Join summaries into pieces that fit, at least two in each but the last: every round has fewer than before."""
+    """Join summaries into pieces that fit, of at least two except the last, so each round has fewer pieces."""
     groups: list[list[str]] = []
     for text in summaries:
         if groups and (len(groups[-1]) < 2 or window.count("\n".join([*groups[-1], text])) <= window.tokens):
@@ -253,7 +253,7 @@ def _join_in_groups(summaries: list[str], window: Window) -> list[str]:
 
 
 def _fill(text: str, window: Window, tokens: int, end: bool = False) -> str:
-    """As many sentences from the beginning (or the `end`) of a text as `tokens` hold; part of a longer sentence."""
+    """Return the first (or, with `end`, last) sentences that fit into `tokens`; part of a sentence if it is longer."""
     slab = window.slab(text, tokens, end)
     if not end:
         return chunking.chunks(slab, window.tokenizer, tokens)[0]

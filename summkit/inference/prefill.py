@@ -1,7 +1,7 @@
 """Prefill: read a batch's prompts in groups of similar length, without padding, and answer them together.
 
-A decoding step takes about as long for sixteen answers as for four, but reading takes as long as there are positions.
-So documents of many lengths are answered together, and not read together.
+A decoding step takes about as long for sixteen answers as for four, but the time for reading grows with the number of
+positions, padding included. So documents of different lengths are answered together but read separately.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
     from summkit.inference.generation import Summarizer
 
-SIMILAR = 0.95  # prompts at least this share of the longest one's length are read together
+SIMILAR = 0.95  # prompts are read together if they have at least this share of the longest one's length
 
 
 class Prefill:
     """Reads rows of `tokenisation.encode`, longest first, and returns the inputs from which `generate` continues.
 
     A call returns a dict with input_ids and attention_mask, (rows, tokens), padded on the left, and past_key_values
-    where something has been read already. All rows are read as one group where caches cannot be joined: in an encoder,
-    with prompt tuning, with beams, and in a model that does not keep all keys and values.
+    if part of the input has been read already. All rows are read as one group if caches cannot be joined: in an
+    encoder, with prompt tuning, with beams, and in a model that does not keep all keys and values.
 
     Args:
         summarizer: The model that answers, its tokenizer and template.
-        settings: Of the GenerationConfig.
-        reuse_head: Read what all prompts begin with once, and copy it for each group. It is placed before the padding.
+        settings: Settings of the GenerationConfig.
+        reuse_head: Read the common beginning of all prompts once, and copy its cache for each group.
 
     Raises:
-        SummkitError: The head is to be reused, and the model's caches cannot be joined.
+        SummkitError: `reuse_head` is set, but the model's caches cannot be joined.
     """
 
     def __init__(self, summarizer: Summarizer, settings: dict[str, Any], reuse_head: bool = False) -> None:
         self.model = summarizer.model
         self.pad_id = summarizer.tokenizer.pad_token_id
-        # An encoder's positions count from the left, and its decoder starts from a token of its own.
+        # An encoder counts positions from the left, and its decoder has its own start token.
         side = "right" if summarizer.seq2seq else "left"
         self.collate = tokenisation.Collator(summarizer.tokenizer, side=side, **loading.padding(self.model))
         self.head: list[int] = []
@@ -52,7 +52,7 @@ class Prefill:
             self._read_head(tokenisation.head_ids(summarizer.template, summarizer.tokenizer), reason)
 
     def __call__(self, rows: list[dict]) -> dict[str, Any]:
-        """Read rows, longest first, and return what `generate` continues from."""
+        """Read rows, longest first, and return the inputs from which `generate` continues."""
         tensors = {name: tensor.to(self.model.device) for name, tensor in self._padded(rows).items()}
         groups = similar_lengths([len(row["input_ids"]) for row in rows])
         if self.in_groups and len(groups) > 1:
@@ -64,7 +64,7 @@ class Prefill:
         return tensors | self._head_copies(len(rows))
 
     def _padded(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """Head, padding, rest: the mask hides the padding, and positions, counted along the mask, leave no gap."""
+        """Return head, padding, rest. The mask hides the padding, and positions follow the mask without a gap."""
         import torch
 
         if not self.head:
@@ -103,7 +103,7 @@ class Prefill:
         )
 
     def _read(self, inputs: dict[str, torch.Tensor]) -> Cache:
-        """Keys and values of all tokens. `generate` knows which positions and masks a model takes."""
+        """Return keys and values of all tokens, by `generate`, which makes the model's positions and masks."""
         import torch
         from transformers import GenerationConfig
 
@@ -113,9 +113,9 @@ class Prefill:
             return self.model.generate(**inputs, **past, generation_config=config).past_key_values
 
     def _joined(self, caches: list[Cache]) -> DynamicCache:
-        """One cache of all groups without each prompt's last token, from which the answer continues.
+        """Join the groups' caches, without each prompt's last token, from which the answer continues.
 
-        Where the shorter groups have padding, it has zeros. Only one layer at a time is in memory twice.
+        Shorter groups are padded with zeros. Only one layer at a time is in memory twice.
         """
         import torch
         from transformers import DynamicCache
@@ -147,7 +147,7 @@ def similar_lengths(lengths: list[int]) -> list[slice]:
 
 
 def _reason_not_joinable(summarizer: Summarizer, settings: dict[str, Any]) -> str:
-    """Why caches cannot be joined, and the way out; "" where they can."""
+    """Return why caches cannot be joined, with a remedy; "" if they can."""
     if summarizer.seq2seq:
         return "an encoder reads head and document together; leave reuse_head out"
     if loading.virtual_tokens(summarizer.model):
@@ -158,7 +158,7 @@ def _reason_not_joinable(summarizer: Summarizer, settings: dict[str, Any]) -> st
 
 
 def _keeps_all(cache: Cache) -> bool:
-    """Whether the cache has all keys and values: a sliding window or a recurrent state would count the padding."""
+    """Whether the cache keeps all keys and values: a sliding window or a recurrent state would include padding."""
     from transformers.cache_utils import DynamicLayer
 
     return all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None]))

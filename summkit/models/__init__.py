@@ -1,8 +1,8 @@
-"""Load a model at a precision, and make it ready to train.
+"""Load a model at a precision, and prepare it for training.
 
-`loading` loads models and tokenizers and looks at them; `families` has a row for each architecture that needs something
-special, and `methods` one for each way to fine-tune; `embeddings` is the sentence encoder; `tiny` makes the models of
-random weights that tests and the profile `smoke` use.
+`loading` loads and inspects models and tokenizers; `families` has an entry for each architecture that needs special
+treatment, and `methods` one for each fine-tuning method; `embeddings` is the sentence encoder; `tiny` makes the models
+with random weights that tests and the profile `smoke` use.
 """
 
 from summkit.models.embeddings import Encoder, load_encoder

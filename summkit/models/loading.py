@@ -1,7 +1,7 @@
-"""Load a tokenizer and a model at a precision, and look at what was loaded: footprint, parameters, layers, positions.
+"""Load a tokenizer and a model at a precision, and inspect them: footprint, parameters, layers, positions.
 
 A model is named by its Hub id, by an embedded asset's name, by a folder, or by one of TINY ("tiny-llama", and the
-encoder-decoder "tiny-t5"): random weights and a byte-level tokenizer made in `tiny`, for tests and CI.
+encoder-decoder "tiny-t5"), which `tiny` makes with random weights and a byte-level tokenizer for tests and CI.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         name: The model: a Hub id, an embedded asset, a folder, or one of TINY.
 
     Returns:
-        The tokenizer. Its pad token is the end-of-sequence token where the model has no other.
+        The tokenizer. Its pad token is the end-of-sequence token if the model has no other.
 
     Raises:
-        SummkitError: There is no such model, it is broken, or the Hub does not answer.
+        SummkitError: The model does not exist or is broken, or the Hub does not answer.
 
     Example:
         >>> load_tokenizer("tiny-llama").pad_token
@@ -61,21 +61,21 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def load_model(
     name: str, precision: str = "fp32", compute_dtype: str = "float32", device: str | None = None
 ) -> PreTrainedModel:
-    """Load a decoder or an encoder-decoder, as its configuration says, with its weights in a precision.
+    """Load a decoder or an encoder-decoder with its weights at a precision.
 
     Args:
         name: The model: a Hub id, an embedded asset, a folder, or one of TINY.
-        precision: One of PRECISIONS. "nf4" quantises the constants of the blocks too (double quantisation),
+        precision: One of PRECISIONS. "nf4" also quantises the constants of the blocks (double quantisation),
             "nf4-single" does not; "int8" is LLM.int8().
-        compute_dtype: What quantised weights are multiplied in: "float32", "float16" or "bfloat16".
-        device: Where the model goes; None: the first GPU (under torchrun, this process's own), or the CPU.
+        compute_dtype: The dtype of products with quantised weights: "float32", "float16" or "bfloat16".
+        device: The device of the model; None: the first GPU (under torchrun, the one of this process), or the CPU.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        SummkitError: There is no such model or precision, the model is broken, the Hub does not answer, or the model's
-            numbers are too large for fp16.
+        SummkitError: The model or the precision does not exist, the model is broken, the Hub does not answer, or the
+            model overflows in fp16.
 
     Example:
         >>> model = load_model("tiny-llama", "nf4")
@@ -89,31 +89,31 @@ def load_model(
     device = device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(precision, compute_dtype)
     settings: dict[str, Any] = {"dtype": getattr(torch, dtype), "device_map": {"": device}}
-    settings |= {"trust_remote_code": False, "use_safetensors": True}  # the defaults would ask, and read pickles
+    settings |= {"trust_remote_code": False, "use_safetensors": True}  # by default it may prompt, or read pickles
     if precision in (*FOUR_BITS, "int8"):
         settings["quantization_config"] = _quantization(precision, compute_dtype)
     with _located(name) as location:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
         if "float16" in (dtype, compute_dtype) and family_of(config).overflows_in_fp16:
             raise SummkitError(
-                f"model {name}: the numbers of T5 and its like are too large for fp16, and the loss becomes NaN: use "
+                f"model {name}: T5 models overflow in fp16, and the loss becomes NaN: use "
                 "compute_dtype='bfloat16' (on a GPU of compute capability 8.0 or more) or 'float32', with the "
                 "precision 'nf4' or 'fp32'"
             )
         model = auto_class(config).from_pretrained(location, config=config, **settings)
     head = model.get_output_embeddings()
     if head is not None and head.weight is not model.get_input_embeddings().weight:
-        model.config.tie_word_embeddings = False  # T5's may say otherwise: the next tie_weights() would believe it
+        model.config.tie_word_embeddings = False  # T5's config may set it: tie_weights() would then tie them
     for module in model.modules():
         # On CPUs with AVX512-BF16, bitsandbytes would rewrite 4-bit weights for a bf16 kernel in the first evaluation.
-        # That rounds the constants for good, and the kernel has no backward: training would go on without gradients.
+        # That rounds the constants permanently, and the kernel has no backward: training would have no gradients.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model
 
 
 def load_config(name: str) -> PreTrainedConfig:
-    """Load the configuration of a model alone.
+    """Load only the configuration of a model.
 
     Raises:
         SummkitError: There is no such model, it is broken, or the Hub does not answer.
@@ -126,7 +126,7 @@ def load_config(name: str) -> PreTrainedConfig:
 
 @contextmanager
 def _located(name: str) -> Iterator[str | Path]:
-    """Give the folder or the Hub id that transformers loads the model `name` from; errors are SummkitErrors."""
+    """Yield the folder or Hub id from which transformers loads the model `name`; errors become SummkitErrors."""
     with clear_errors(name), tempfile.TemporaryDirectory() as folder:
         if name in TINY:
             TINY[name]().save_pretrained(folder)
@@ -147,20 +147,20 @@ def auto_class(config: PreTrainedConfig) -> Any:
 
 
 def unwrapped(model: torch.nn.Module) -> PreTrainedModel:
-    """Return the model itself, where DistributedDataParallel is around it."""
+    """Return the model without the wrapper of DistributedDataParallel, if there is one."""
     return getattr(model, "module", model)
 
 
 def is_encoder_decoder(model: torch.nn.Module) -> bool:
-    """Whether an encoder reads the prompt and a decoder writes the summary: T5, BART, LED; with or without adapters."""
+    """Whether the model is an encoder-decoder such as T5, BART or LED, with or without adapters."""
     return bool(getattr(unwrapped(model).config, "is_encoder_decoder", False))
 
 
 def padding(model: torch.nn.Module) -> dict[str, Any]:
-    """Return what `data.Collator` has to know of this model beside the tokenizer and the side to pad.
+    """Return the arguments of `data.Collator` that depend on the model.
 
     Returns:
-        {"global_first", "shortest"} for an encoder-decoder, as its family says; nothing for a decoder.
+        {"global_first", "shortest"} for an encoder-decoder, from its family; {} for a decoder.
     """
     if not is_encoder_decoder(model):
         return {}
@@ -169,10 +169,10 @@ def padding(model: torch.nn.Module) -> dict[str, Any]:
 
 
 def check_positions(model: torch.nn.Module, max_length: int, max_new_tokens: int) -> None:
-    """Check that an encoder-decoder has positions for so many tokens; on a GPU more would crash the process.
+    """Check that an encoder-decoder has enough positions; on a GPU, too few would crash the process.
 
     Raises:
-        SummkitError: It has fewer; the message names the option.
+        SummkitError: It has too few; the message names the option.
     """
     config = unwrapped(model).config
     encoder, decoder = family_of(config).positions(config)
@@ -185,16 +185,16 @@ def check_positions(model: torch.nn.Module, max_length: int, max_new_tokens: int
 
 
 def writable_rows(rows: Dataset, model: torch.nn.Module) -> Dataset:
-    """Leave out encoded rows whose summary is longer than an encoder-decoder's decoder can write.
+    """Drop encoded rows whose summary is longer than an encoder-decoder's decoder can write.
 
-    Large data sets have such rows, whose "summary" is a whole text: one of them would end a training, hours into it.
+    Large data sets have rows whose "summary" is a whole text. One such row could stop a training after hours.
 
     Args:
         rows: Encoded rows, as `data.encode_rows` makes them.
-        model: The model that they are to train.
+        model: The model to train.
 
     Returns:
-        The rows that are left; how many are not is a warning.
+        The remaining rows. A warning gives the number of dropped rows.
 
     Raises:
         SummkitError: No row is left.
@@ -226,14 +226,14 @@ def footprint(model: torch.nn.Module) -> dict[str, int]:
         363776
     """
     parts = {"quantised weights": 0, "quantisation constants": 0, "unquantised weights": 0}
-    # An int8 layer holds its scales beside the weight, and from its first forward on in its own state.
+    # An int8 layer stores its scales beside the weight, and after its first forward pass in its own state.
     moved = {id(m.weight): m.state.SCB for m in model.modules() if type(m).__name__ == "Linear8bitLt"}
     for parameter in model.parameters():
         state = getattr(parameter, "quant_state", None)
         scales = getattr(parameter, "SCB", None)
         scales = moved.get(id(parameter)) if scales is None else scales
         constants = [] if scales is None else [scales]
-        while state is not None:  # NF4's own, and with double quantisation those of its constants
+        while state is not None:  # of NF4, and with double quantisation also of its constants
             constants += [state.absmax, state.code]
             state = state.state2 if state.nested else None
         parts["quantised weights" if constants else "unquantised weights"] += parameter.nbytes
@@ -242,10 +242,10 @@ def footprint(model: torch.nn.Module) -> dict[str, int]:
 
 
 def parameter_report(model: torch.nn.Module) -> dict[str, int]:
-    """Count the weights of a model, and those that train.
+    """Count all weights of a model, and those that train.
 
     Returns:
-        {"parameters", "trainable"}: numbers of weights, also where two of them share a byte.
+        {"parameters", "trainable"}: numbers of weights, even if two of them share a byte.
 
     Example:
         >>> parameter_report(load_model("tiny-llama", "nf4"))["parameters"]
@@ -261,14 +261,14 @@ def parameter_report(model: torch.nn.Module) -> dict[str, int]:
 
 
 def linear_layers(model: PreTrainedModel, within: str = "") -> dict[str, int]:
-    """Count the linear layers that an adapter can target; the head is not among them.
+    """Count the linear layers that an adapter can target, without the output head.
 
     Args:
         model: The model.
-        within: Count only layers whose parent's name holds this, in any case: "att" for the attention's projections.
+        within: Count only layers whose parent's name contains this, in any case: "att" for the attention's projections.
 
     Returns:
-        Last part of the layer's name → how many there are.
+        Last part of the layer's name → number of such layers.
 
     Example:
         >>> linear_layers(load_model("tiny-llama"), "att")
@@ -297,11 +297,11 @@ def virtual_tokens(model: torch.nn.Module) -> int:
 
 @contextmanager
 def unpacked(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """Let 4-bit layers on a CPU multiply with a float32 copy of their own weights while the block runs.
+    """Use float32 copies of the weights of 4-bit layers on a CPU while the block runs.
 
-    The outputs are the same. Without it every weight is unpacked again for every token, most of the time that
-    generation from a 4-bit model takes on a CPU. It costs 4 bytes a weight. On a GPU it does nothing: there the 4-bit
-    kernels are fast and memory is short.
+    The outputs are the same. Otherwise all weights are unpacked again for each token, which takes most of the time of
+    generation with a 4-bit model on a CPU. The copies take 4 bytes per weight. On a GPU this does nothing, since 4-bit
+    kernels are fast there and memory is scarce.
 
     Example:
         >>> model = load_model("tiny-llama", "nf4")
@@ -342,7 +342,7 @@ def _quantization(precision: str, compute_dtype: str) -> BitsAndBytesConfig:
 
 @contextmanager
 def clear_errors(name: str) -> Iterator[None]:
-    """Turn what loading a broken or missing model raises into a SummkitError of one line."""
+    """Turn the errors of loading a broken or missing model into a SummkitError of one line."""
     from safetensors import SafetensorError
 
     try:

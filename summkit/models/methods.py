@@ -1,4 +1,4 @@
-"""Fine-tuning methods: one row each says what trains, how it is prepared, and what it needs.
+"""Fine-tuning methods: one entry for each, with the trained parts, the preparation and the requirements.
 
 A plugin adds its own with `METHODS.add`.
 """
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to fine-tune.
+    """A fine-tuning method.
 
     Attributes:
-        trains: What trains, in words.
-        prepare: (model, profile) → the model ready to train, with everything else frozen. The memory planner calls it
-            with a model on the meta device, which has shapes and no weights.
-        own_weights: Whether the model's own weights train, not an adapter beside them.
-        precisions: Those of `loading.PRECISIONS` that the model may have.
-        encoder_decoder: Whether it needs an encoder-decoder.
-        prompt_tuning: Whether virtual tokens train that are put before every input.
+        trains: Description of the parts that train.
+        prepare: (model, profile) → the model ready for training, with all other parts frozen. The memory planner calls
+            it with a model on the meta device, which has shapes and no weights.
+        own_weights: Whether the model's own weights train, instead of an adapter.
+        precisions: The supported precisions out of `loading.PRECISIONS`.
+        encoder_decoder: Whether the method needs an encoder-decoder.
+        prompt_tuning: Whether it trains virtual tokens, which precede every input.
     """
 
     trains: str
@@ -47,15 +47,15 @@ class Method:
 
 
 def apply_method(model: PreTrainedModel, profile: Profile) -> PreTrainedModel | PeftModel:
-    """Make a model ready to train by the profile's method; what does not train is frozen.
+    """Prepare a model for training by the profile's method; all other weights are frozen.
 
     Args:
-        model: The model as `load_model` gives it. It is changed.
-        profile: Says the method, its settings, and the model's precision. Adapters draw their first weights at random:
-            set the seed before.
+        model: The model from `load_model`. It is changed.
+        profile: Sets the method, its options and the model's precision. Adapters are initialised at random: set the
+            seed first.
 
     Returns:
-        The model, or the adapter around it.
+        The model itself, or wrapped in an adapter.
 
     Raises:
         SummkitError: The method is unknown, or does not fit the model or its precision.
@@ -68,16 +68,16 @@ def apply_method(model: PreTrainedModel, profile: Profile) -> PreTrainedModel | 
     """
     method = check_fits(profile.method, model, profile.precision)
     if profile.gradient_checkpointing:
-        model.enable_input_require_grads()  # frozen embeddings would cut the graph that checkpointing recomputes
+        model.enable_input_require_grads()  # otherwise frozen embeddings cut the graph that checkpointing recomputes
     return method.prepare(model, profile)
 
 
 def check_fits(name: str, model: torch.nn.Module, precision: str | None = None) -> Method:
-    """Return the row of a method, once it is known to fit a model.
+    """Check that a method fits a model, and return the method.
 
     Args:
         name: The method.
-        model: The model; one on the meta device will do.
+        model: The model; it may be on the meta device.
         precision: The precision of its weights; None leaves it unchecked.
 
     Raises:
@@ -91,7 +91,7 @@ def check_fits(name: str, model: torch.nn.Module, precision: str | None = None) 
     if precision is not None and precision not in method.precisions:
         wanted = " or ".join(map(repr, method.precisions))
         raise SummkitError(
-            f"method {name!r} needs precision={wanted}, not {precision!r}; an adapter ('lora') trains beside weights "
+            f"method {name!r} needs precision={wanted}, not {precision!r}; an adapter ('lora') works with weights "
             "of any precision"
         )
     if method.encoder_decoder:
@@ -102,23 +102,23 @@ def check_fits(name: str, model: torch.nn.Module, precision: str | None = None) 
 def _require_encoder(model: torch.nn.Module, name: str) -> None:
     if not loading.is_encoder_decoder(model):
         raise SummkitError(
-            f"method {name!r} needs an encoder-decoder, and this model is a decoder: use 'frozen-embeddings', "
+            f"method {name!r} needs an encoder-decoder, but this model is a decoder: use 'frozen-embeddings', "
             "'last-block' or 'lora'"
         )
 
 
 def target_layers(model: PreTrainedModel, targets: str) -> list[str]:
-    """Find the layers that adapters are put beside.
+    """Find the layers that get adapters.
 
     Args:
         model: The model.
-        targets: "attention", "all-linear", or names of layers with commas between them.
+        targets: "attention", "all-linear", or names of layers, separated by commas.
 
     Returns:
         The last parts of the layers' names, sorted.
 
     Raises:
-        SummkitError: The model has no such layers; the message lists those it has.
+        SummkitError: The model has no such layers; the message lists its layers.
 
     Example:
         >>> target_layers(loading.load_model("tiny-llama"), "attention")
@@ -130,15 +130,15 @@ def target_layers(model: PreTrainedModel, targets: str) -> list[str]:
     wanted = loading.linear_layers(model, "att") if targets == "attention" else targets.split(",")
     missing = [name for name in wanted if name not in known]
     if missing or not wanted:
-        raise SummkitError(f"no layers {targets!r} in this model; linear layers there are: {', '.join(sorted(known))}")
+        raise SummkitError(f"no layers {targets!r} in this model; its linear layers: {', '.join(sorted(known))}")
     return sorted(wanted)
 
 
 def blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """Return the decoder's blocks in order: the one list of its modules that is as long as it has layers.
+    """Return the decoder's blocks in order: the module list whose length is the number of layers.
 
     Raises:
-        SummkitError: There is none; the message lists the parts of the model.
+        SummkitError: There is no such list; the message lists the parts of the model.
     """
     import torch
 
@@ -180,10 +180,10 @@ def _random_prompt(model: PreTrainedModel, profile: Profile) -> PeftModel:
 
     if any(loading.padding(model).values()):
         raise SummkitError(
-            f"method {profile.method!r}: the sparse attention of {profile.model} would not know the virtual tokens; "
+            f"method {profile.method!r}: the sparse attention of {profile.model} does not support virtual tokens; "
             "use 'lora', or 'frozen-encoder'"
         )
-    # Of an encoder-decoder the encoder reads them: peft would make as many again for the decoder, and use none.
+    # In an encoder-decoder only the encoder reads them: by default peft adds unused ones for the decoder.
     config = PromptTuningConfig(
         task_type=_task(model), num_virtual_tokens=profile.virtual_tokens, num_transformer_submodules=1
     )
@@ -217,9 +217,9 @@ _PARTS: dict[str, Callable[[Any], Any]] = {
 
 
 def train_parts(*switches: str) -> Prepare:
-    """Return the preparation that trains some of the model's own weights.
+    """Return a function that prepares a model to train some of its own weights.
 
-    Parts may share a tensor: a head tied to the embeddings trains with them, and an encoder reads with them.
+    Parts may share a tensor, such as a head tied to the embeddings, or an encoder that uses the shared embeddings.
 
     Args:
         switches: In order, "+part" to train and "-part" to freeze: everything, head, embeddings, encoder, last block.
@@ -240,7 +240,7 @@ def train_parts(*switches: str) -> Prepare:
 
 
 def _own(trains: str, *switches: str, **needs: Any) -> Method:
-    """A row for a method that trains the model's own weights: they have to be in fp32."""
+    """Return a method that trains the model's own weights, which must be in fp32."""
     return Method(trains, train_parts(*switches), own_weights=True, precisions=("fp32",), **needs)
 
 
@@ -256,7 +256,7 @@ _ROWS = {
     "full": _own("every weight", "+everything"),
     "frozen-embeddings": _own("every weight but the token embeddings", "+everything", "-embeddings"),
     "frozen-encoder": _own("an encoder-decoder's decoder alone", "+everything", "-encoder", encoder_decoder=True),
-    # The embeddings train, so that backward goes through the whole encoder all the same.
+    # The embeddings train, so the backward pass still goes through the whole encoder.
     "frozen-encoder-layers": _own(
         "an encoder-decoder's decoder and the token embeddings",
         *("+everything", "-encoder", "+embeddings"),

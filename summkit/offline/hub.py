@@ -1,4 +1,4 @@
-"""One quick question before anything is asked of the Hugging Face Hub: can it be reached?"""
+"""Check quickly whether the Hugging Face Hub can be reached, before using it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SECONDS = 2.5
 
 
 def require_hub(what: str) -> None:
-    """Fail within three seconds where the Hub does not answer; the libraries themselves retry for 24 s.
+    """Raise an error within three seconds if the Hub does not answer; the libraries themselves retry for 24 s.
 
-    With HF_HUB_OFFLINE=1 nothing is asked: the libraries then use what they have cached.
+    With HF_HUB_OFFLINE=1 nothing is checked: the libraries then use their cache.
 
     Args:
-        what: What is wanted from the Hub, for the error: "model gpt2".
+        what: What is needed from the Hub, for the error, such as "model gpt2".
 
     Raises:
         SummkitError: The Hub does not answer.
@@ -40,11 +40,11 @@ def _answers(endpoint: str) -> bool:
 
     def ask() -> None:
         with contextlib.suppress(OSError, ValueError):
-            with contextlib.suppress(urllib.error.HTTPError):  # an error page is an answer
+            with contextlib.suppress(urllib.error.HTTPError):  # an error page also shows that the Hub answers
                 urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_SECONDS).close()
             answered.set()
 
-    # In a thread, because no timeout covers a name server that does not answer.
+    # In a thread, because the timeout does not cover a name server that does not answer.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_SECONDS)

@@ -1,7 +1,7 @@
-"""Scientific papers in JATS, the journals' XML, as plain text: sections, abstract, lay summary, licence.
+"""Read scientific papers in JATS, an XML format of journals, as plain text with sections, abstract and licence.
 
-What is not running text is left out: figures, tables, formulas, supplements, notes, references and their numbers. No
-external entity is ever read.
+Only running text is read, without figures, tables, formulas, supplements, notes, references and their numbers.
+External entities are never read.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _LEFT_OUT = re.compile(
     "supplementary-material|table-wrap(-group)?"
 )
 _OWN_LINE = {"abstract", "boxed-text", "disp-quote", "list", "list-item", "p", "sec", "title"}
-_LAY = ("summary", "editors-summary", "editor", "patient", "synopsis")  # what journals call a summary for everybody
-_CITATION = "\0"  # stands for a reference while the text is put together: XML can hold no NUL
+_LAY = ("summary", "editors-summary", "editor", "patient", "synopsis")  # the journals' names of a lay summary
+_CITATION = "\0"  # placeholder for a reference, since XML cannot contain NUL
 # Citations in brackets, or several in a row with the commas and dashes between them.
 _CITATIONS = re.compile(r"\s*[\[(][\s,;–-]*(?:\0[\s,;–-]*)+[\])]|\s*\0(?:[\s,;–-]*\0)*")
 
 
 def paper_rows(name: str, content: bytes) -> Iterator[dict]:
-    """Yield the paper in a file's bytes, or nothing: a reader of `archives.READERS`."""
+    """Yield the paper in a file's bytes, if it is usable: a reader for `archives.READERS`."""
     row = paper(content)
     if row is not None:
         yield row
@@ -38,16 +38,16 @@ def paper(xml: bytes) -> dict | None:
         xml: The content of a JATS file.
 
     Returns:
-        {"id", "title", "document", "sections", "summary", "licence"} and, where there is one, "lay_summary".
+        {"id", "title", "document", "sections", "summary", "licence"} and, if there is one, "lay_summary".
         `sections` are the outermost ones, {"title", "text"}, with a line for each paragraph and inner heading;
-        `document` is all of them with their titles; `summary` is the abstract, in one line. None without an abstract
-        or a text, and for any licence but CC BY and CC0.
+        `document` is all of them with their titles; `summary` is the abstract, in one line. None if there is no
+        abstract or no text, or if the licence is not CC BY or CC0.
 
     Raises:
-        SummkitError: It is not well-formed XML, or it defines entities.
+        SummkitError: The file is not well-formed XML, or it defines entities.
     """
     if b"<!ENTITY" in xml:
-        raise SummkitError("this JATS file defines entities of its own: refused")
+        raise SummkitError("this JATS file defines its own entities, which is not allowed")
     try:
         article = ET.fromstring(xml)
     except ET.ParseError as error:
@@ -75,7 +75,7 @@ def paper(xml: bytes) -> dict | None:
 
 
 def _sections(body: ET.Element) -> list[dict[str, str]]:
-    """Return the body's sections that hold text; text before or between them is a section without a title."""
+    """Return the body's sections that have text; text before or between them is a section without a title."""
     sections: list[dict[str, str]] = []
     for is_section, children in itertools.groupby(body, key=lambda child: child.tag == "sec"):
         if is_section:
@@ -87,12 +87,12 @@ def _sections(body: ET.Element) -> list[dict[str, str]]:
 
 
 def _without_title(element: ET.Element) -> str:
-    """Return the text of a section or an abstract without the title of the whole, a line for each paragraph."""
+    """Return the text of a section or an abstract without its own title, one line for each paragraph."""
     return "\n".join(line for child in element if child.tag != "title" for line in _lines(child))
 
 
 def _abstract(element: ET.Element | None) -> str:
-    """Return an abstract in one line: its paragraphs, without its headings and without notes on where to read on."""
+    """Return an abstract in one line: its paragraphs, without headings and without references to a summary."""
     if element is None:
         return ""
     lines = [line for child in element.iter("p") for line in _lines(child)]
@@ -104,7 +104,7 @@ def _lines(element: ET.Element | None) -> list[str]:
 
 
 def _text(element: ET.Element) -> str:
-    """Return an element's text, with a newline before and after whatever is a line of its own."""
+    """Return an element's text, with newlines around elements that form separate lines."""
     if _LEFT_OUT.fullmatch(element.tag):
         return ""
     if element.tag == "xref" and element.get("ref-type") == "bibr":

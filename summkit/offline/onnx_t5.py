@@ -1,6 +1,6 @@
 """Convert the 8-bit ONNX graphs of a T5 to a folder that `from_pretrained` loads, and check it.
 
-The weights passed through 8 bits once, with one scale a tensor: they come back to within half a step.
+The weights were quantised to 8 bits with one scale per tensor, so they are restored to within half a step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def convert(source: Path, folder: Path, parameters: int) -> None:
 
     Args:
         source: The folder with encoder.onnx, decoder.onnx and tokenizer.json.
-        folder: The folder to write; it may be there already.
+        folder: The folder to write; it may already exist.
         parameters: The number of weights that the model must have.
 
     Raises:
@@ -38,7 +38,7 @@ def convert(source: Path, folder: Path, parameters: int) -> None:
     import transformers
 
     write_model(source, folder, read_mapping(CONFIG, "configuration"))
-    with quiet_transformers():  # it warns that head and embedding are two tensors: they are meant to be
+    with quiet_transformers():  # it warns that head and embedding are two tensors, which is intended
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         model, keys = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True)
         question = tokenizer(_QUESTION, return_tensors="pt")
@@ -49,7 +49,7 @@ def convert(source: Path, folder: Path, parameters: int) -> None:
 
 
 def write_model(source: Path, folder: Path, config: dict[str, Any]) -> None:
-    """Write model.safetensors, config.json, generation_config.json and the tokenizer, unchecked; see `convert`."""
+    """Write model.safetensors, config.json, generation_config.json and the tokenizer, without a check."""
     from safetensors.numpy import save_file
 
     weights = {name: array for part in ("encoder", "decoder") for name, array in _weights(source / f"{part}.onnx")}
@@ -62,7 +62,7 @@ def write_model(source: Path, folder: Path, config: dict[str, Any]) -> None:
 
 
 def _weights(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield names, as transformers has them, and float32 arrays of one graph. The embedding comes from both graphs."""
+    """Yield (name in transformers, float32 array) of one graph. Both graphs contain the embedding."""
     try:
         import onnx
     except ImportError:
@@ -70,7 +70,7 @@ def _weights(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
     graph = onnx.load(path, load_external_data=False).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    # A linear layer's matrix has a number for a name: the node that multiplies with it says which layer it is.
+    # A linear layer's matrix has a number as its name; the node that multiplies with it has the layer's name.
     linear = {node.input[1]: node.name for node in graph.node if node.op_type == "MatMulInteger"}
     for name, array in arrays.items():
         if name in linear:
@@ -88,13 +88,13 @@ def _dequantised(name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _renamed(name: str) -> str:
-    """Rename "/m/decoder/block.0/layer.0/SelfAttention/q/weight" and "enc.embed_tokens.weight" as transformers does."""
+    """Convert names such as "/m/decoder/block.0/layer.0/SelfAttention/q/weight" to those of transformers."""
     name = name.replace("/", ".").strip(".").removeprefix("m.")
     return re.sub(r"^encoder\.embed_tokens", "shared", re.sub(r"^enc\.", "encoder.", name))
 
 
 def _write_tokenizer(path: Path, folder: Path) -> None:
-    """Write it without the limit of 48 tokens that a program for titles sets, and with spaces split as T5 does."""
+    """Write the tokenizer without the package's limit of 48 tokens, and with spaces split as in T5."""
     from tokenizers import Tokenizer, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

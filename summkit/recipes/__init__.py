@@ -1,4 +1,4 @@
-"""Runs without a reader: chapters by papermill, a training from a configuration, a sweep of many.
+"""Unattended runs: chapters by papermill, a training from a configuration, a sweep of many trainings.
 
 `notebooks` runs chapters by name; `finetune` trains from one file; `sweep` trains every combination of a plan.
 """

@@ -1,4 +1,4 @@
-"""Many trainings from one plan: every combination once. A stopped sweep continues; nothing is trained twice."""
+"""Run many trainings from one plan, each combination once. A stopped sweep can be resumed."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from summkit.training import checkpoints
 
 @dataclass(frozen=True, config=pydantic.ConfigDict(strict=True, extra="forbid"))
 class Plan:
-    """What to train.
+    """The trainings of a sweep.
 
     Attributes:
         base: The configuration that all trainings share.
-        vary: {option: values}: every combination is trained.
-        only: Further combinations, each written out; "name" names one.
+        vary: {option: values}; every combination is trained.
+        only: Further combinations, each with all its options and an optional "name".
         out: The sweep's folder; each training has a folder in it.
-        subprocess: Train each in a process of its own: its memory peak is its own, what it prints is in log.txt, and
-            one that fails leaves a record whose details say why ("failed") and is tried again next time. Then "launch"
-            may stand in a combination: what comes between `python` and `-m summkit train CONFIG`, as in
-            "-m torch.distributed.run --standalone --nproc_per_node=2".
-        keep: "records" removes a training's checkpoints and weights once its record is written: where all weights
-            train, they take some gigabytes a training.
+        subprocess: Run each training in a separate process, with its own memory peak and its output in log.txt. A
+            failed training leaves a record with the reason ("failed" in its details), and is tried again next time. A
+            combination may then have the key "launch": arguments between `python` and `-m summkit train CONFIG`, such
+            as "-m torch.distributed.run --standalone --nproc_per_node=2".
+        keep: "records" removes a training's checkpoints and weights after its record is written; if all weights train,
+            they take some gigabytes per training.
     """
 
     base: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -49,10 +49,10 @@ class Plan:
     keep: Literal["all", "records"] = "all"
 
     def combinations(self) -> dict[str, dict[str, Any]]:
-        """Return {name: configuration}; the name says what varies, as in "method-lora,seed-0".
+        """Return {name: configuration}; a name contains the varied options, as in "method-lora,seed-0".
 
         Raises:
-            SummkitError: Two combinations have one name, or there is none.
+            SummkitError: Two combinations have the same name, or there are no combinations.
         """
         products = itertools.product(*self.vary.values()) if self.vary else []
         varied = [dict(zip(self.vary, values, strict=True)) for values in products]
@@ -64,17 +64,15 @@ class Plan:
                 raise SummkitError(f"the plan has two combinations called {name!r}: give one of them another name")
             configurations[name] = {key: value for key, value in (self.base | changes).items() if key != "name"}
         if not configurations:
-            raise SummkitError(
-                'the plan asks for nothing: it needs "vary": {option: [values]} or "only": [{option: value}]'
-            )
+            raise SummkitError('the plan is empty: it needs "vary": {option: [values]} or "only": [{option: value}]')
         return configurations
 
 
 def run_sweep(plan: str | Path | dict[str, Any], out: str | Path | None = None) -> list[Path]:
     """Train every combination of a plan.
 
-    A training with its record is left as it is; one that was stopped continues from its last whole checkpoint. Each
-    configuration is written beside its training, which can be run again alone.
+    A training that has a record is skipped; a stopped one continues from its last complete checkpoint. Each
+    configuration is written to the folder of its training, which can also be run separately.
 
     Args:
         plan: The keys of `Plan`, or the path of a JSON or YAML file of them.
@@ -84,7 +82,7 @@ def run_sweep(plan: str | Path | dict[str, Any], out: str | Path | None = None) 
         The trainings' folders, in the plan's order.
 
     Raises:
-        SummkitError: The plan is wrong, or a folder holds a training of other settings; nothing is trained then.
+        SummkitError: The plan is wrong, or a folder contains a training with other settings. Nothing is trained then.
     """
     values = plan if isinstance(plan, dict) else files.read_mapping(plan, "plan")
     chosen = build(Plan, values, "the plan's")
@@ -128,14 +126,14 @@ def _train_in_subprocess(configuration: Path, launch: str, resume: bool) -> None
 
 
 def _reason_failed(log: str, code: int) -> str:
-    """Say in one line why a training ended with an exit code: its own message, else the last error in its log."""
+    """Return in one line why a training failed: its own message, or else the last error in its log."""
     if code in (-9, 137):
         return "killed by the system, most often because memory was short"
     lines = [line.strip() for line in log.splitlines()]
     own = [line.removeprefix("summkit: ") for line in lines if line.startswith("summkit: ")]
     errors = [line for line in lines if "Error: " in line]
     message = (own or errors or [f"exit code {code}"])[-1]
-    return " ".join(message.split())[:300].replace(str(Path.home()), "~")  # a record holds no machine's path
+    return " ".join(message.split())[:300].replace(str(Path.home()), "~")  # records have no local paths
 
 
 def _has_record(folder: Path) -> bool:

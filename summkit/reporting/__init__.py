@@ -1,6 +1,6 @@
-"""Records of runs, and what is made from them: reports, comparisons, figures, widgets.
+"""Run records, and their presentation: reports, comparisons, figures, widgets.
 
-`records` writes and reads run.json; `report` turns one record into a page; `comparison` puts several side by side;
+`records` writes and reads run.json; `report` turns one record into a page; `comparison` compares several records;
 `tables` has the tables of both; `figures` draws; `widgets` shows summaries side by side.
 """
 

@@ -1,4 +1,4 @@
-"""Several runs side by side: their scores, and what their trainings cost."""
+"""Compare several runs: their scores, and the costs of their trainings."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def comparison_table(runs: list[Path]) -> str:
         runs: Folders with a run.json.
 
     Returns:
-        A table with a row for each system of each run, and a table with a row for each training; one that failed has
-        the reason in it.
+        A table with a row for each system of each run, and a table with a row for each training. The row of a failed
+        training gives the reason.
 
     Raises:
         SummkitError: A record cannot be read.
@@ -46,19 +46,19 @@ def comparison_table(runs: list[Path]) -> str:
 
 
 def cost_table(runs: dict[str, dict], untrained: float = 0.0) -> DataFrame:
-    """Return what trainings cost, from their records, a row for each.
+    """Return the costs of trainings from their records, one row for each.
 
-    All of it is of the training alone, for loading and scoring a model is the same work for every way to train it.
-    Of several processes, memory is the first one's, and so are energy, carbon and money: it counts the whole machine.
+    Costs are of the training only, since loading and scoring a model takes the same work for all methods. With several
+    processes, memory is that of the first one, which also measures energy, carbon and cost for the whole machine.
 
     Args:
         runs: Records of `train` by name.
-        untrained: ROUGE-1 of the untrained model, for the cents that a point costs.
+        untrained: ROUGE-1 of the untrained model, for the cost of a point.
 
     Returns:
         seconds: of steps, evaluations and checkpoints; useful tokens/s: of the rows; computed tokens/s: with padding;
         host GB, device GB: peaks of the whole run; Wh, g CO2, US cents; validation loss; ROUGE-1: of the test rows;
-        cents a point: of ROUGE-1 above `untrained`; failed: why there are no numbers. None is unknown.
+        cents a point: of ROUGE-1 above `untrained`; failed: the reason if there are no numbers. None means unknown.
     """
     import pandas as pd
 
@@ -67,7 +67,7 @@ def cost_table(runs: dict[str, dict], untrained: float = 0.0) -> DataFrame:
 
 
 def _costs(record: dict, untrained: float) -> dict[str, float | str | None]:
-    """Return a row of `cost_table`. NaN is unknown, and so is whatever is computed from it."""
+    """Return a row of `cost_table`. NaN means unknown, and so values computed from NaN are NaN."""
 
     def known(section: dict, key: str) -> float:
         return math.nan if section.get(key) is None else section[key]
@@ -85,7 +85,7 @@ def _costs(record: dict, untrained: float) -> dict[str, float | str | None]:
         "host GB": known(resources, "peak_rss_bytes") / 1e9,
         "device GB": known(resources, "peak_device_bytes") / 1e9,
         "Wh": 1000 * kwh,
-        # Of the run's carbon the share that the training has of its energy.
+        # The run's carbon times the training's share of its energy.
         "g CO2": 1000 * known(resources, "co2_kg") * kwh / (known(resources, "energy_kwh") or math.nan),
         "US cents": cents,
         "validation loss": known(training, "eval_loss"),

@@ -1,4 +1,4 @@
-"""Data in, Axes out: the look that all figures share, and the figures that more than one chapter draws."""
+"""Figures that several chapters use, as functions from data to Axes, and their common style."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BESIDE: dict[str, Any] = {"fontsize": "small", "loc": "upper left", "bbox_to_an
 
 
 def style() -> None:
-    """Set the look of all figures: white grid, colours for colour-blind readers, a size that keeps notebooks small."""
+    """Set the style of all figures: white grid, colour-blind-safe colours, a size that keeps notebooks small."""
     import seaborn as sns
 
     size = {"figure.dpi": 80, "figure.figsize": (7, 4)}
@@ -38,7 +38,7 @@ def learning_curves(history: list[dict], ax: Axes | None = None) -> Axes:
 
     Args:
         history: `FitResult.history`: entries with a step and a loss, an eval_loss or both.
-        ax: Where to draw; new Axes if it is left out.
+        ax: The Axes to draw on; None: new Axes.
 
     Example:
         >>> ax = learning_curves([{"step": 1, "loss": 3.1}, {"step": 2, "loss": 2.8}, {"step": 2, "eval_loss": 2.9}])
@@ -70,8 +70,8 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | Non
 
     Args:
         scores: Entries of a record's scores, by system.
-        measures: The name to show for each key of an entry.
-        ax: Where to draw; new Axes if it is left out.
+        measures: {key of an entry: name to show}.
+        ax: The Axes to draw on; None: new Axes.
     """
     import pandas as pd
 
@@ -79,7 +79,7 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | Non
     means = {system: [100 * entry[key]["mean"] for key in measures] for system, entry in scores.items()}
     whiskers = np.array([[_whiskers(entry[key]) for key in measures] for entry in scores.values()])
     frame = pd.DataFrame(means, index=list(measures.values()))
-    # Errors are wanted as (systems, below and above, measures).
+    # pandas expects errors as (systems, below and above, measures).
     errors = 100 * whiskers.transpose(0, 2, 1)
     frame.plot.bar(ax=ax, yerr=errors, capsize=2, width=0.8, rot=0, error_kw={"elinewidth": 1})
     ax.set(ylabel="percent", title="Scores with 95 % intervals")
@@ -99,12 +99,12 @@ def score_by_cost(
 
     Args:
         scores: Entries of a record's scores, by system.
-        costs: What each system costs.
+        costs: The cost of each system.
         measure: The key of an entry to draw.
-        bounds: Systems without a cost: a horizontal line for each.
-        ax: Where to draw; new Axes if it is left out.
+        bounds: Systems without a cost, drawn as horizontal lines.
+        ax: The Axes to draw on; None: new Axes.
         front: Systems to join by a line. The others are then grey and without interval, and each point has its name
-            beside it, since a legend would have too many entries.
+            next to it, since a legend would have too many entries.
     """
     ax = _axes(ax)
     ax.set(xscale="log", ylabel=measure)
@@ -118,11 +118,11 @@ def score_by_cost(
             continue
         color = "C0" if system in front else "grey"
         ax.errorbar(cost, value["mean"], interval if system in front else None, fmt="o", capsize=3, color=color)
-        offset = (5, 4 if by_cost.index(system) % 2 else -11)  # the names of neighbours are above and below
+        offset = (5, 4 if by_cost.index(system) % 2 else -11)  # put neighbouring names above and below in turn
         options: dict[str, Any] = {"textcoords": "offset points", "xytext": offset, "fontsize": 8, "color": color}
         ax.annotate(name, (cost, value["mean"]), **options)
     if front:
-        ax.xaxis.set_minor_formatter("{x:g}")  # costs that are so close together lie between two powers of ten
+        ax.xaxis.set_minor_formatter("{x:g}")  # label costs between two powers of ten
         ax.plot([costs[name] for name in front], [scores[name][measure]["mean"] for name in front], color="C0", lw=0.8)
     for system, linestyle in zip(bounds, itertools.cycle((":", "--", "-.")), strict=False):
         level = scores[system][measure]["mean"]
@@ -145,7 +145,7 @@ def confusion(table: DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def calibration(curves: dict[str, DataFrame], ax: Axes | None = None) -> Axes:
-    """Draw how often an answer is right over how sure it is, a line for each system, from `reliability_table`."""
+    """Draw accuracy over confidence, one line for each system, from `reliability_table`."""
     ax = _axes(ax)
     ax.plot([0, 1], [0, 1], color="grey", linestyle="--", label="as sure as right")
     beside: dict[str, Any] = {"fontsize": "x-small", "textcoords": "offset points", "xytext": (4, 4)}
@@ -172,5 +172,5 @@ def _draw_history(ax: Axes, history: list[dict], key: str, label: str, **look: A
 
 
 def _whiskers(value: dict) -> list[float]:
-    """Return how far the interval reaches below and above the mean; 0 where there is none."""
+    """Return the lengths of the interval below and above the mean; 0 if there is none."""
     return [0.0 if value[end] is None else abs(value["mean"] - value[end]) for end in ("low", "high")]

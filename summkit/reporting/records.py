@@ -1,7 +1,7 @@
-"""The run record: what a run did, on what, and what the result was, in one JSON file that reports are made from.
+"""The run record: settings, data, environment and results of a run in one JSON file, the source of reports.
 
-`record.yaml` lists its keys. This module writes and reads records; it measures nothing and formats nothing. An unknown
-value is null, never a guess, and no path of the machine gets in.
+`record.yaml` lists its keys. This module writes and reads records; it does not measure or format. Unknown values are
+null, never a guess, and a record contains no paths of the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCHEMA = 1
 _LISTED: dict[str, dict] = read_mapping(Path(__file__).with_name("record.yaml"), "keys of a record")
 SECTIONS = {section: tuple(keys) for section, keys in _LISTED.items()}
 RUN = ("stage", "profile", "seed", "started", "wall_seconds")
-OPEN = ("scores", "details")  # sections whose keys a chapter chooses: systems, and its own facts
+OPEN = ("scores", "details")  # sections whose keys a chapter chooses
 _RESULTS = ("scores", "generation", "resources", "environment", "figures", "details")
 ORDER = ("schema", *RUN, "model", "data", "training", *_RESULTS)
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -36,7 +36,7 @@ _MACHINE_PATH = re.compile(r"/|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|file:")
 
 
 def run_folder(stage: str) -> Path:
-    """Return the folder that a run of `stage` writes into, and make it: SUMMKIT_RUN_DIR, or ./runs, and the stage.
+    """Make and return the folder of a run of `stage`, inside SUMMKIT_RUN_DIR or ./runs.
 
     Raises:
         SummkitError: The folder cannot be made.
@@ -51,13 +51,13 @@ def run_folder(stage: str) -> Path:
 
 
 def new_record(stage: str, profile: Profile | str, seed: int, device: str = "cpu") -> dict:
-    """Return a record with null everywhere but in stage, profile, seed, start and environment.
+    """Return a new record with null values except for stage, profile, seed, start and environment.
 
     Args:
         stage: The chapter's name, such as "task3".
         profile: A profile or its name.
         seed: The run's seed.
-        device: What it computes on, in words.
+        device: Description of the hardware.
 
     Example:
         >>> record = new_record("task3", "smoke", seed=0)
@@ -72,20 +72,20 @@ def new_record(stage: str, profile: Profile | str, seed: int, device: str = "cpu
 
 
 def environment(device: str = "cpu") -> dict[str, str | None]:
-    """Return the versions of what a run depends on; nothing of it is imported."""
+    """Return the versions of the packages that a run depends on, without importing them."""
     known = {"python": platform.python_version(), "device": device, "git_commit": git_commit()}
     return {key: known[key] if key in known else _version(key) for key in SECTIONS["environment"]}
 
 
 def git_commit(file: Path | None = None) -> str | None:
-    """Return the commit that the code is of.
+    """Return the commit of the code.
 
     Args:
-        file: A file of the code; this one if it is left out.
+        file: A file of the code; None: this file.
 
     Returns:
-        The commit of the checkout in which the file is tracked, with "+dirty" where tracked files were changed. For
-        this file, without such a checkout: the commit that pip installed it from. Else None.
+        The commit of the checkout that tracks the file, with "+dirty" if tracked files were changed. For this file
+        without such a checkout, the commit from which pip installed it. Otherwise None.
     """
     code = Path(file or __file__).resolve()
     if _git(code.parent, "ls-files", "--error-unmatch", code.name) is None:
@@ -101,11 +101,11 @@ def fill_record(record: dict, section: str, **values: Any) -> dict:
     Args:
         record: A record; it is changed.
         section: A section of record.yaml, "scores", "details", or "run" for the top level (wall_seconds, …).
-        **values: By key. In "scores" a value is one system's dict; the four ROUGE keys and n are added as null.
+        **values: Values by key. In "scores" a value is one system's dict; missing ROUGE keys and n are added as null.
 
     Raises:
-        SummkitError: The section, a key or the kind of a value is unknown, or a value holds a path of this machine.
-            Nothing has been put then.
+        SummkitError: The section, a key or the type of a value is unknown, or a value contains a path of this machine.
+            The record is then unchanged.
     """
     check_known("section of the record", section, {*SECTIONS, *OPEN, "run"})
     known = RUN if section == "run" else SECTIONS.get(section, tuple(values))
@@ -119,10 +119,10 @@ def fill_record(record: dict, section: str, **values: Any) -> dict:
 
 
 def add_earlier_runs(record: dict, runs: Iterable[dict]) -> dict:
-    """Add to a record what earlier runs took that it continues, and return it.
+    """Add the resources of earlier runs, which a record continues, and return the record.
 
-    Seconds, energy, carbon and money are added, and peaks are the highest; what was not measured stays None. Runs that
-    started after `record` did are left out: its own meter has seen them.
+    Seconds, energy, carbon and cost are added; for peaks, the highest is taken; unknown values stay None. Runs that
+    started after `record` are ignored, since its own meter includes them.
     """
     resources = record["resources"]
     for run in runs:
@@ -157,7 +157,7 @@ def read_record(path: str | Path) -> dict:
     """Read a run.json.
 
     Raises:
-        SummkitError: The file is missing, broken, or of another schema; the message names it.
+        SummkitError: The file is missing, broken, or of another schema; the message names the file.
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
@@ -186,7 +186,7 @@ def _installed_commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    # Inside a git hook GIT_DIR and the like point at the hook's repository: ask about the folder instead.
+    # Inside a git hook, GIT_DIR and similar variables point at the hook's repository, so remove them.
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     options: dict[str, Any] = {"cwd": folder, "env": env, "capture_output": True, "text": True, "timeout": 20}
     try:
@@ -203,13 +203,13 @@ def _complete_scores(system: str, entry: dict) -> dict:
 
 
 def _clean(value: Any, location: str) -> Any:
-    """Return a value as strict JSON: numpy's and torch's as numbers, tuples as lists, NaN and infinities as null."""
+    """Return a value as strict JSON: arrays and tensors as numbers, tuples as lists, NaN and infinities as null."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise SummkitError(f"the record's {location or 'top level'} has the key {key!r}; keys are text")
+                raise SummkitError(f"the record's {location or 'top level'} has the key {key!r}; keys must be text")
         inside = f"{location}." if location else ""
         return {_checked_text(key, location): _clean(item, f"{inside}{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -226,9 +226,9 @@ def _clean(value: Any, location: str) -> Any:
 
 def _checked_text(text: str, location: str) -> str:
     home = str(Path.home())
-    whole = rf"(?<![\w.]){re.escape(home)}(?![\w.-])"  # as a whole name: "branch/root cause" is no path
+    whole = rf"(?<![\w.]){re.escape(home)}(?![\w.-])"  # only a whole name: "branch/root cause" is not a path
     if _MACHINE_PATH.match(text) or (len(home) > 1 and re.search(whole, text)):
-        raise SummkitError(f"the record's {location} holds a path of this machine, {text!r}; give a name in its place")
+        raise SummkitError(f"the record's {location} contains a path of this machine, {text!r}; give a name instead")
     return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate cannot be written
 
 

@@ -1,4 +1,4 @@
-"""The report of a run: run.json as a Markdown page, and what is printed at the end. Nothing in it is typed by hand."""
+"""The report of a run: a Markdown page made from run.json, and the lines printed at the end of a run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from summkit.reporting import records, tables
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_ELSEWHERE = ("differences", "examples", "scored_on")  # details that have a place of their own on the page
+_ELSEWHERE = ("differences", "examples", "scored_on")  # details with a separate place on the page
 
 
 def publish(run: Path, repository: Path) -> Path:
-    """Put a run's executed notebook and report where the repository keeps them: what is committed comes from here.
+    """Copy a run's executed notebook and report into the repository, to be committed.
 
-    A chapter keeps them in its folder; a study keeps them beside the others (notebooks/NAME.ipynb and
-    notebooks/REPORT/NAME/). The README shows the chapter that its mark names, between its two marks.
+    Those of a chapter are in its folder; those of a study are notebooks/NAME.ipynb and notebooks/REPORT/NAME/. If the
+    README has a pair of marks for the chapter, its results are written between them.
 
     Args:
         run: The run's folder.
@@ -65,13 +65,13 @@ def write_report(run: Path, report: Path) -> Path:
 
     Args:
         run: The run's folder.
-        report: The folder to write; what is there is replaced.
+        report: The folder to write; an existing one is replaced.
 
     Returns:
         The page.
 
     Raises:
-        SummkitError: The record is broken, or a figure is missing. Nothing is replaced then.
+        SummkitError: The record is broken, or a figure is missing. The report is then unchanged.
     """
     record = records.read_record(run / "run.json")
     page = _page(run)
@@ -86,7 +86,7 @@ def write_report(run: Path, report: Path) -> Path:
 
 
 def _page(run: Path, folder: str = "") -> str:
-    """Return a run's page, or raise a SummkitError that names a record whose values are not what they should be."""
+    """Return a run's page, or raise a SummkitError that names a record with wrong values."""
     from jinja2 import TemplateError
 
     record = records.read_record(run / "run.json")
@@ -120,7 +120,7 @@ def report_page(record: dict, folder: str = "") -> str:
 
 @cache
 def _page_environment() -> Environment:
-    """Return the templates' environment. Every value that a template prints is escaped, unless it is marked safe."""
+    """Return the environment of the templates, which escapes every printed value unless it is marked safe."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -139,14 +139,14 @@ def _page_environment() -> Environment:
 
 
 def closing_lines(folder: Path, names: list[str]) -> str:
-    """Write the page of several chapters' runs, folder/README.md, and return what `run` prints at the end.
+    """Write the page of several chapters' runs, folder/README.md, and return the lines that `run` prints at the end.
 
     Args:
-        folder: The folder that holds the runs.
+        folder: The folder of the runs.
         names: The chapters, each a folder in it.
 
     Returns:
-        Scores, three summaries side by side, time and memory, and where everything is.
+        Scores, three summaries side by side, time and memory, and the paths of run folder and report.
     """
     runs = {name: records.read_record(folder / name / "run.json") for name in names}
     write_text(folder / "README.md", "\n".join(_page(folder / name, f"{name}/") for name in names))
@@ -167,7 +167,7 @@ def cost_line(runs: list[dict]) -> str:
 
 
 def scores_note(record: dict) -> str:
-    """Return what a reader of the table of scores has to know: how many rows, and what the brackets are."""
+    """Return the note below a table of scores: the number of rows, and the meaning of the brackets."""
     rows = tables.plain_text(record["details"].get("scored_on", "test"))
     sizes = sorted({entry["n"] for entry in record["scores"].values() if entry["n"]})
     n = " to ".join(f"{size:,}" for size in dict.fromkeys(sizes[:1] + sizes[-1:]))

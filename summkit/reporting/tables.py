@@ -1,6 +1,6 @@
-"""Values of a record as text: any JSON value as the text of a cell, several values as a Markdown table.
+"""Format values of a record: a JSON value as the text of a cell, several values as a Markdown table.
 
-Texts come from articles and models. All of them are escaped, so that Markdown and HTML show them as they are.
+Texts come from articles and models. They are escaped, so that Markdown and HTML show them unchanged.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _SCORE = {"mean", "low", "high"}
 
 
 def is_single(value: Any) -> bool:
-    """Whether a value fits into one cell: a number, a text, a score with its interval, or a list of such."""
+    """Whether a value fits into one cell: a number, a text, a score with its interval, or a list of these."""
     if isinstance(value, list):
         return not any(isinstance(item, dict | list) for item in value)
     return not isinstance(value, dict) or set(value) == _SCORE or not value
 
 
 def scores_table(scores: dict[str, dict]) -> str:
-    """Return the scores of several systems as a Markdown table, with n and whatever other numbers the entries hold."""
+    """Return the scores of several systems as a Markdown table, with n and any other numbers of the entries."""
     table = score_table({display_name(system): entry for system, entry in scores.items()})
     for key, value in next(iter(scores.values())).items():
         if key not in METRICS and isinstance(value, int | float):
@@ -78,19 +78,19 @@ def cell_text(value: Any) -> str:
 
 
 def number_text(value: float) -> str:
-    """Return a number with four digits, three if it is below 1; whole numbers and thousands in full."""
+    """Return a number with four digits, or three if it is below 1; whole numbers and thousands in full."""
     if float(value).is_integer() or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def plain_text(value: Any) -> str:
-    """Return a text, in one line, that Markdown and HTML show as it is."""
+    """Return a text in one line, escaped so that Markdown and HTML show it unchanged."""
     return re.sub(r"([\\`*_\[\]#~])", r"\\\1", html.escape(" ".join(str(value).split()), quote=False))
 
 
 def display_name(key: Any) -> str:
-    """Return a key of the record as a person would write it.
+    """Return the display name of a key of the record.
 
     Example:
         >>> display_name("fine_tuned"), display_name("lead3"), display_name("seconds_by_part")

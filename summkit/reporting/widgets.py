@@ -1,4 +1,4 @@
-"""Answers side by side as HTML, and a playground to try a text of one's own. Draws; computes no answer itself."""
+"""Show answers side by side as HTML, and a playground for your own texts."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def marked(summary: str, document: str) -> str:
 
 
 def side_by_side(rows: Iterable[dict[str, Any]]) -> HTML:
-    """Return a table of summaries, in which names and numbers that the article does not support are marked.
+    """Return a table of summaries, with marks on names and numbers that the article does not support.
 
     Args:
-        rows: Dicts with `document` and any of id, reference, base and fine_tuned. A column that no row has is left
-            out. At most 25 words of an article are shown.
+        rows: Dicts with `document` and any of id, reference, base and fine_tuned. A column that no row has is
+            omitted. At most 25 words of an article are shown.
     """
     from IPython.display import HTML
     from jinja2 import Environment, PackageLoader
@@ -56,11 +56,11 @@ def side_by_side(rows: Iterable[dict[str, Any]]) -> HTML:
 
 
 def answer_html(summarizer: Summarizer, text: str, which: str = "both", decoding: str = "greedy") -> str:
-    """Return the answers to a text as HTML; an error of the input becomes a sentence.
+    """Return the answers to a text as HTML; an error in the input is shown as a sentence.
 
     Args:
         summarizer: Answers with and without the adapter.
-        text: The article. If it is longer than what the model was trained for, the number of cut tokens is shown.
+        text: The article. If it is too long for the model, the number of cut tokens is shown.
         which: "base", "adapter", or "both" side by side.
         decoding: See `DECODINGS`.
     """
@@ -82,7 +82,7 @@ def _refusal(reason: str) -> str:
 def playground(summarizer: Summarizer, text: str = EXAMPLE) -> HTML | ipywidgets.interactive:
     """Show controls: paste a text, choose base, adapter or both and the decoding, and see the answers side by side.
 
-    Where nobody can press a button (no kernel, or a headless run), it is `text` with its answers as plain HTML.
+    Without a kernel, or in a headless run, show `text` with its answers as plain HTML.
     """
     from IPython import get_ipython
     from IPython.display import HTML
@@ -94,7 +94,7 @@ def playground(summarizer: Summarizer, text: str = EXAMPLE) -> HTML | ipywidgets
     def answer(text: str, model: str, decoding: str) -> HTML:
         try:
             return HTML(answer_html(summarizer, text, model, decoding))
-        except Exception as error:  # in a widget's output a traceback helps nobody
+        except Exception as error:  # a traceback in a widget's output does not help users
             return HTML(_refusal(f"{type(error).__name__}: {error}"))
 
     return ipywidgets.interactive(

@@ -1,8 +1,8 @@
 """Time, memory, energy, carbon and money: measured, and predicted.
 
-`metering` measures a block of work; `memory` predicts what training or answering takes, from a forward pass without
+`metering` measures a block of work; `memory` predicts the memory of training or generation, from a forward pass without
 weights (`activations`, `shapes`); `forecast` predicts a training from a few measured steps; `prices` turns hours and
-kWh into money.
+kWh into costs.
 """
 
 from summkit.resources.forecast import Forecast, Trial, accumulate_gradients, forecast_training, measure_steps

@@ -1,10 +1,10 @@
-"""Measure what autograd keeps of a forward pass, without weights and without computing it.
+"""Measure which tensors autograd saves in a forward pass, without weights and without computing it.
 
-The tensors are torch's fake ones: they have a shape, a dtype and a device, and no bytes. Kernels are chosen as for real
-tensors, and `saved_tensors_hooks` sees what the backward pass would need. Every architecture that transformers builds
+The tensors are torch's fake tensors, with a shape, a dtype and a device, but no data. Kernels are chosen as for real
+tensors, and `saved_tensors_hooks` receives the saved ones. Every architecture that transformers builds
 is measured in the same way. On a CPU the bytes are those of real tensors, within 0.5 %, for decoders, T5, LongT5, BART,
-LED and BigBird, in fp32 and under bf16 autocast (tested). What a GPU keeps is measured with fake tensors of a CPU and
-the rules of `_gpu_rules`; it was compared with peaks that one GPU had.
+LED and BigBird, in fp32 and under bf16 autocast (tested). For a GPU, the fake tensors are a CPU's and `_gpu_rules`
+imitates the GPU; the results were compared with measured peaks of one GPU.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-BLOCKS = 3  # of each stack are run: the first, which may keep less, the middle one for all others, and the last
-# What autocast computes in fp32 on a GPU, and not on a CPU.
+BLOCKS = 3  # blocks run in each stack: the first, which may save less; a middle one, for all others; the last
+# Functions that autocast computes in fp32 on a GPU, but not on a CPU.
 FP32_ON_GPU = {"layer_norm", "pow", "__pow__", "softmax", "rsqrt", "exp", "log", "sum", "cumsum", "norm", "softplus"}
 
 
 @dataclass(frozen=True)
 class Stack:
-    """An encoder or a decoder of `layers` blocks; `kept` and `cache` are the bytes of each block that was run."""
+    """An encoder or a decoder of `layers` blocks; `kept` and `cache` are bytes of each block that was run."""
 
     layers: int
     kept: tuple[int, ...]
@@ -40,15 +40,15 @@ class Stack:
     cache: tuple[int, ...] = ()
 
     def total(self, sizes: tuple[int, ...]) -> int:
-        """The sum over all layers of sizes that are known of the blocks that were run."""
+        """Return the sum of `sizes` over all layers; the middle block that was run represents the others."""
         return sum(sizes) + (self.layers - len(sizes)) * sizes[len(sizes) // 2]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one forward pass keeps: its stacks of blocks, and `ends`, the bytes kept before and after them.
+    """The bytes that one forward pass saves: its stacks of blocks, and `ends`, the bytes before and after them.
 
-    `widest`: numbers in the largest tensor that a block computes; `copies`: how many of its size exist together.
+    `widest`: numbers in the largest tensor that a block computes; `copies`: tensors of this size at the same time.
     """
 
     stacks: tuple[Stack, ...]
@@ -57,14 +57,14 @@ class Measured:
     copies: int
 
     def kept(self, gradient_checkpointing: bool) -> int:
-        """Bytes kept for backward; with checkpointing, the input of each block and the largest block."""
+        """Return the bytes saved for backward; with checkpointing, each block's input and the largest block."""
         if not gradient_checkpointing:
             return self.ends + sum(stack.total(stack.kept) for stack in self.stacks)
         inputs = sum(stack.total(tuple(stack.state * (kept > 0) for kept in stack.kept)) for stack in self.stacks)
         return self.ends + inputs + max(max(stack.kept) for stack in self.stacks)
 
     def cache(self) -> int:
-        """Bytes of the keys and values of all layers."""
+        """Return the bytes of the keys and values of all layers."""
         return sum(stack.total(stack.cache) for stack in self.stacks if stack.cache)
 
 
@@ -72,8 +72,8 @@ class Forward:
     """A model without weights, ready for any number of forward passes on fake tensors.
 
     Args:
-        model: A model on the meta device, as its method prepared it. It is changed, and cannot be used afterwards.
-        weight_dtype: The type of the model's weights; that of adapters is fp32.
+        model: A model on the meta device, prepared by its method. It is changed, and cannot be used afterwards.
+        weight_dtype: The dtype of the model's weights; adapters are fp32.
         compute_dtype: Half precision means autocast.
         device: "cpu" or "cuda".
     """
@@ -96,15 +96,15 @@ class Forward:
             _make_fake(model, getattr(torch, weight_dtype))
 
     def training(self, batch: int, length: int, answer: int) -> Measured:
-        """Measure what backward needs of one forward pass.
+        """Measure the bytes that one forward pass saves for backward.
 
         Args:
-            batch: Rows; some of them are padded where there are several.
-            length: Tokens a row that the decoder reads; of an encoder-decoder, that the encoder reads.
-            answer: Tokens a row that an encoder-decoder's decoder writes.
+            batch: Rows; with several rows, some are padded.
+            length: Tokens per row that a decoder, or the encoder of an encoder-decoder, reads.
+            answer: Tokens per row that an encoder-decoder's decoder writes.
 
         Raises:
-            SummkitError: The model cannot run on tensors that have no values.
+            SummkitError: The model cannot run on tensors without values.
         """
         import torch
 
@@ -140,15 +140,15 @@ class Forward:
             try:
                 with context:
                     return self.model(**inputs, use_cache=use_cache)
-            except Exception as error:  # whatever a model's own code does with values that are not there
+            except Exception as error:  # a model's own code may fail in any way without values
                 kind = self.model.config.model_type
                 raise SummkitError(f"a model of type {kind!r} cannot be measured without weights: {error}") from error
 
 
 class _Watch:
-    """Notes the bytes of distinct storages that autograd saves, by block, and the largest tensor that blocks compute.
+    """Counts the bytes of distinct storages that autograd saves, by block, and finds the largest computed tensor.
 
-    `kept`: {(stack, block), or None outside: bytes}; `states`: {stack: bytes of a block's input}.
+    `kept`: {(stack, block), or None outside of blocks: bytes}; `states`: {stack: bytes of a block's input}.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -160,22 +160,22 @@ class _Watch:
         self.widest, self.copies = 0, 2
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Count a tensor that autograd saves; weights and what is counted already add nothing."""
+        """Count a tensor that autograd saves, unless it is a weight or counted already."""
         storage = tensor.untyped_storage()
         if storage._cdata not in self.storages:
-            self.storages[storage._cdata] = tensor  # held, so that no other storage gets its address
+            self.storages[storage._cdata] = tensor  # kept alive, so that no other storage gets its address
             self.kept[self.block] += storage.nbytes()
         return tensor
 
     def computed(self, tensor: torch.Tensor) -> None:
-        """Note the size of a tensor that was computed in a block."""
+        """Update the largest size with a tensor that a block computed."""
         if self.block is not None and tensor.numel() > self.widest:
             self.widest = tensor.numel()
-            self.copies = 3 if tensor.dim() > 3 else 2  # scores of attention, what is added to them, and their sum
+            self.copies = 3 if tensor.dim() > 3 else 2  # attention scores, the added bias, and their sum
 
     @contextlib.contextmanager
     def blocks(self, stacks: list[torch.nn.ModuleList]) -> Iterator[None]:
-        """Know in this context which block runs."""
+        """Track the running block in this context."""
 
         def enter(place: tuple[int, int], _: object, given: tuple, named: dict) -> None:
             self.block = place
@@ -194,7 +194,7 @@ class _Watch:
 
 
 def _block_lists(model: PreTrainedModel | PeftModel) -> list[torch.nn.ModuleList]:
-    """The blocks of a decoder, or those of an encoder and those of its decoder."""
+    """Return the blocks of a decoder, or the lists of an encoder's and its decoder's blocks."""
     import torch
 
     lists = []
@@ -207,11 +207,11 @@ def _block_lists(model: PreTrainedModel | PeftModel) -> list[torch.nn.ModuleList
 
 
 def _make_fake(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Put fake tensors in the place of those on the meta device; what is shared stays shared."""
+    """Replace the tensors on the meta device by fake ones; shared tensors remain shared."""
     import torch
 
     adapted = hasattr(model, "peft_config")
-    made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # with the old one, so that no other gets its id
+    made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # keeps the old tensor alive, so that no other gets its id
     for module in model.modules():
         for name, old in [*module._parameters.items(), *module._buffers.items()]:
             if old is None:
@@ -246,7 +246,7 @@ def _cache_bytes(layer: Any) -> int:
 
 
 def _ops(watch: _Watch) -> Any:
-    """A mode that shows what is computed to `watch`, and answers the few questions that need values."""
+    """Return a mode that passes computed tensors to `watch`, and supplies the few values that models need."""
     import torch
     from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -257,11 +257,11 @@ def _ops(watch: _Watch) -> Any:
         def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
             try:
                 result = func(*args, **(kwargs or {}))
-            except DynamicOutputShapeException:  # LED asks which tokens are read globally: the first of each row
+            except DynamicOutputShapeException:  # LED needs the positions of global tokens: the first of each row
                 return args[0].new_zeros((args[0].shape[0], args[0].dim()), dtype=torch.long)
             if isinstance(result, FakeTensor):
                 if result.dim() == 0 and result.dtype in ones and result.constant is None:
-                    result.constant = ones[result.dtype]  # LED asks whether there is such a token, and how many
+                    result.constant = ones[result.dtype]  # LED needs the number of global tokens
                 if not func.is_view:
                     watch.computed(result)
             return result
@@ -270,10 +270,10 @@ def _ops(watch: _Watch) -> Any:
 
 
 def _gpu_rules() -> Any:
-    """A mode in which a CPU's tensors are kept as a GPU's.
+    """Return a mode in which a CPU saves tensors as a GPU does.
 
-    Dropout keeps a mask of one byte a number. Attention is always fused: dropout and a bias that trains are possible
-    there. Autocast computes some functions in fp32.
+    Dropout saves a mask of one byte per number. Attention is always fused, even with dropout or a trained bias.
+    Autocast computes some functions in fp32.
     """
     import torch
     from torch.overrides import TorchFunctionMode

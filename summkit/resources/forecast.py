@@ -1,8 +1,8 @@
-"""Measure a few optimizer steps, and predict from them what a training will take in time and memory.
+"""Measure a few optimizer steps, and predict the time and memory of a training from them.
 
-The measured steps are plain ones: no scheduler, no clipping, nothing is saved. Two ways to train differ in what their
-profiles say and in nothing else. The steps do not show which way learns better. A prediction does not count loading
-the model and writing checkpoints.
+The measured steps are plain: no scheduler, no clipping, and nothing is saved. Two measurements differ only in their
+profiles. They do not show which profile learns better. A prediction does not include loading the model and writing
+checkpoints.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-STEPS = 3  # optimizer steps that are measured, after one that is not
-FORWARD = 1 / 3  # of a training step's work is the forward pass alone, which evaluating takes
+STEPS = 3  # measured optimizer steps, after one warm-up step
+FORWARD = 1 / 3  # share of the forward pass in a training step; evaluation needs only this
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a few measured steps took.
+    """The time and memory of a few measured steps.
 
     Attributes:
-        seconds: Of the steps that count.
-        added_bytes: Memory above the loaded model (gradients, the optimizer's state, what backward needs); on the GPU
-            where there is one. None where it cannot be read.
-        trained: How many numbers train.
+        seconds: Time of the measured steps.
+        added_bytes: Memory in addition to the loaded model (gradients, the optimizer's state, activations), on the GPU
+            if there is one. None if it cannot be measured.
+        trained: The number of trained weights.
         loss: Mean loss of the held-out rows after the steps, in nats.
     """
 
@@ -48,13 +48,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a training will take.
+    """The predicted time and memory of a training.
 
     Attributes:
-        seconds: Of the training with its evaluations.
-        peak_bytes: The planned memory of the process, or of the GPU where there is one.
-        tokens: What it reads and writes in all epochs.
-        trial: The steps that were measured for it.
+        seconds: Time of the training with its evaluations.
+        peak_bytes: The planned memory of the process, or of the GPU if there is one.
+        tokens: Number of tokens in all epochs.
+        trial: The measured steps.
     """
 
     seconds: float
@@ -72,26 +72,26 @@ def measure_steps(
     seed: int = 0,
     warm_up: int = 0,
 ) -> Trial:
-    """Train a fresh model once over some rows, as the profile says, and measure it.
+    """Train a fresh model on some rows with a profile's settings, and measure it.
 
-    A step takes profile.batch_size × profile.gradient_accumulation rows in their order, with profile.optimizer at
+    A step takes profile.batch_size × profile.gradient_accumulation rows in order, with profile.optimizer at
     profile.learning_rate; half precision is bf16 autocast.
 
     Args:
-        model_name: What `models.load_model` loads.
-        tokenizer: The model's.
+        model_name: The model, a name for `models.load_model`.
+        tokenizer: The model's tokenizer.
         rows: Rows of `data.encode`.
         held: Rows whose loss is computed after the steps.
-        profile: How to train.
-        seed: Decides adapters and dropout.
-        warm_up: How many steps come first and are not counted. The very first step makes the optimizer's state, and
-            takes as long as several.
+        profile: The settings.
+        seed: Seed of adapters and dropout.
+        warm_up: Number of first steps that are not counted. The very first step creates the optimizer's state, and
+            takes as long as several steps.
 
     Returns:
-        What the steps took.
+        The time and memory of the steps.
 
     Raises:
-        SummkitError: No step is left to count; or as `models.load_model` and `models.apply_method` do.
+        SummkitError: There is no step to count; or as for `models.load_model` and `models.apply_method`.
     """
     import torch
     from transformers import set_seed
@@ -128,7 +128,7 @@ def measure_steps(
 
 
 def accumulate_gradients(model: PreTrainedModel, collate: tokenisation.Collator, batches: list[list[dict]]) -> None:
-    """Add up the gradients of one step's batches: the gradient of all rows in one batch.
+    """Add up the gradients of one step's batches, which gives the gradient of all rows in one batch.
 
     Each batch's loss is divided by the answer tokens of all batches.
     """
@@ -139,23 +139,23 @@ def accumulate_gradients(model: PreTrainedModel, collate: tokenisation.Collator,
 
 
 def forecast_training(profile: Profile, train: Dataset, validation: Dataset, seed: int = 0) -> Forecast:
-    """Predict what `training.fit` will take.
+    """Predict the time and memory of `training.fit`.
 
-    A fresh model is trained for STEPS of the training's own steps, rows of like length together, spread over all
-    lengths: short rows alone take longer by the token, and rows of unlike length are padded. The first call in a
-    process pays for what a process needs once: call it twice, and use the second answer.
+    A fresh model is trained for STEPS steps of rows of similar length, spread over all lengths: short rows alone take
+    longer per token, and rows of different lengths are padded. The first call in a process includes its start-up
+    costs: call it twice, and use the second result.
 
     Args:
-        profile: How to train.
+        profile: The settings.
         train: Rows with id, document and summary.
-        validation: Rows that are evaluated on.
+        validation: Rows for evaluation.
         seed: As in `measure_steps`.
 
     Returns:
         The forecast.
 
     Raises:
-        SummkitError: As `models.load_model`, `models.apply_method` and `plan_training` do.
+        SummkitError: As for `models.load_model`, `models.apply_method` and `plan_training`.
     """
     tokenizer = loading.load_tokenizer(profile.model)
     template = templates.build_template(profile.template, tokenizer, templates.get_wording(profile.wording))
@@ -164,7 +164,7 @@ def forecast_training(profile: Profile, train: Dataset, validation: Dataset, see
     rows, held = (list(tokenisation.encode_rows(part, template, tokenizer, *limits)) for part in (train, validation))
     size = profile.batch_size * profile.gradient_accumulation
     steps = _of_all_lengths(rows, size)
-    warm_up = (steps[0] * size)[:size]  # a whole step, even of fewer rows
+    warm_up = (steps[0] * size)[:size]  # a full step, even if there are fewer rows
     tried = [row for step in [warm_up, *steps] for row in step]
     trial = measure_steps(profile.model, tokenizer, tried, held[:2], profile, seed, warm_up=1)
     tokens = _tokens(rows) * profile.epochs
@@ -174,7 +174,7 @@ def forecast_training(profile: Profile, train: Dataset, validation: Dataset, see
 
 
 def _now(model: PreTrainedModel) -> float:
-    """Seconds, when all that was asked of the model's device is done."""
+    """Return the time in seconds, after all work on the model's device is finished."""
     import torch
 
     if model.device.type == "cuda":
@@ -197,7 +197,7 @@ def _optimizer(trained: list[torch.nn.Parameter], profile: Profile) -> Any:
 
 
 def _of_all_lengths(rows: list[dict], size: int) -> list[list[dict]]:
-    """STEPS steps of `size` rows each: in order of length, the middle one of each equal part of all of them."""
+    """Return STEPS steps of `size` rows: the middle one of each equal part of all steps, sorted by length."""
     steps = tokenisation.length_sorted_batches([row["length"] for row in rows], size)
     part = max(1, len(steps) / STEPS)
     middle = [steps[int((place + 0.5) * part)] for place in range(min(STEPS, len(steps)))]
@@ -205,7 +205,7 @@ def _of_all_lengths(rows: list[dict], size: int) -> list[list[dict]]:
 
 
 def _memory(meta: PreTrainedModel, profile: Profile, rows: list[dict]) -> int:
-    """Bytes of a step on rows as long as the longest."""
+    """Return the bytes of a step in which all rows have the longest length."""
     import torch
 
     answer = max(sum(label != tokenisation.IGNORE for label in row["labels"]) for row in rows)

@@ -1,9 +1,9 @@
-"""Plan the memory that training or answering takes, part by part, before any weight is loaded.
+"""Plan the memory of training or generation, part by part, before any weight is loaded.
 
-Weights, gradients and the optimizer's state are counted on the model without weights; what a forward pass keeps is
-measured on it (see `activations`). All parts are added up, though they do not all peak at the same time, so on a
-CPU a plan errs on the safe side. What a GPU's allocator adds is not known:
-beside peaks on one H100, plans of phi-2 were too high for few rows and too low for many.
+Weights, gradients and the optimizer's state are counted on the model without weights; activations are measured on it
+(see `activations`). A plan adds up all parts, although they do not all peak at the same time, so it is usually too high
+on a CPU. The overhead of a GPU's allocator is unknown: compared with measured peaks on one H100, plans of phi-2 were
+too high for few rows and too low for many.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 COMPUTE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 WEIGHT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-# Bits of a number in each of the two moments.
+# Bits per number in each of the two moments.
 OPTIMIZERS = {
     **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit"), 32),
     **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"), 8),
     "sgd": 0,
 }
-# What malloc keeps beside a step's tensors, as a share of them: 0.25 was seen with 8 layers, 0.7 with 30. CUDA's
-# caching allocator was not measured: nothing is added there.
+# Overhead of malloc, as a share of a step's tensors: 0.25 was measured with 8 layers, 0.7 with 30. The overhead of
+# CUDA's caching allocator was not measured, and none is added.
 HEAP = {"cpu": 0.5, "cuda": 0.0}
-# Not computed: resident bytes after importing torch, transformers, peft and bitsandbytes (CPU, measured), and a usual
+# Constants: resident bytes after importing torch, transformers, peft and bitsandbytes (CPU, measured), and a typical
 # size of CUDA's context with cuBLAS' workspaces (not measured here).
 FRAMEWORK = {"cpu": 500 * 2**20, "cuda": 600 * 2**20}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts of the memory that a training step or an answer takes: (part, bytes, how it was computed)."""
+    """The parts of the memory of a training step or of generation: (part, bytes, how it was computed)."""
 
     parts: tuple[tuple[str, int, str], ...]
 
     @property
     def total(self) -> int:
-        """Bytes of all parts."""
+        """The bytes of all parts together."""
         return sum(size for _, size, _ in self.parts)
 
     def __getitem__(self, part: str) -> int:
@@ -57,7 +57,7 @@ class Plan:
         return sizes[part]
 
     def fits(self, memory_bytes: int) -> bool:
-        """Whether all parts fit into so many bytes together."""
+        """Whether all parts together fit into `memory_bytes`."""
         return self.total <= memory_bytes
 
     def rows(self) -> list[tuple[str, int, str]]:
@@ -87,17 +87,17 @@ def plan_training(
     Args:
         model: A known name, a configuration, or a model of which the configuration is taken.
         precision: What the weights are held in, one of `models.PRECISIONS`.
-        double_quantization: Quantise the constants of "nf4" too.
-        compute_dtype: "float32", or half precision by autocast over fp32 adapters, as the Trainer does it.
+        double_quantization: Also quantise the constants of "nf4".
+        compute_dtype: "float32", or half precision by autocast over fp32 adapters, as in the Trainer.
         method: A name in `models.METHODS`.
-        targets: Layers with adapters: as in a profile, or a list of their names.
+        targets: Layers with adapters, as in a profile, or a list of their names.
         rank: LoRA's rank.
         dropout: Share of an adapter's inputs that is dropped.
-        sequence_length: Tokens a row; of an encoder-decoder, those that the encoder reads.
+        sequence_length: Tokens per row; for an encoder-decoder, tokens that the encoder reads.
         batch_size: Rows.
         optimizer: A name in OPTIMIZERS.
-        gradient_checkpointing: Keep the inputs of the blocks, and compute the blocks again.
-        logits_tokens: Tokens a row that the head is applied to, and that an encoder-decoder writes; None: as many as
+        gradient_checkpointing: Save only the inputs of the blocks, and compute the blocks again.
+        logits_tokens: Tokens per row that the head is applied to, and that an encoder-decoder writes; None:
             `sequence_length`.
         device: "cpu" or "cuda".
 
@@ -105,7 +105,7 @@ def plan_training(
         The plan.
 
     Raises:
-        SummkitError: A setting is unknown, the method is not for this model, or it would train quantised weights.
+        SummkitError: A setting is unknown, the method does not fit the model, or it would train quantised weights.
 
     Example:
         >>> plan_training("tiny-llama", precision="fp32", batch_size=4)["gradients"]
@@ -154,15 +154,15 @@ def plan_inference(
     answer_tokens: int = 128,
     device: str = "cpu",
 ) -> Plan:
-    """Plan the memory of generating, greedy and with a cache.
+    """Plan the memory of greedy generation with a cache.
 
     Args:
         model: A known name, a configuration, or a model of which the configuration is taken.
         precision: What the weights are held in, one of `models.PRECISIONS`.
-        compute_dtype: What quantised weights are multiplied in.
+        compute_dtype: The dtype of products with quantised weights.
         batch_size: Rows.
-        sequence_length: Tokens a row, prompt and answer together; of an encoder-decoder, those that the encoder reads.
-        answer_tokens: Tokens a row that an encoder-decoder writes.
+        sequence_length: Tokens per row, prompt and answer together; for an encoder-decoder, tokens of the prompt.
+        answer_tokens: Tokens per row that an encoder-decoder writes.
         device: "cpu" or "cuda".
 
     Returns:
@@ -200,11 +200,11 @@ def plan_inference(
 
 
 def largest_batch(model: str | PretrainedConfig | PreTrainedModel, memory_bytes: int, **settings: Any) -> int:
-    """Return the most rows a batch may have for `plan_training(model, **settings)` to fit; 0 where one does not.
+    """Return the largest batch size with which `plan_training(model, **settings)` fits; 0 if one row does not fit.
 
-    From two rows on, a plan grows by the same bytes with each row.
+    From two rows on, each row adds the same number of bytes to a plan.
     """
-    settings.pop("batch_size", None)  # that of `plan_settings`: it is what is asked for
+    settings.pop("batch_size", None)  # from `plan_settings`; it is the result here
     one, two, three = (plan_training(model, batch_size=rows, **settings).total for rows in (1, 2, 3))
     if memory_bytes < two:
         return int(memory_bytes >= one)
@@ -212,7 +212,7 @@ def largest_batch(model: str | PretrainedConfig | PreTrainedModel, memory_bytes:
 
 
 def plan_settings(profile: Profile, **overrides: Any) -> dict[str, Any]:
-    """Return the settings of `plan_training` for a profile; its head is applied to the summary's positions alone."""
+    """Return the settings of `plan_training` for a profile, with the head on the summary's positions only."""
     same = ("precision", "compute_dtype", "method", "targets", "rank", "dropout", "batch_size", "optimizer")
     settings = {key: getattr(profile, key) for key in (*same, "gradient_checkpointing")}
     settings |= {"sequence_length": profile.max_length, "logits_tokens": profile.max_new_tokens}
@@ -222,10 +222,10 @@ def plan_settings(profile: Profile, **overrides: Any) -> dict[str, Any]:
 def _prepare(
     meta: PreTrainedModel, method: str, precision: str, targets: str | Sequence[str], rank: int, dropout: float
 ) -> PreTrainedModel:
-    """The model as the method prepares it; not with `apply_method`, which trains fp32 weights alone."""
+    """Return the model prepared by the method, without `apply_method`, which trains only fp32 weights."""
     row = methods.check_fits(method, meta)
     if row.own_weights and precision not in WEIGHT_BYTES:
-        raise SummkitError(f"method {method!r} cannot train {precision} weights; take lora, or precision fp32")
+        raise SummkitError(f"method {method!r} cannot train {precision} weights; use lora, or precision fp32")
     targets = targets if isinstance(targets, str) else ",".join(targets)
     options = {"model": meta.config.model_type, "targets": targets, "rank": rank, "dropout": dropout}
     return row.prepare(meta, choose_profile("smoke", method=method, precision="fp32", **options))
@@ -247,9 +247,9 @@ def _trained(
 def _weights(
     meta: PreTrainedModel, precision: str, double: bool, compute: int
 ) -> tuple[list[tuple[str, int, str]], list[int]]:
-    """The parts of the plan that are weights, and the sizes of the layers that are packed.
+    """Return the parts of the plan for weights, and the sizes of the packed layers.
 
-    Packed are all linear layers but the head, and those that keep their precision.
+    All linear layers are packed, except for the head and layers that stay in fp32.
     """
     head = meta.get_output_embeddings()
     left = set(getattr(meta, "_keep_in_fp32_modules", None) or ())
@@ -265,7 +265,7 @@ def _weights(
     if precision == "int8":
         packed = sum(sizes)
         how = "one fp32 scale an output"
-        # GPT-2's Conv1D holds the transpose.
+        # GPT-2's Conv1D stores the transposed weight.
         constants = sum(4 * layer.weight.shape[type(layer).__name__ == "Conv1D"] for layer in layers)
     elif precision == "nf4":
         packed = sum(math.ceil(n / 2) for n in sizes)

@@ -1,8 +1,8 @@
-"""What a block of work takes: wall and CPU time, peak memory, energy, carbon, money.
+"""Measure a block of work: wall and CPU time, peak memory, energy, carbon emissions and cost.
 
-What cannot be measured is None; nothing is guessed. Energy comes from codecarbon (`pip install "summkit[costs]"`),
-kept offline and silent. Without a hardware counter it is computed from a model of the machine's power, and marked as an
-estimate.
+A value that cannot be measured is None, never a guess. Energy is measured by codecarbon
+(`pip install "summkit[costs]"`), offline and without output. Without a hardware counter it is computed from a model of
+the machine's power, and marked as an estimate.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 from summkit.errors import SummkitError
 
 ENERGY_SECONDS = 15  # between two readings of the energy; a reading takes milliseconds
-# What codecarbon calls the ways in which it reads a counter instead of estimating from the load.
+# codecarbon's names of the modes that read a counter instead of estimating from the load.
 COUNTERS = ("intel_rapl", "windows_emi", "intel_power_gadget")
 
-# Every setting with which a user's ~/.codecarbon.config could make it write, call out or scale is given here.
+# All settings by which a user's ~/.codecarbon.config could make it write files, use the network or scale values.
 _UNSET = ("cloud_provider", "cloud_region", "emissions_endpoint", "force_carbon_intensity_g_co2e_kwh", "region")
 _SETTINGS: dict[str, Any] = dict.fromkeys((*_UNSET, "force_cpu_power", "force_ram_power"))
 _SETTINGS |= {"measure_power_secs": ENERGY_SECONDS, "tracking_mode": "machine", "pue": 1.0, "allow_multiple_runs": True}
@@ -28,28 +28,28 @@ _SETTINGS |= {"log_level": "critical", "logger_preamble": "", "electricitymaps_a
 
 
 class Meter:
-    """Measures a `with` block. Its values can be read afterwards, also where the block raised; None is for unknown.
+    """Measures a `with` block. Its values can be read afterwards, even if the block raised; None means unknown.
 
     Args:
         energy: Whether to measure energy.
 
     Attributes:
-        wall_seconds: How long the block took.
-        cpu_seconds: Of this process, and of children that ended.
-        peak_rss_bytes: Of the process in the block, on Linux; elsewhere since the process began. What earlier work has
-            left in memory counts.
-        peak_device_bytes: Allocated by torch on the current GPU in the block.
-        added_bytes: By how much the block's peak is above its beginning, on the GPU where there is one; call
-            `release_memory` before the block.
-        energy_kwh: Of the whole machine; the share of its memory is always modelled.
-        energy_is_estimate: False where all processors have counters that were read.
-        co2_kg: Where SUMMKIT_COUNTRY is set to a three-letter ISO code.
-        cost_usd: Where SUMMKIT_PRICE_PER_HOUR is set.
-        country: That of co2_kg.
+        wall_seconds: Wall time of the block.
+        cpu_seconds: CPU time of this process and of its finished child processes.
+        peak_rss_bytes: Peak memory of the process in the block, on Linux; elsewhere since the process started. It
+            includes memory that earlier work still holds.
+        peak_device_bytes: Peak memory that torch allocated on the current GPU in the block.
+        added_bytes: Difference between the peak and the memory at the start of the block, on the GPU if there is one;
+            call `release_memory` before the block.
+        energy_kwh: Energy of the whole machine; the part of its memory is always modelled.
+        energy_is_estimate: False if counters of all processors were read.
+        co2_kg: Carbon emissions, if SUMMKIT_COUNTRY is set to a three-letter ISO code.
+        cost_usd: Cost, if SUMMKIT_PRICE_PER_HOUR is set.
+        country: The country for co2_kg.
         laps: {name: seconds}.
 
     Raises:
-        SummkitError: One of these settings makes no sense; on entering, before any work is lost.
+        SummkitError: One of these variables has an invalid value. It is raised before the block runs.
 
     Example:
         >>> with Meter(energy=False) as meter:
@@ -74,7 +74,7 @@ class Meter:
         self.laps: dict[str, float] = {}
 
     def __enter__(self) -> Meter:
-        """Begin to measure."""
+        """Start to measure."""
         self._price, self.country = _price(), _country()
         self._tracker = _start_tracker(self.country) if self.energy else None
         self._peak_before = 0
@@ -88,7 +88,7 @@ class Meter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Read everything."""
+        """Stop, and read all values."""
         self.wall_seconds = time.perf_counter() - self._wall
         self.cpu_seconds = _cpu_seconds() - self._cpu
         self.peak_rss_bytes = _end_peak(self)
@@ -122,12 +122,12 @@ class Meter:
             self.energy_is_estimate = _is_estimate(self._tracker)
             if self.country:
                 self.co2_kg = float(data.emissions)
-        except Exception:  # codecarbon swallows its own errors and then lacks attributes: no energy, and no harm
+        except Exception:  # codecarbon hides its own errors and then lacks attributes: the energy stays unknown
             return
 
 
 def release_memory() -> None:
-    """Give memory that earlier work has freed back to the system, so that `Meter.added_bytes` counts from here."""
+    """Return freed memory to the system, so that `Meter.added_bytes` does not miss reused memory."""
     import ctypes
     import gc
 
@@ -135,10 +135,10 @@ def release_memory() -> None:
     if _cuda():
         _cuda().empty_cache()
     if sys.platform == "linux":
-        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)  # glibc's; musl has none, and keeps little
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)  # only glibc has it; musl keeps little memory
 
 
-_open: list[Meter] = []  # each keeps the peak it saw before a meter inside its block reset the counter
+_open: list[Meter] = []  # each stores its peak from before an inner meter reset the counter
 
 
 def _begin_peak(meter: Meter) -> None:
@@ -160,9 +160,9 @@ def _end_peak(meter: Meter) -> int | None:
 
 
 def peak_rss_bytes() -> int | None:
-    """Return the most bytes this process has had resident since it, or the innermost Meter, began."""
+    """Return the process's peak resident bytes since its start, or since the innermost Meter started."""
     try:
-        # On Linux getrusage's peak outlives exec: a kernel started by a large process would report its parent's.
+        # On Linux getrusage's peak survives exec: a kernel that a large process starts would report its parent's peak.
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
@@ -188,8 +188,8 @@ def _cpu_seconds() -> float:
 
 
 def _cuda() -> Any:
-    """torch.cuda where the work uses it."""
-    # Never imports torch, and never makes a GPU context where the work has made none.
+    """Return torch.cuda if the work uses it, or else None."""
+    # This never imports torch, and never creates a GPU context.
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     return cuda if cuda is not None and cuda.is_available() and cuda.is_initialized() else None
@@ -202,7 +202,7 @@ def _price() -> float | None:
     except ValueError:
         price = -1.0
     if price is not None and not 0 <= price < float("inf"):
-        raise SummkitError(f"SUMMKIT_PRICE_PER_HOUR={text!r}: USD an hour are needed, as in 0.35; or unset it")
+        raise SummkitError(f"SUMMKIT_PRICE_PER_HOUR={text!r}: USD per hour are needed, as in 0.35; or unset it")
     return price
 
 
@@ -210,13 +210,13 @@ def _country() -> str | None:
     code = os.environ.get("SUMMKIT_COUNTRY", "").strip().upper()
     if code and not (len(code) == 3 and code.isascii() and code.isalpha()):
         raise SummkitError(
-            f"SUMMKIT_COUNTRY={code!r}: a country's three-letter ISO code is needed, as in FRA; or unset it"
+            f"SUMMKIT_COUNTRY={code!r}: a country's three-letter ISO code is needed, such as FRA; or unset it"
         )
     return code or None
 
 
 def _start_tracker(country: str | None) -> Any:
-    """Codecarbon's tracker, started; None where it is not installed or fails."""
+    """Start codecarbon's tracker; return None if it is not installed or fails."""
     try:
         logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         from codecarbon import OfflineEmissionsTracker
@@ -229,16 +229,16 @@ def _start_tracker(country: str | None) -> Any:
         return None
     if country and country not in countries:
         raise SummkitError(
-            f"SUMMKIT_COUNTRY={country!r}: no country that codecarbon knows; give an ISO code or unset it"
+            f"SUMMKIT_COUNTRY={country!r}: codecarbon has no such country; set a valid ISO code or unset it"
         )
-    tracker.start()  # it swallows what goes wrong, which shows when it is read
+    tracker.start()  # it hides its errors, which appear when its values are read
     return tracker
 
 
 def _is_estimate(tracker: Any) -> bool:
-    """False only where every processor is read from a counter: a GPU always is (NVML), a CPU by RAPL and its like.
+    """Return False only if all processors have counters: GPUs always do (NVML), CPUs with RAPL or a similar counter.
 
-    codecarbon says so nowhere but in its private list of hardware; without the list, energy is called an estimate.
+    codecarbon has this only in its private list of hardware; without the list, energy counts as an estimate.
     """
     hardware = getattr(tracker, "_hardware", ())
     modes = [getattr(part, "_mode", None) for part in hardware if type(part).__name__ == "CPU"]

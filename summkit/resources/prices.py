@@ -1,8 +1,7 @@
-"""What a run costs in money: a small table of list prices with their dates, which a reader can replace.
+"""The cost of a run in US dollars, from a small table of dated list prices, which a user can replace.
 
-The table is prices.csv beside this file; another one with the same columns takes its place by SUMMKIT_PRICES or an
-argument. A price is that of the whole machine, however many of its GPUs a run uses, without discounts, storage and
-taxes.
+The table is prices.csv beside this file; SUMMKIT_PRICES or an argument can name another one with the same columns. A
+price is for the whole machine, no matter how many of its GPUs a run uses, without discounts, storage and taxes.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ class Price:
     """One row of the table.
 
     Attributes:
-        machine: Its name, which is given on the command line and in notebooks.
-        device: What computes, in words.
-        usd: US dollars.
-        per: "hour" of the machine, or "kWh" that it takes.
+        machine: The machine's name, for the command line and notebooks.
+        device: Description of the processor or GPU.
+        usd: Price in US dollars.
+        per: Unit of the price: "hour" or "kWh".
         as_of: Month of the price, as in 2026-11.
-        source: Who says so.
+        source: Source of the price.
     """
 
     machine: str
@@ -40,7 +39,7 @@ class Price:
 
 
 COLUMNS = tuple(field.name for field in fields(Price))
-# What a cell has to look like, and how that is said.
+# Format of a cell, and its description for errors.
 FORMATS = {
     "usd": (r"\d+\.?\d*(e-?\d+)?|\.\d+", "a number of US dollars is needed, as in 0.35"),
     "per": (r"hour|kWh", "it is one of: hour, kWh"),
@@ -52,10 +51,10 @@ def read_prices(path: str | Path | None = None) -> list[Price]:
     """Read a table of prices.
 
     Args:
-        path: A CSV file; None: the one that SUMMKIT_PRICES names, else summkit's own.
+        path: A CSV file; None: the file in SUMMKIT_PRICES, or else summkit's own.
 
     Raises:
-        SummkitError: A value is missing, is there twice or is no price; the message names file, line and column.
+        SummkitError: A value is missing, repeated or invalid; the message names file, line and column.
     """
     path = Path(path or os.environ.get("SUMMKIT_PRICES") or TABLE)
     prices: dict[str, Price] = {}
@@ -70,7 +69,7 @@ def read_prices(path: str | Path | None = None) -> list[Price]:
                 location = f"{path.name}, line {table.line_num}"
                 price = _price(row, location)
                 if price.machine in prices:
-                    raise SummkitError(f"{location}: column 'machine': {price.machine!r} has a line above; leave one")
+                    raise SummkitError(f"{location}: column 'machine': {price.machine!r} is repeated; remove one")
                 prices[price.machine] = price
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SummkitError(f"the table of prices {path} cannot be read as CSV in UTF-8: {error}") from None
@@ -81,7 +80,7 @@ def find_price(machine: str, path: str | Path | None = None) -> Price:
     """Return the price of a machine.
 
     Raises:
-        SummkitError: The table has none; the message lists the machines it has.
+        SummkitError: The table lacks the machine; the message lists its machines.
     """
     prices = {price.machine: price for price in read_prices(path)}
     check_known("machine with a price", machine, prices)
@@ -92,13 +91,13 @@ def cost_usd(seconds: float, machine: str, energy_kwh: float | None = None, path
     """Return what a run costs in US dollars.
 
     Args:
-        seconds: How long it took.
+        seconds: Duration of the run.
         machine: A machine of the table.
-        energy_kwh: What it took, for a machine that is paid by the kWh.
+        energy_kwh: Energy of the run, for a machine with a price per kWh.
         path: Another table; see `read_prices`.
 
     Raises:
-        SummkitError: The machine has no price, or is paid by the kWh and these are not known.
+        SummkitError: The machine has no price, or it has a price per kWh and the energy is unknown.
 
     Example:
         >>> cost_usd(1800, "hf-t4")
@@ -108,12 +107,12 @@ def cost_usd(seconds: float, machine: str, energy_kwh: float | None = None, path
     if price.per == "hour":
         return seconds / 3600 * price.usd
     if energy_kwh is None:
-        raise SummkitError(f"{machine} is paid by the kWh, and the energy is not known: choose one paid by the hour")
+        raise SummkitError(f"{machine} has a price per kWh, but the energy is unknown: choose one priced per hour")
     return energy_kwh * price.usd
 
 
 def _price(row: dict, location: str) -> Price:
-    if None in row:  # where csv puts what is left over
+    if None in row:  # the key of surplus cells in csv
         raise SummkitError(f"{location}: more cells than columns; put one that holds a comma between double quotes")
     values = {column: row[column].strip() for column in COLUMNS}
     for column, text in values.items():

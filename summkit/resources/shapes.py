@@ -1,4 +1,4 @@
-"""Models without weights: built on the meta device, from configurations that need no Hub."""
+"""Models without weights, built on the meta device from configurations that do not need the Hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KNOWN_CONFIGS: dict[str, dict[str, Any]] = {name: row for name, row in _TABLE.it
 
 
 def known_config(name: str) -> PretrainedConfig:
-    """Return the configuration of a model that the tutorial names; the Hub is not asked.
+    """Return the configuration of a model in known_models.yaml or TINY, without the Hub.
 
     Raises:
         SummkitError: The name is not in known_models.yaml.
@@ -37,10 +37,10 @@ def on_meta(model: str | PretrainedConfig | PreTrainedModel) -> PreTrainedModel:
     """Build a model without weights, on the meta device.
 
     Args:
-        model: A known name, a configuration, or a model of which the configuration is taken.
+        model: A known name, a configuration, or a model whose configuration is used.
 
     Returns:
-        The model; its tensors have shapes and no bytes.
+        The model, whose tensors have shapes but no data.
 
     Raises:
         SummkitError: The name is not known.
@@ -51,7 +51,7 @@ def on_meta(model: str | PretrainedConfig | PreTrainedModel) -> PreTrainedModel:
     own_head = _has_own_head(model, config)
     if own_head:
         config = copy.deepcopy(config)
-        config.tie_word_embeddings = True  # else encoder and decoder would get embeddings of their own as well
+        config.tie_word_embeddings = True  # otherwise encoder and decoder would get separate embeddings too
     with torch.device("meta"):
         meta = loading.auto_class(config).from_config(config)
         if own_head:
@@ -61,9 +61,9 @@ def on_meta(model: str | PretrainedConfig | PreTrainedModel) -> PreTrainedModel:
 
 
 def _has_own_head(model: Any, config: PretrainedConfig) -> bool:
-    """Whether it is a T5 with a head beside its embeddings (T5 1.1, Flan-T5).
+    """Whether the model is a T5 with a head separate from its embeddings (T5 1.1, Flan-T5).
 
-    Its configuration says that they are tied; only that outputs are not scaled is left of what its file said.
+    Its configuration says that they are tied. Only the missing scaling of outputs shows that they are not.
     """
     if not hasattr(config, "scale_decoder_outputs"):
         return False

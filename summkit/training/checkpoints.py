@@ -1,6 +1,6 @@
-"""What a training leaves on the disk: checkpoints, and the adapter with its settings.
+"""The files of a training: checkpoints, and the adapter with its settings.
 
-A kill at any moment leaves the old files or the new ones, and an unfinished checkpoint is left out. No pickle is read.
+After a kill at any moment, either the old or the new files are there. Incomplete checkpoints are ignored. No pickles.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-MANIFEST = "complete.json"  # written into a checkpoint when everything else in it is on the disk
-SETTINGS = "summkit.json"  # beside an adapter: what is needed to ask it again
+MANIFEST = "complete.json"  # the last file of a checkpoint to be written
+SETTINGS = "summkit.json"  # beside an adapter: the settings for generation
 ASKING = (
     *("model", "precision", "compute_dtype", "template", "wording"),
     *("max_length", "max_new_tokens", "task", "kind", "method"),
 )
-OWN_WEIGHTS = "trained_weights.safetensors"  # of a method that trains the model's own weights: those that did
-# Options that may differ between a run and its resumption, since they change no step of the training.
+OWN_WEIGHTS = "trained_weights.safetensors"  # the trained weights of a method without an adapter
+# Options that may differ when a run is resumed, since they change no training step.
 _FREE = {
     *("name", "reason", "task", "track", "generation_batch_size", "teacher", "teacher_precision"),
     *("dataset", "train_rows", "validation_rows", "test_rows", "min_words", "max_words"),  # the rows are compared
@@ -46,19 +46,19 @@ def save_adapter(
     profile: Profile | None = None,
     weights: dict[str, torch.Tensor] | None = None,
 ) -> Path:
-    """Save the adapter as safetensors, or the weights that trained where there is none; nothing is asked of the Hub.
+    """Save the adapter, or without one the trained weights, as safetensors; the Hub is not contacted.
 
     Args:
         model: The trained model.
-        folder: Where the adapter goes; an older one there is replaced at the end.
-        profile: Its settings are saved with the adapter; None leaves them out.
-        weights: What `sharding.trained_weights` gathered, where the weights are spread over processes.
+        folder: The folder of the adapter; an existing one is replaced at the end.
+        profile: The profile whose settings are saved with the adapter; None: no settings.
+        weights: The result of `sharding.trained_weights`, if the weights are spread over processes.
 
     Returns:
         The folder.
     """
     with files.whole_folder(folder) as part:
-        if hasattr(model, "peft_config"):  # peft would ask the Hub whether the vocabulary has grown: here it never does
+        if hasattr(model, "peft_config"):  # else peft checks on the Hub for a larger vocabulary
             model.save_pretrained(part, state_dict=weights, save_embedding_layers=False)
         else:
             from safetensors.torch import save_file
@@ -70,7 +70,7 @@ def save_adapter(
 
 
 def save_settings(folder: str | Path, profile: Profile) -> Path:
-    """Write what is needed to ask the adapter in `folder` again: base model, numbers, template, limits in tokens."""
+    """Write the settings for generation with the adapter in `folder`: base model, precision, template, limits."""
     return _write_json(Path(folder) / SETTINGS, {key: getattr(profile, key) for key in ASKING})
 
 
@@ -78,19 +78,19 @@ def read_settings(folder: str | Path, kind: str = "summarisation") -> dict[str, 
     """Read the settings beside an adapter.
 
     Args:
-        folder: The adapter's.
-        kind: "summarisation" or "classification": what the adapter is to do. Trained for the other, it would meet
-            another template than in training, and answer nonsense.
+        folder: The adapter's folder.
+        kind: "summarisation" or "classification": the kind of task. An adapter for the other kind would see another
+            template than in training and answer nonsense.
 
     Returns:
         The options of ASKING.
 
     Raises:
-        SummkitError: `folder` holds no whole adapter of this library, or one for another kind of task.
+        SummkitError: `folder` is not a complete adapter of this library, or it is for another kind of task.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise SummkitError(f"adapter {folder}: no such folder; a training leaves one in its run's folder, as adapter")
+        raise SummkitError(f"adapter {folder}: no such folder; a training writes it as adapter in its run's folder")
     own = (folder / OWN_WEIGHTS).is_file()
     names = (OWN_WEIGHTS,) if own else ("adapter_config.json", "adapter_model.safetensors")
     for name in (*names, SETTINGS):
@@ -101,10 +101,10 @@ def read_settings(folder: str | Path, kind: str = "summarisation") -> dict[str, 
 
 
 def settings_in(folder: Path, kind: str = "summarisation") -> dict[str, Any]:
-    """Read SETTINGS in `folder`, without a look at the weights.
+    """Read SETTINGS in `folder` without checking the weights.
 
     Raises:
-        SummkitError: The file is broken, or the kind of task is another one.
+        SummkitError: The file is broken, or is for another kind of task.
     """
     try:
         written = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
@@ -120,22 +120,22 @@ def settings_in(folder: Path, kind: str = "summarisation") -> dict[str, Any]:
 
 
 def _completed(written: dict[str, Any]) -> dict[str, Any]:
-    """Add the options that files lack which were written before there was such an option."""
+    """Add options that older files lack."""
     settings = {"task": "summary", "method": "lora", "wording": "news", "deepspeed": "", "fsdp": False} | written
     labels = settings["task"] in ("agnews", "goemotions", "mnli")
     return {"kind": "classification" if labels else "summarisation"} | settings
 
 
 def load_adapter(base: PreTrainedModel, folder: str | Path, name: str) -> PreTrainedModel | PeftModel:
-    """Put a saved adapter, or saved weights, into a fresh copy of the model it was trained beside.
+    """Load a saved adapter, or saved weights, into a fresh copy of its base model.
 
     Args:
-        base: The model as `load_model(name)` gives it. It is changed.
-        folder: What `save_adapter` wrote.
+        base: The model from `load_model(name)`. It is changed.
+        folder: The folder that `save_adapter` wrote.
         name: The model's name, for the message.
 
     Raises:
-        SummkitError: The adapter was trained beside another model.
+        SummkitError: The adapter was trained with another base model.
     """
     from peft import PeftModel
     from safetensors.torch import load_file
@@ -159,32 +159,32 @@ def _check_weights(path: Path) -> None:
         with safe_open(path, framework="pt"):  # checks the header against the file's length
             pass
     except (SafetensorError, OSError) as error:
-        raise SummkitError(f"{path} is cut off or no safetensors file ({error}): train or copy it again") from None
+        raise SummkitError(f"{path} is truncated or not a safetensors file ({error}): train or copy it again") from None
 
 
 def last_whole_checkpoint(out_dir: str | Path) -> Path | None:
-    """Find the newest checkpoint whose files all have the size they were saved with; warn of newer ones."""
+    """Find the newest complete checkpoint, whose files all have their saved sizes; warn about newer ones."""
     for path in sorted(Path(out_dir).glob("checkpoint-*"), key=_step, reverse=True):
         if _is_whole(path):
             return path
-        _log.warning("%s was cut off while it was saved: it is left out", path.name)
+        _log.warning("%s is incomplete and is ignored", path.name)
     return None
 
 
 def clear_after(out_dir: str | Path, checkpoint: Path | None) -> None:
-    """Remove the checkpoints after `checkpoint` (None: all), so that old ones are not taken for those of this run."""
+    """Remove the checkpoints after `checkpoint` (None: all), so that old ones are not mistaken for new ones."""
     for path in Path(out_dir).glob("checkpoint-*"):
         if checkpoint is None or _step(path) > _step(checkpoint):
             shutil.rmtree(path)
 
 
 def check_room(out_dir: str | Path, model: PreTrainedModel | PeftModel, optimizer: str) -> None:
-    """Check that the disk has room for the checkpoints of a training: two, and a third while it is written.
+    """Check that the disk has room for a training's checkpoints: two, and a third during writing.
 
-    Each has the weights that are saved, and the optimizer's two moments of all that train.
+    Each contains the saved weights, and the optimizer's two moments of all trained weights.
 
     Raises:
-        SummkitError: It has not.
+        SummkitError: It does not have enough room.
     """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     saved = trained if hasattr(model, "peft_config") else list(model.parameters())
@@ -194,41 +194,41 @@ def check_room(out_dir: str | Path, model: PreTrainedModel | PeftModel, optimize
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     if free < needed:
         raise SummkitError(
-            f"no space in {out_dir}: three checkpoints take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make "
-            "room, choose an out on another disk, or a method that trains less, such as LoRA"
+            f"no space in {out_dir}: three checkpoints take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free "
+            "some space, choose an out on another disk, or a method that trains fewer weights, such as LoRA"
         )
 
 
 def write_manifest(checkpoint: Path, counts: dict, made_with: dict, order: str | None = None) -> None:
-    """Write the last file of a checkpoint, whose presence says that the others are complete.
+    """Write the last file of a checkpoint, which marks the others as complete.
 
     Args:
         checkpoint: The folder.
         counts: Tokens, positions and seconds so far.
         made_with: The training's `fingerprint`.
-        order: In an epoch that is not over, the state of the random numbers that the rows' order was drawn from.
+        order: During an epoch, the state of the random numbers from which the rows' order was drawn.
     """
     sizes = {str(path.relative_to(checkpoint)): path.stat().st_size for path in checkpoint.rglob("*") if path.is_file()}
     _write_json(checkpoint / MANIFEST, {"files": sizes, "counts": counts, "made_with": made_with, "order": order})
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """Read {"files", "counts", "made_with", "order"} of a whole checkpoint; an older one has no "order"."""
+    """Read {"files", "counts", "made_with", "order"} of a complete checkpoint; older ones lack "order"."""
     return json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
 
 
 def fingerprint(profile: Profile, seed: int, train: Iterable[Mapping], validation: Iterable[Mapping]) -> dict[str, Any]:
-    """Collect everything that decides a training's steps; encoded rows by their hash."""
+    """Collect everything that determines a training's steps; encoded rows by their hash."""
     settings = {key: value for key, value in asdict(profile).items() if key not in _FREE}
     settings |= {"processes": int(os.environ.get("WORLD_SIZE", 1)), "fsdp": sharding.under_fsdp()}
     return settings | {"seed": seed, "training rows": _rows_hash(train), "validation rows": _rows_hash(validation)}
 
 
 def check_same(checkpoint: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """Read the checkpoint's manifest, once it is known to be of a training with the fingerprint `now`.
+    """Check that a checkpoint belongs to a training with the fingerprint `now`, and return its manifest.
 
     Raises:
-        SummkitError: It is of another; the message names each setting that differs.
+        SummkitError: It does not; the message names each setting that differs.
     """
     manifest = read_manifest(checkpoint)
     before = _completed(manifest.get("made_with", {}))
@@ -236,7 +236,7 @@ def check_same(checkpoint: Path, now: dict[str, Any]) -> dict[str, Any]:
     if different:
         raise SummkitError(
             f"{checkpoint.name} was made with other settings: {'; '.join(different)}. "
-            "Resume with the same ones, or start anew without resume"
+            "Resume with the same settings, or start again without resume"
         )
     return manifest
 

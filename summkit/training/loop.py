@@ -1,6 +1,6 @@
-"""What is plugged into transformers' Trainer: loss, evaluation, order of the rows, manifest of a checkpoint, bar.
+"""Extensions of transformers' Trainer: loss, evaluation, order of the rows, checkpoint manifests, progress bar.
 
-Each class is made by a function, since its base is imported only when a training begins.
+A function makes each class, since its base class is imported only when a training starts.
 """
 
 from __future__ import annotations
@@ -36,44 +36,44 @@ def summary_trainer(job: Job, **arguments: Any) -> Trainer:
         ) -> torch.Tensor:
             if model.training:
                 mask = inputs["attention_mask"]  # (rows, tokens)
-                if loading.is_encoder_decoder(model):  # its decoder's tokens and positions come beside the encoder's
+                if loading.is_encoder_decoder(model):  # count the decoder's tokens and positions too
                     mask = torch.cat([mask.flatten(), (inputs["labels"] != IGNORE).flatten()])
                 counted = mask.new_tensor([int(mask.sum()), mask.numel()])
                 tokens, computed = self.accelerator.reduce(counted, "sum").tolist()
                 job.counts["tokens"] += tokens
                 job.counts["positions"] += computed
-            # Divided by all processes' tokens; their gradients are averaged afterwards, so it is the sum that is right.
+            # The loss is divided by the tokens of all processes, but gradients are averaged: multiply to get their sum.
             return summary_loss(model, inputs, num_items_in_batch) * self.accelerator.num_processes
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
-            return job.order  # no public hook: `get_train_dataloader` would have to build the loader too
+            return job.order  # no public hook: overriding `get_train_dataloader` means building the loader too
 
         def _run_epoch(self, **arguments: Any) -> None:
-            # From the last checkpoint of a run that was over before its last epoch's end, transformers would train on.
+            # Resumed from the last checkpoint of a run that stopped early, transformers would continue to train.
             if not self.control.should_training_stop:
                 super()._run_epoch(**arguments)
 
         def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
             metrics = {"eval_loss": mean_loss(self.model, job.validation, job.tokenizer, self.args.eval_batch_size)}
-            # Before it is logged: a callback may add scores of its own.
+            # Callbacks run before logging, since they may add scores.
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             self.log(metrics)
             return metrics
 
     trainer = SummaryTrainer(**arguments)
-    trainer.model_accepts_loss_kwargs = True  # whatever the model says: `summary_loss` divides by all tokens
+    trainer.model_accepts_loss_kwargs = True  # for all models: `summary_loss` divides by all tokens
     return trainer
 
 
 def same_order(batch_size: int, lengths: list[int], again: str | None = None) -> Any:
-    """Make a sampler of rows of similar length together, in the order that the first process has drawn.
+    """Make a sampler that groups rows of similar length, in the order drawn by the first process.
 
-    So N processes with batches of B see the same rows in the same steps as one with batches of N × B.
+    So N processes with batches of B see the same rows in each step as one process with batches of N × B.
 
     Args:
         batch_size: Rows in an optimizer step.
         lengths: Tokens of each row.
-        again: `drawn_from` of an earlier sampler, whose last order is to be drawn once more; None: a new one.
+        again: `drawn_from` of an earlier sampler, to draw its last order again; None: draw a new order.
 
     Returns:
         The sampler. Its `drawn_from` is the state of torch's random numbers before the last draw, in hex.
@@ -101,7 +101,7 @@ def same_order(batch_size: int, lengths: list[int], again: str | None = None) ->
 
 
 def bookkeeping(job: Job, on_log: Callable[[list[dict]], None] | None) -> TrainerCallback:
-    """Make the callback that counts seconds, completes checkpoints, draws the bar, and gives `on_log` the history."""
+    """Make the callback that counts seconds, completes checkpoints, draws the bar and gives `on_log` the history."""
     from transformers import TrainerCallback
 
     class Bookkeeping(TrainerCallback):
@@ -121,11 +121,11 @@ def bookkeeping(job: Job, on_log: Callable[[list[dict]], None] | None) -> Traine
                 on_log(state.log_history)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            args.distributed_state.wait_for_everyone()  # each process writes files of its own into the checkpoint
+            args.distributed_state.wait_for_everyone()  # each process writes its own files into the checkpoint
             job.counts["seconds"] = time.monotonic() - self.started
             if state.is_world_process_zero:
                 folder = job.out_dir / f"checkpoint-{state.global_step}"
-                at_end = state.epoch.is_integer()  # the next epoch draws an order of its own
+                at_end = state.epoch.is_integer()  # the next epoch draws a new order
                 order = None if at_end else job.order.drawn_from
                 checkpoints.write_manifest(folder, job.counts, job.made_with, order)
 

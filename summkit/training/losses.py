@@ -1,4 +1,4 @@
-"""The loss of a model that writes summaries: over the summary's tokens alone, each of them counting once."""
+"""The completion-only loss: a mean over the summary's tokens, each with the same weight."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 def mean_loss(
     model: torch.nn.Module, encoded: Iterable[dict], tokenizer: PreTrainedTokenizerBase, batch_size: int = 8
 ) -> float:
-    """Compute the mean loss over all summary tokens, each counting once whatever batch it is in.
+    """Compute the mean loss over all summary tokens, each with the same weight in any batch.
 
     Args:
-        model: The model, with or without an adapter. It is evaluated without dropout, and left in its mode.
+        model: The model, with or without an adapter. It is evaluated without dropout, and its mode is restored.
         encoded: Rows as `data.encode_rows` makes them: a `Dataset`, or a list of dicts.
         tokenizer: The tokenizer that made them.
-        batch_size: Rows a batch; the result does not depend on it.
+        batch_size: Rows per batch; the result does not depend on it.
 
     Returns:
-        Nats a token.
+        The loss in nats per token.
 
     Raises:
         SummkitError: No row has a summary token.
@@ -63,15 +63,16 @@ def mean_loss(
 def summary_loss(
     model: torch.nn.Module, inputs: Mapping[str, Any], num_items_in_batch: int | torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Compute the completion-only loss: cross entropy on the summary's tokens, the head applied to no other position.
+    """Compute the completion-only loss: cross entropy on the summary's tokens, with the head applied only there.
 
-    The value is that over all positions with the prompt masked, with less memory and, where the vocabulary is large, a
-    fifth less work. The decoder of an encoder-decoder reads the summary shifted by one, and has no other positions.
+    The value equals the loss over all positions with the prompt masked, but takes less memory and, with a large
+    vocabulary, a fifth less work. The decoder of an encoder-decoder reads the summary shifted by one, and has no other
+    positions.
 
     Args:
         model: The model, with or without an adapter.
         inputs: A batch as `data.Collator` makes it: input_ids, attention_mask and labels, each (rows, tokens).
-        num_items_in_batch: The sum is divided by it; None: by the batch's own number of summary tokens.
+        num_items_in_batch: The divisor of the sum; None: the number of summary tokens in this batch.
 
     Returns:
         The loss, a scalar in nats.
@@ -87,12 +88,12 @@ def summary_loss(
     arguments = {key: value for key, value in inputs.items() if key != "labels"} | {"use_cache": False}
     labels = inputs["labels"]  # (rows, tokens)
     if loading.is_encoder_decoder(model):
-        # Not the models' own loss: that is the batch's mean, which would weigh a short batch's tokens more.
+        # The models' own loss is a mean over the batch, which would give the tokens of a short batch more weight.
         shift = loading.unwrapped(model).prepare_decoder_input_ids_from_labels
         logits = model(**arguments, decoder_input_ids=shift(labels)).logits.float()  # (rows, tokens, vocabulary)
         total = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
         return total / ((labels != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch)
-    shifted = pad(labels, (0, 1), value=IGNORE)[:, 1:]  # (rows, tokens): what each position has to predict
+    shifted = pad(labels, (0, 1), value=IGNORE)[:, 1:]  # (rows, tokens): the token to predict at each position
     predicted = shifted[shifted != IGNORE]  # (summary tokens)
     keep = pad(shifted != IGNORE, (loading.virtual_tokens(model), 0))  # prompt tuning puts its tokens before the input
     if num_items_in_batch is not None:

@@ -1,6 +1,6 @@
-"""Trainings whose weights or optimizer are spread over processes: DeepSpeed's ZeRO, and FSDP by accelerate.
+"""Training with weights or optimizer spread over processes: DeepSpeed's ZeRO, and FSDP by accelerate.
 
-Settings that do not go with it are refused before the training begins. At its end the trained weights are gathered.
+Incompatible settings raise an error before the training starts. At its end the trained weights are gathered.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 
 def check_sharding(profile: Profile) -> None:
-    """Check that DeepSpeed or FSDP, where the profile or the launcher asks for it, can do what the profile says.
+    """Check that the profile is compatible with DeepSpeed or FSDP, if one of them is used.
 
     Raises:
-        SummkitError: It cannot, or is not there; the message says the way out.
+        SummkitError: It is incompatible, or DeepSpeed is not installed; the message says what to do.
     """
     if profile.deepspeed:
         zero_stage(profile)
         spec = importlib.util.find_spec("deepspeed")
-        if spec is None or spec.origin is None:  # without an origin it is a mere folder of that name: jobs/ has one
+        if spec is None or spec.origin is None:  # without an origin, it is only a folder of that name, as in jobs/
             raise SummkitError("DeepSpeed is not installed: pip install 'summkit[deepspeed]', or leave deepspeed out")
         if "LOCAL_RANK" not in os.environ:
-            raise SummkitError("DeepSpeed needs torchrun, also for one GPU: torchrun … -m summkit train CONFIG")
+            raise SummkitError("DeepSpeed needs torchrun, even for one GPU: torchrun … -m summkit train CONFIG")
         if under_fsdp():
             raise SummkitError("accelerate launches FSDP, and the configuration names DeepSpeed: use one of them")
     if (profile.deepspeed or under_fsdp()) and profile.optimizer != "adamw_torch":
-        raise SummkitError(f"optimizer {profile.optimizer!r} keeps a state that cannot be spread: use 'adamw_torch'")
+        raise SummkitError(f"optimizer {profile.optimizer!r} has a state that cannot be spread: use 'adamw_torch'")
     if not is_spread(profile):
         return
     if profile.precision not in ("fp32", "fp16", "bf16"):
@@ -47,7 +47,7 @@ def check_sharding(profile: Profile) -> None:
 
 
 def zero_stage(profile: Profile) -> int:
-    """Return the ZeRO stage of the profile's DeepSpeed file, 0 where it has none.
+    """Return the ZeRO stage of the profile's DeepSpeed file; 0 without such a file.
 
     Raises:
         SummkitError: The file is missing or broken.
@@ -58,19 +58,19 @@ def zero_stage(profile: Profile) -> int:
     stage = zero.get("stage") if isinstance(zero, dict) else None
     if stage not in (0, 1, 2, 3):
         raise SummkitError(
-            f"deepspeed {profile.deepspeed}: zero_optimization.stage={stage!r}; it has to be 0, 1, 2 or 3, as in "
+            f"deepspeed {profile.deepspeed}: zero_optimization.stage={stage!r}; it must be 0, 1, 2 or 3, as in "
             "jobs/deepspeed/zero2.json"
         )
     return stage
 
 
 def is_spread(profile: Profile) -> bool:
-    """Whether no process holds the weights whole, so that all of them have to take part in each use of the model."""
+    """Whether the weights are spread over processes, so that all processes must take part in each use of the model."""
     return zero_stage(profile) == 3 or under_fsdp()
 
 
 def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Gather name → tensor on the CPU of all that trains. Where weights are spread, every process has to call it."""
+    """Gather all trained weights on the CPU, {name: tensor}. If weights are spread, every process must call this."""
     return {name: _whole(weight) for name, weight in model.named_parameters() if weight.requires_grad}
 
 

@@ -1,6 +1,6 @@
-"""Experiment trackers: trackio, Weights & Biases, MLflow. A tracker is imported only where a profile names it.
+"""Experiment trackers: trackio, Weights & Biases, MLflow. A tracker is imported only if a profile names it.
 
-The Trainer's own integrations write to them (`report_to`). None of them may ask a question on the terminal.
+The Trainer's own integrations write to them (`report_to`). They never prompt on the terminal.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ PROJECT = "summkit"
 
 
 def check_tracker(name: str) -> None:
-    """Check that the tracker `name` is known and installed; "" is none and always fine.
+    """Check that the tracker `name` is known and installed; "" means no tracker.
 
     Raises:
-        SummkitError: It is not.
+        SummkitError: It is unknown or not installed.
     """
     if not name:
         return
     check_known("tracker", name, TRACKERS)
     spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:  # without an origin it is a mere folder of that name, of earlier runs
+    if spec is None or spec.origin is None:  # without an origin, it is only a folder of that name, from earlier runs
         raise SummkitError(f"track={name!r}: {name} is not installed; pip install {name}")
 
 
 @contextmanager
 def tracked(name: str, folder: str | Path) -> Iterator[None]:
-    """Keep a run of the tracker open while the block runs, for the Trainer's integration to write to.
+    """Keep a run of the tracker open while the block runs; the Trainer's integration writes to it.
 
-    trackio keeps its database on this machine (TRACKIO_DIR, else the Hugging Face cache) and opens its run itself.
-    wandb keeps its files in `folder`; without WANDB_API_KEY it runs offline, and `wandb sync` sends them later. mlflow
-    goes where its own variables say (MLFLOW_TRACKING_URI, MLFLOW_RUN_ID; Azure ML sets them).
+    trackio writes its database on this machine (TRACKIO_DIR, or else the Hugging Face cache) and opens its run itself.
+    wandb writes its files to `folder`; without WANDB_API_KEY it runs offline, and `wandb sync` uploads them later.
+    mlflow uses its own variables (MLFLOW_TRACKING_URI, MLFLOW_RUN_ID; Azure ML sets them).
 
     Args:
         name: "trackio", "wandb", "mlflow", or "" for none.
-        folder: Where files of the run may go.
+        folder: The folder for files of the tracker.
 
     Raises:
-        SummkitError: There is a WANDB_API_KEY, and wandb's server does not answer or refuses it.
+        SummkitError: WANDB_API_KEY is set, and wandb's server does not answer or rejects it.
     """
     run = _wandb_run(Path(folder)) if name == "wandb" and progress.first_process() else None
     try:
@@ -57,13 +57,13 @@ def tracked(name: str, folder: str | Path) -> Iterator[None]:
 
 
 def _wandb_run(folder: Path) -> Any:
-    """Open a new run, or return None where the caller has one open already: that is written to, and left open."""
+    """Open a new run, or return None if the caller already has an open run, which is used and left open."""
     import wandb
 
     if wandb.run is not None:
         return None
     wanted = os.environ.get("WANDB_MODE")
-    # Without a mode, it would ask for a key.
+    # Without a mode, wandb would prompt for a key.
     mode = wanted if os.environ.get("WANDB_API_KEY") or wanted == "disabled" else "offline"
     folder.mkdir(parents=True, exist_ok=True)
     try:

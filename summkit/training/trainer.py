@@ -1,7 +1,7 @@
-"""`fit`: transformers' Trainer, with the loss on the summary's positions only and the head applied only there.
+"""Train with `fit`: transformers' Trainer, with the loss and the output head on the summary's positions only.
 
-It resumes from the last whole checkpoint, keeps the best one, stops early, and saves the adapter so far on Ctrl-C.
-Under torchrun every process trains on its share of each batch; one of them writes.
+It resumes from the last complete checkpoint, keeps the best one, stops early, and saves the current adapter on Ctrl-C.
+Under torchrun every process trains on its share of each batch; only the first one writes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class FitResult:
-    """What a training came to.
+    """The result of a training.
 
-    Losses are means over summary tokens, in nats. Seconds are wall time, all parts of a resumed run together.
+    Losses are means over summary tokens, in nats. Seconds are wall time, in total over all parts of a resumed run.
     `padding_fraction` is the share of computed positions that were padding.
     """
 
@@ -53,13 +53,13 @@ class FitResult:
     history: list[dict] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
-        """Return the record's `training` section: everything but the history and the adapter's folder."""
+        """Return the record's `training` section: all fields except the history and the adapter's folder."""
         return {key: value for key, value in asdict(self).items() if key not in ("history", "adapter")}
 
 
 @dataclass
 class Job:
-    """One training: what `fit` was given, what it found out before the first step, and what is counted from there."""
+    """One training: the arguments of `fit`, values computed before the first step, and counts during training."""
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
@@ -68,7 +68,7 @@ class Job:
     profile: Profile
     seed: int
     out_dir: Path
-    checkpoint: Path | None = None  # what it resumes from
+    checkpoint: Path | None = None  # the checkpoint to resume from
     made_with: dict[str, Any] = field(default_factory=dict)  # its fingerprint
     counts: dict[str, Any] = field(default_factory=lambda: {"tokens": 0, "positions": 0, "seconds": 0.0})
     order: Any = None  # the sampler of the rows
@@ -87,32 +87,32 @@ def fit(
     on_log: Callable[[list[dict]], None] | None = None,
     callbacks: Iterable[TrainerCallback] = (),
 ) -> FitResult:
-    """Train a model on encoded rows, and leave the best adapter in out_dir/adapter.
+    """Train a model on encoded rows, and save the best adapter in out_dir/adapter.
 
-    Rows whose summary is longer than an encoder-decoder's decoder can write are left out, with a warning. Where the
-    profile names a tracker, the history goes there too. Where it names a DeepSpeed file, or accelerate launches FSDP,
-    that trains.
+    Rows whose summary is longer than an encoder-decoder's decoder can write are dropped, with a warning. If the profile
+    names a tracker, the history is also logged there. If it names a DeepSpeed file, or accelerate launches FSDP, the
+    training uses that.
 
     Args:
-        model: What `apply_method` has made ready.
-        tokenizer: The model's.
+        model: The model that `apply_method` has prepared.
+        tokenizer: The model's tokenizer.
         train: Rows to train on, from `data.encode_rows`.
-        validation: Rows to evaluate on, and to choose the best checkpoint by.
+        validation: Rows for evaluation and for choosing the best checkpoint.
         profile: The settings.
-        seed: Of the rows' order and of dropout.
-        out_dir: Where checkpoints and the adapter go.
-        resume: Resume from the newest whole checkpoint in `out_dir`, in any epoch; on a CPU the result is, to the last
-            bit, that of an unbroken run. Without it, an earlier run's checkpoints there are removed.
+        seed: Seed of the rows' order and of dropout.
+        out_dir: The folder for checkpoints and the adapter.
+        resume: Resume from the newest complete checkpoint in `out_dir`; on a CPU the result is bit for bit the same as
+            without the interruption. If False, checkpoints of an earlier run there are removed.
         on_log: Called with the history, a list of {"step", "loss" | "eval_loss", …}, after each new entry.
-        callbacks: Further ones of transformers', such as `evaluation.generation_scores`; what their on_evaluate puts
-            into its `metrics` is in the history too.
+        callbacks: Further TrainerCallbacks, such as `evaluation.generation_scores`. The history includes the metrics
+            that their on_evaluate adds.
 
     Returns:
         Steps, losses, times and counts, and the adapter's folder.
 
     Raises:
-        SummkitError: The checkpoints are of other settings, a setting does not fit the others or the model, or the
-            disk has no room for the checkpoints.
+        SummkitError: The checkpoints were made with other settings, the settings are incompatible with each other or
+            with the model, or the disk has no room for the checkpoints.
     """
     job = Job(model, tokenizer, train, validation, profile, seed, Path(out_dir))
     _check(job, resume)
@@ -122,12 +122,12 @@ def fit(
         with trackers.tracked(profile.track, out_dir):
             trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
     except KeyboardInterrupt:
-        if sharding.is_spread(profile):  # the other processes may be elsewhere: nothing can be put together
-            raise KeyboardInterrupt("interrupted: --resume continues from the last whole checkpoint") from None
+        if sharding.is_spread(profile):  # the other processes may be at another step: no weights can be gathered
+            raise KeyboardInterrupt("interrupted: --resume continues from the last complete checkpoint") from None
         interrupted = True
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         _log.warning(
-            "interrupted at step %d: the adapter so far is saved; it can be resumed", trainer.state.global_step
+            "interrupted at step %d: the current adapter is saved; resume to continue", trainer.state.global_step
         )
     weights = sharding.trained_weights(trainer.model) if sharding.is_spread(profile) else None
     if progress.first_process():
@@ -136,7 +136,7 @@ def fit(
 
 
 def _check(job: Job, resume: bool) -> None:
-    """Refuse what cannot work before anything is written, and find the checkpoint to resume from."""
+    """Check all settings before anything is written, and find the checkpoint to resume from."""
     trackers.check_tracker(job.profile.track)
     sharding.check_sharding(job.profile)
     loading.check_positions(job.model, job.profile.max_length, job.profile.max_new_tokens)
@@ -149,7 +149,7 @@ def _check(job: Job, resume: bool) -> None:
         job.checkpoint = checkpoint
     job.counts |= manifest.get("counts", {})
     job.order = loop.same_order(_rows_in_a_step(job.profile), list(job.train["length"]), manifest.get("order"))
-    if progress.first_process():  # no other process saves before the first steps, which wait for this one
+    if progress.first_process():  # others save only after the first steps, which wait for this process
         checkpoints.clear_after(job.out_dir, job.checkpoint)
         checkpoints.check_room(job.out_dir, job.model, job.profile.optimizer)
 
@@ -175,7 +175,7 @@ def _trainer(job: Job, callbacks: list[TrainerCallback]) -> Trainer:
 
 
 def training_arguments(job: Job) -> TrainingArguments:
-    """Return the Trainer's settings: those of arguments.yaml, and those that are computed from the job."""
+    """Return the Trainer's settings: those of arguments.yaml, and those computed from the job."""
     from transformers import TrainingArguments
 
     profile = job.profile
@@ -194,12 +194,12 @@ def training_arguments(job: Job) -> TrainingArguments:
         report_to=profile.track or "none",
         project=trackers.PROJECT,
         deepspeed=profile.deepspeed or None,
-        use_cpu=job.model.device.type == "cpu",  # else a Mac's GPU would be taken, for weights that lie on the CPU
+        use_cpu=job.model.device.type == "cpu",  # else a Mac's GPU would be used although the weights are on the CPU
         **options,
         **table["always"],
     )
-    # One process, one GPU: of Kaggle's two, Trainer would take both by DataParallel, which breaks 4-bit weights. No
-    # public argument prevents it.
+    # One process uses one GPU: with Kaggle's two, Trainer would use DataParallel, which breaks 4-bit weights. No
+    # public argument prevents this.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
 

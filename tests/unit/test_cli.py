@@ -131,7 +131,7 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
         ('{"profile": "smoke", "score": ["all"]}', "score.0='all': input should be 'train', 'validation' or 'test'"),
         ('{"profile": "smoke", "patience": -1}', "patience=-1: input should be greater than or equal to 1"),
         ('{"profile": "smoke", "targets": ["q_proj"]}', "targets=['q_proj']: input should be a valid string"),
-        ('{"profile": "smoke", "min_words": 9, "max_words": 3}', "max_words=3: it has to be at least min_words"),
+        ('{"profile": "smoke", "min_words": 9, "max_words": 3}', "max_words=3: must be at least min_words"),
     ],
 )
 def test_a_wrong_configuration_is_refused(capsys, tmp_path, monkeypatch, config, said):

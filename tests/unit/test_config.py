@@ -48,7 +48,7 @@ def test_none_is_a_value_like_any_other():
         ({"evaluations_per_epoch": 0}, "evaluations_per_epoch=0"),
         ({"generation_batch_size": 0}, "generation_batch_size=0"),
         ({"model": ""}, "model='': string should have at least 1 character"),
-        ({"min_words": 50, "max_words": 10}, "max_words=10: it has to be at least min_words, which is 50"),
+        ({"min_words": 50, "max_words": 10}, "max_words=10: must be at least min_words, which is 50"),
         ({"lr": 1}, "unknown option 'lr'; known: alpha"),
         ({"reason": "x"}, "unknown option 'reason'"),
     ],

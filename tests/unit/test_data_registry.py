@@ -97,7 +97,7 @@ def test_one_file_from_outside_adds_a_data_set(tmp_path, registries):
     splits = load_summaries(choose_profile("smoke", dataset="toy", train_rows=4, validation_rows=1, test_rows=1))
     assert splits.counts() == {"train": 4, "validation": 1, "test": 1, "dropped": {}} and splits.source == "code"
     assert splits.test[0]["document"].startswith("Ann: bridge")
-    with pytest.raises(SummkitError, match="data set 'toy' is there already"):
+    with pytest.raises(SummkitError, match="data set 'toy' already exists"):
         register_dataset(path)
 
 

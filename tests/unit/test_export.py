@@ -146,7 +146,7 @@ def test_what_is_there_already_is_left_alone(saved, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     for make in (export.merge_adapter, export.to_ctranslate2):
         for out in (tmp_path, tmp_path / "mine.txt", saved):
-            with pytest.raises(SummkitError, match="is there already: name a new folder, or remove it"):
+            with pytest.raises(SummkitError, match="already exists: choose a new folder, or remove it"):
                 make(saved, out)
     assert os.listdir(tmp_path) == ["mine.txt"]
 
@@ -251,7 +251,7 @@ def test_a_model_that_ctranslate2_computes_in_another_way_is_refused(tmp_path):
 
 def test_what_is_no_exported_model_or_a_broken_one(converted, merged, tmp_path, monkeypatch):
     for other in (merged, tmp_path / "gone"):
-        with pytest.raises(SummkitError, match="is no model in CTranslate2's format"):
+        with pytest.raises(SummkitError, match="is not in CTranslate2's format"):
             export.Exported.load(other)
     broken = shutil.copytree(converted, tmp_path / "broken")
     (broken / "model.bin").write_bytes((broken / "model.bin").read_bytes()[:1000])

@@ -170,8 +170,8 @@ def test_a_line_without_label_and_reason_is_named(tmp_path, change):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([ROWS[0], ROWS[1], ROWS[0]], "row 3: the id 'a0' is another row's too"),
-        ([{"id": 1, "document": "A text."}, {"id": "1", "document": "B text."}], "row 2: the id '1' is another row's"),
+        ([ROWS[0], ROWS[1], ROWS[0]], "row 3: the id 'a0' is not unique"),
+        ([{"id": 1, "document": "A text."}, {"id": "1", "document": "B text."}], "row 2: the id '1' is not unique"),
         ([ROWS[0], {"id": "b", "document": " "}], r"row 2: the document cannot be used \(empty\)"),
         ([ROWS[0], {"id": "b"}], r"row 2: .* \(not text\)"),
         ([], "no rows to label"),
@@ -349,7 +349,7 @@ def test_ctrl_c_says_that_it_goes_on(abstracts):
         finally:
             process.kill()
     assert process.returncode == 130 and "Traceback" not in err
-    assert "summkit: interrupted: 0 of 20 rows are in l.jsonl; run the same again to resume" in err
+    assert "summkit: interrupted: 0 of 20 rows are in l.jsonl; run the same command again to resume" in err
 
 
 def test_labelled_rows_are_data_for_a_student(tmp_path):

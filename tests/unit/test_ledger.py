@@ -46,7 +46,7 @@ def test_a_broken_line_in_the_middle_is_named(path, broken):
 
 def test_a_row_twice_is_named(path):
     ledger.append(path, LINES[:1])
-    with pytest.raises(SummkitError, match="line 3: '1' has an earlier line too"):
+    with pytest.raises(SummkitError, match="line 3: '1' is in an earlier line too"):
         ledger.read(path)
 
 
@@ -54,7 +54,7 @@ def test_a_row_twice_is_named(path):
 def test_a_file_of_something_else_is_left_as_it_is(tmp_path, content):
     path = tmp_path / "l.jsonl"
     path.write_text(content)
-    with pytest.raises(SummkitError, match="there is no line of this job"):
+    with pytest.raises(SummkitError, match="is not a label; choose another file"):
         ledger.read(path)
     assert path.read_text() == content
 
@@ -70,7 +70,7 @@ def test_one_process_at_a_time(path):
 
 
 def test_what_cannot_be_written_is_said(tmp_path):
-    with pytest.raises(SummkitError, match="cannot write .*; correct that, and run the same again"):
+    with pytest.raises(SummkitError, match="cannot write .*; fix that, and run the same command again"):
         ledger.append(tmp_path, LINES)
     with pytest.raises(SummkitError, match="cannot continue"):
         ledger.read(tmp_path)

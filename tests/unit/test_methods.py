@@ -95,7 +95,7 @@ def test_attention_is_found_whatever_its_layers_are_called():
 
 @pytest.mark.parametrize("targets", ["Wqkv", "q_proj,lm_head", "", "attn"])
 def test_unknown_layers_list_the_known_ones(targets):
-    with pytest.raises(SummkitError, match="linear layers there are: down_proj, gate_proj, k_proj"):
+    with pytest.raises(SummkitError, match="its linear layers: down_proj, gate_proj, k_proj"):
         methods.target_layers(tiny_llama(), targets)
 
 
@@ -139,7 +139,7 @@ def test_every_method_trains_on_the_tiny_model(method):
     ("method", "precision", "message"),
     [
         ("head", "nf4", "needs precision='fp32'"),
-        ("full", "fp16", "an adapter .'lora'. trains beside weights of any precision"),
+        ("full", "fp16", "an adapter .'lora'. works with weights of any precision"),
         ("qlora", "fp32", "precision='nf4'"),
         ("prefix", "fp32", "unknown method 'prefix'; known: dora, frozen-embeddings, frozen-encoder, frozen"),
     ],
@@ -167,7 +167,7 @@ def test_a_plugin_adds_a_method_with_one_row(monkeypatch):
     assert loading.parameter_report(tiny(method="norms", precision="fp32"))["trainable"] == 264 * 64
     with pytest.raises(SummkitError, match="method 'norms' needs precision='fp32', not 'nf4'"):
         tiny(method="norms")
-    with pytest.raises(SummkitError, match="'lora' is there already"):
+    with pytest.raises(SummkitError, match="'lora' already exists"):
         methods.METHODS.add("lora", row)
 
 

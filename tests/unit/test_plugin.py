@@ -64,7 +64,7 @@ def test_a_plugin_that_is_not_there_is_named(monkeypatch):
 
 def test_no_entry_is_replaced_in_silence():
     table = Registry("method", {"lora": 1})
-    with pytest.raises(SummkitError, match="method 'lora' is there already"):
+    with pytest.raises(SummkitError, match="method 'lora' already exists"):
         table.add("lora", 2)
     with pytest.raises(SummkitError, match="unknown method 'lor'; known: lora"):
         table.find("lor")

@@ -50,7 +50,7 @@ def test_money_is_hours_times_the_machines_price_or_kwh_times_the_grids(table):
     assert prices.cost_usd(1800, "desk", 5.0, path) == pytest.approx(0.125), "the hour includes its electricity"
     assert prices.cost_usd(1800, "grid", 0.5, path) == pytest.approx(0.15)
     assert prices.cost_usd(7200, "hf-t4") == pytest.approx(2 * prices.find_price("hf-t4").usd)
-    with pytest.raises(SummkitError, match="grid is paid by the kWh, and the energy is not known"):
+    with pytest.raises(SummkitError, match="grid has a price per kWh, but the energy is unknown"):
         prices.cost_usd(1800, "grid", path=path)
 
 
@@ -86,7 +86,7 @@ ROW = "desk,GPU,0.25,hour,2026-10,my bill"
         (HEAD + ROW.replace("2026-10", "2026-13"), "line 2: column 'as_of' is '2026-13'"),
         (HEAD + ROW + "\n\nshop,GPU,1,hour,2026-10,", "line 4: column 'source' is empty"),
         (HEAD + "desk,GPU", "line 2: column 'usd' is empty"),
-        (HEAD + ROW + "\n" + ROW, "line 3: column 'machine': 'desk' has a line above"),
+        (HEAD + ROW + "\n" + ROW, "line 3: column 'machine': 'desk' is repeated"),
         (ROW, "no column 'machine'; the first row names them: machine,device,usd"),
         ("", "no column 'machine'"),
         (HEAD.replace("usd", "price") + ROW, "no column 'usd'"),

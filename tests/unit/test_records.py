@@ -115,7 +115,7 @@ def test_the_home_folder_is_refused_inside_a_text_too(record, monkeypatch):
 def test_other_kinds_of_value_are_refused(record):
     with pytest.raises(SummkitError, match="cannot hold a set"):
         records.fill_record(record, "details", seen={1, 2})
-    with pytest.raises(SummkitError, match="keys are text"):
+    with pytest.raises(SummkitError, match="keys must be text"):
         records.fill_record(record, "details", seen={1: 2})
 
 

@@ -69,7 +69,7 @@ def test_a_broken_file_is_named(alone, tmp_path):
         path.write_text(text)
         assert f"deepspeed {path}{message}" in refused(deepspeed=str(path))
     path.write_text('{"zero_optimization": 3}')
-    assert "stage=None; it has to be 0, 1, 2 or 3" in refused(deepspeed=str(path))
+    assert "stage=None; it must be 0, 1, 2 or 3" in refused(deepspeed=str(path))
     path.write_text(json.dumps({"zero_optimization": {"stage": 4}}))
     assert "stage=4" in refused(deepspeed=str(path))
 

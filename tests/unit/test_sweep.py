@@ -22,7 +22,7 @@ def test_every_combination_has_a_name_that_says_what_varies():
 
 
 @pytest.mark.parametrize(("plan", "message"), [
-    ({"base": BASE}, "asks for nothing"),
+    ({"base": BASE}, "plan is empty"),
     ({"vary": {"seed": 3}}, "plan's vary.seed=3: input should be a valid list"),
     ({"vary": {"seed": []}}, "vary.seed=.*at least 1 item"),
     ({"varies": {"seed": [0]}}, "unknown key in the plan's 'varies'; known: base, keep, only, out, subprocess, vary"),
@@ -83,7 +83,7 @@ def test_weights_are_removed_run_by_run_where_only_records_are_wanted(tmp_path, 
 def test_a_folder_of_another_plan_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(finetune, "train", lambda *_, **__: None)
     sweep.run_sweep({"base": BASE, "vary": {"seed": [0]}}, tmp_path)
-    with pytest.raises(SummkitError, match="of other settings than this plan"):
+    with pytest.raises(SummkitError, match="other settings than this plan"):
         sweep.run_sweep({"base": BASE | {"rank": 4}, "vary": {"seed": [0]}}, tmp_path)
 
 

@@ -100,7 +100,7 @@ def test_a_server_that_stays_busy_is_named_with_what_to_do(status):
         endpoint(server, retries=1).ask(TEXTS[:1])
     said = str(error.value)
     assert said.startswith(f"{server.url}: status {status} after up to 2 tries") and "overloaded" in said
-    assert said.endswith("What is labelled so far is kept: run the same again to resume")
+    assert said.endswith("Finished labels are saved: run the same command again to resume")
 
 
 def test_a_server_that_does_not_answer_in_time():
@@ -145,7 +145,7 @@ def test_an_unknown_model_is_told_which_there_are():
         with pytest.raises(SummkitError, match="status 404: no model 'teacher' .*; known: llama, qwen$"):
             endpoint(server).ask(TEXTS[:1])
         server.url = server.url.removesuffix("/v1")
-        with pytest.raises(SummkitError, match=r"status 404: .* \(it often ends in /v1\); known: none that it names$"):
+        with pytest.raises(SummkitError, match=r"status 404: .* \(it often ends in /v1\); known: none that it lists$"):
             endpoint(server).ask(TEXTS[:1])
 
 
@@ -177,7 +177,7 @@ def test_what_is_no_key_is_refused_unshown(monkeypatch, key):
     monkeypatch.setenv("SUMMKIT_TEACHER_KEY", key)
     with (
         LocalEndpoint(topics_of) as server,
-        pytest.raises(SummkitError, match="SUMMKIT_TEACHER_KEY holds no key") as error,
+        pytest.raises(SummkitError, match="SUMMKIT_TEACHER_KEY is not a valid key") as error,
     ):
         endpoint(server)
     assert key not in str(error.value)
@@ -204,7 +204,7 @@ def test_what_is_no_address_is_refused(url):
 
 
 def test_a_password_in_the_address_is_refused_unshown():
-    with pytest.raises(SummkitError, match="holds a name or password") as error:
+    with pytest.raises(SummkitError, match="contains a name or password") as error:
         teachers.EndpointTeacher(f"http://me:{KEY}@host/v1", "teacher", WORDING, max_new_tokens=8)
     assert KEY not in str(error.value)
 

@@ -83,7 +83,7 @@ def test_no_such_file(name):
 def test_a_pdf_without_pypdf_says_what_to_install(here, monkeypatch):
     (here / "a.pdf").write_bytes(pdf(["Rain."]))
     monkeypatch.setattr(text_files.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SummkitError, match="a.pdf: a PDF is read with pypdf, .* pip install pypdf$"):
+    with pytest.raises(SummkitError, match="a.pdf: reading a PDF needs pypdf, .* pip install pypdf$"):
         text_files.read_texts(["a.pdf"])
 
 

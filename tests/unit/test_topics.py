@@ -234,7 +234,7 @@ def test_examples_are_good_answers_and_as_many_as_asked_for():
     with pytest.raises(SummkitError, match="unknown answer of the examples 'summary'; known: title, topics"):
         topics.topic_examples("summary", 1)
     for number in (6, -1, None):
-        with pytest.raises(SummkitError, match=f"{number} examples are asked for: there are 5"):
+        with pytest.raises(SummkitError, match=f"{number} examples are asked for; choose from 0 to 5"):
             topics.topic_examples("topics", number)
 
 

@@ -281,7 +281,7 @@ def test_ctrl_c_saves_the_adapter_so_far_and_resumes(unbroken, tmp_path, caplog)
 
     result, adapter = run(tmp_path, on_log=interrupt)
     assert result.interrupted and not result.stopped_early and result.seconds > 0
-    assert "interrupted at step 4: the adapter so far is saved" in caplog.text
+    assert "interrupted at step 4: the current adapter is saved" in caplog.text
     assert len(adapter) == len(unbroken[1]) and adapter != unbroken[1]
     assert checkpoints.read_settings(result.adapter)["model"] == SMOKE.model
     result, adapter = run(tmp_path, resume=True)
@@ -293,7 +293,7 @@ def test_a_checkpoint_cut_off_is_left_out_and_the_one_before_used(unbroken, fini
     broken = finished / "checkpoint-6" / name
     broken.write_bytes(broken.read_bytes()[:40])
     assert checkpoints.last_whole_checkpoint(finished).name == "checkpoint-4"
-    assert "checkpoint-6 was cut off" in caplog.text
+    assert "checkpoint-6 is incomplete" in caplog.text
     if name == "optimizer.pt":
         result, adapter = run(finished, resume=True)
         assert (
@@ -392,7 +392,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_said_before_the_first_step(t
     taken += (tmp_path / "checkpoint-6" / "optimizer.pt").stat().st_size
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage._replace(free=int(2.7 * taken)))
-    with pytest.raises(SummkitError, match="no space in .*new: three checkpoints take .* GB are free; make room"):
+    with pytest.raises(SummkitError, match="no space in .*new: three checkpoints take .* GB are free; free some space"):
         fit(adapted(profile), *given, seed=0, out_dir=tmp_path / "new")
     assert not (tmp_path / "new").exists()
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage._replace(free=int(3.3 * taken)))
