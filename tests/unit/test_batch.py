@@ -34,9 +34,9 @@ display({"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/pl
 display(HTML("<b>kept</b>"))
 """
 WRITE = """
-record = records.new_record(STAGE, profiles.choose(PROFILE), SEED)
-records.fill(record, "run", wall_seconds=1.5)
-records.fill(record, "details", resumed=RESUME, size=SIZE)
+record = records.new_record(STAGE, config.choose_profile(PROFILE), SEED)
+records.fill_record(record, "run", wall_seconds=1.5)
+records.fill_record(record, "details", resumed=RESUME, size=SIZE)
 records.write_record(record, records.run_folder(STAGE) / "run.json")
 print("recorded")
 """
@@ -191,7 +191,7 @@ def test_progress_is_seen_while_a_cell_runs_and_ctrl_c_lets_it_save(repository, 
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert "summkit: interrupted in task1; `run STAGE… --out out --profile smoke --resume` goes on" in seen
+    assert "summkit: interrupted in task1; `run STAGE… --out out --profile smoke --resume` continues" in seen
     assert "s/it]" in seen or "it/s]" in seen, "the bar fits into the line with its rate"
     assert "Traceback" not in seen and "Task " not in seen
     assert saved.read_text() == "adapter", "the cell was given the time to save"

@@ -30,7 +30,7 @@ ADAPTED = {LED: 7 + DECODER, LARGE: 7 + DECODER, BIGBIRD: 4 + DECODER, LONG_T5: 
 @pytest.mark.parametrize(("name", "computes"), [("t4", "float16"), ("gpu", "bfloat16")])
 def test_the_settings(name, computes):
     for model in (None, LARGE):
-        profile = choose_profile(name, task="long", model=model)
+        profile = choose_profile(name, task="long", **({"model": model} if model else {}))
         assert (profile.model, profile.dataset) == (model or LED, "ccdv/arxiv-summarization")
         assert (profile.max_length, profile.max_new_tokens) == (8192, 256)
         assert profile.batch_size * profile.gradient_accumulation == 16 and profile.gradient_checkpointing
@@ -114,7 +114,7 @@ def test_a_model_learns_and_answers_through_a_hub(done, name):
     settings = json.loads((here / name / "adapter" / "summkit.json").read_text())
     assert (settings["model"], settings["template"], settings["wording"]) == (model, "prefix", "paper")
     assert (here / name / "adapter" / "adapter_model.safetensors").stat().st_size > 4 * record["model"]["trainable"]
-    assert len(said[name].splitlines()) == 3, "the profile, the run's folder, the answer in one line"
+    assert len(said[name].splitlines()) == 5, "profile, record, folder, next command, and the answer in one line"
     assert "paper.txt: too long for the model, " in warned[name] and how in warned[name]
 
 

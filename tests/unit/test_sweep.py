@@ -141,8 +141,8 @@ def test_a_launch_starts_what_it_says(one_thread, tmp_path):
     ("loading\nsummkit: no such layer\n", 2, "no such layer"),
     ("Traceback\n  File x\ntorch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB\n", 1,
      "torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB"),
-    ("step 3\n", -9, "killed by the system, as a rule because memory was short"),
+    ("step 3\n", -9, "killed by the system, most often because memory was short"),
     ("step 3\n", 7, "exit code 7"),
 ])  # fmt: skip
 def test_the_reason_of_a_failure_is_one_line(log, code, reason):
-    assert sweep._reason(log, code) == reason
+    assert sweep._reason_failed(log, code) == reason
