@@ -135,7 +135,7 @@ def test_two_stages_run_are_cleaned_and_resumed(repository, capsys):
 
     Path("out/task9/deep/run.json").unlink()
     kept = Path("out/task8/run.json").stat().st_mtime_ns
-    with pytest.raises(SummkitError, match="task8 was run here with profile 'smoke'"):
+    with pytest.raises(SummkitError, match="task8 was run here with the profile 'smoke'"):
         notebooks.run_notebooks(["task8"], "cpu", "out", resume=True)
     notebooks.run_notebooks(["task8", "task9/deep"], "smoke", "out", resume=True)
     assert Path("out/task8/run.json").stat().st_mtime_ns == kept

@@ -208,7 +208,7 @@ def test_train_stop_resume_and_summarize(one_thread, tmp_path, monkeypatch, caps
     out = capsys.readouterr().out
     done = json.loads(Path("mine/run.json").read_text())
     assert done["training"]["steps"] == 24 and done["training"]["resumed_from"].startswith("checkpoint-")
-    assert done["stage"] == "train" and done["model"]["footprint_bytes"] > 0 and out.endswith("record: mine\n")
+    assert done["stage"] == "train" and done["model"]["footprint_bytes"] > 0 and "record: mine\n" in out
 
     Path("a.txt").write_text(ARTICLE * 10)
     Path("b.txt").write_text(ARTICLE)
