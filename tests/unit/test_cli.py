@@ -199,8 +199,8 @@ def test_train_stop_resume_and_summarize(one_thread, tmp_path, monkeypatch, caps
     finally:
         process.kill()
     assert process.returncode == 130 and "Traceback" not in err
-    assert "summkit: interrupted: the adapter so far is in mine/adapter; --resume goes on from there" in err
-    assert "interrupted at step" in out and Path("mine/adapter/adapter_model.safetensors").is_file()
+    assert "summkit: interrupted: the adapter so far is in mine/adapter; --resume continues from there" in err
+    assert "interrupted at step" in err and Path("mine/adapter/adapter_model.safetensors").is_file()
     stopped = json.loads(Path("mine/run.json").read_text())["training"]
     assert stopped["interrupted"] and 6 <= stopped["steps"] < 24
 
@@ -241,7 +241,7 @@ def test_train_on_labels_without_a_notebook(one_thread, tmp_path, monkeypatch, c
     Path("a.txt").write_text(ARTICLE)
     capsys.readouterr()
     said = refused(capsys, "summarize", "--adapter", "mine/adapter", "a.txt")
-    assert f"mine/adapter was trained for the task '{task}', not for 'summary'" in said
+    assert f"mine/adapter was trained for the task '{task}', which is classification, not summarisation" in said
 
 
 def test_train_on_a_folder_with_classes_of_its_own(one_thread, tmp_path, monkeypatch, capsys):
