@@ -241,7 +241,7 @@ def test_train_on_labels_without_a_notebook(one_thread, tmp_path, monkeypatch, c
     Path("a.txt").write_text(ARTICLE)
     capsys.readouterr()
     said = refused(capsys, "summarize", "--adapter", "mine/adapter", "a.txt")
-    assert f"mine/adapter was trained for the task '{task}', which is classification" in said
+    assert f"mine/adapter was trained for the task '{task}', which is classification, not summarisation" in said
 
 
 def test_train_on_a_folder_with_classes_of_its_own(one_thread, tmp_path, monkeypatch, capsys):

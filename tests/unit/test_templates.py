@@ -134,7 +134,7 @@ def test_examples_in_the_chat_format_are_earlier_messages(tokenizer):
         (("a", None), "example 2: the answer is empty"),
         (("a <|end|> b", "a"), r"example 2: the text has the special token '<\|end\|>'"),
         (("a", "<|assistant|>"), r"example 2: the answer has the special token '<\|assistant\|>'"),
-        (("a \ufffc", "a"), "example 2: the text holds"),
+        (("a \ufffc", "a"), "example 2: the text has"),
         ("ab", r"example 2 is not a \(text, answer\) pair"),
         (("a", "b", "c"), r"example 2 is not a \(text, answer\) pair"),
     ],
@@ -156,7 +156,7 @@ def test_a_special_token_that_has_no_name_of_its_own_is_refused_in_an_example():
 
 
 def test_examples_are_not_for_pairs(tokenizer):
-    with pytest.raises(SummkitError, match="pair of texts"):
+    with pytest.raises(SummkitError, match="takes two texts"):
         templates.build_template("chat", tokenizer, templates.Wording(second="Hypothesis", examples=(("a", "b"),)))
 
 
