@@ -97,12 +97,12 @@ def _doctor(options: Namespace) -> None:
 
     machine = detect_hardware()
     memory = machine.memory_bytes or 0
-    print(f"machine: {machine.name}, {memory / 1e9:.1f} GB of memory to compute in")
+    print(f"machine: {machine.name}, {memory / 1e9:.1f} GB of memory")
     print(choose_profile().line())
     for name, asset in assets.ASSETS.items():
-        state = "in the cache" if assets.is_cached(name) else f"not fetched yet ({asset.bytes / 1e6:.0f} MB)"
+        state = "in the cache" if assets.is_cached(name) else f"not downloaded yet ({asset.bytes / 1e6:.0f} MB)"
         print(f"{name}: {state}", flush=True)
-    print("training would take, by plan:")
+    print("planned memory for training:")
     for profile in map(choose_profile, PROFILES):
         if profile.model in resources.KNOWN_CONFIGS:
             need = resources.plan_training(profile.model, **resources.plan_settings(profile)).total
