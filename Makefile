@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile
-NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 COVERAGE := --cov=summkit --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
