@@ -43,7 +43,7 @@ print("recorded")
 
 
 def notebook(path: Path, stage: str, cells, parameters: str = PARAMETERS) -> Path:
-    """A notebook of the house's form: metadata, a parameters cell, then `cells` with ids cell-0, cell-1, …"""
+    """A notebook in this project's form: metadata, a parameters cell, then `cells` with ids cell-0, cell-1, …"""
     made = nbformat.v4.new_notebook()
     about = {"stage": stage, "title": f"Title of {stage}", "goal": "A goal", "minutes": {"smoke": 0.1, "cpu": 2}}
     made.metadata = {"summkit": about, "kernelspec": {"name": "python3", "display_name": "Python 3"}}
