@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from summkit.data.columns import SECOND_COLUMNS, TEXT_COLUMNS, find_column
+from summkit.data.checks import SECOND_COLUMNS, TEXT_COLUMNS, find_column
 from summkit.data.streaming import JsonLines, read_jsonl
 
 
