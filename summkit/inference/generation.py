@@ -77,7 +77,8 @@ class Prompter:
     @classmethod
     def from_settings(cls, model: Any, tokenizer: Tokenizer, settings: dict) -> Self:
         """Use the prompt and limits of the training, from the `settings` that `checkpoints.read_settings` returns."""
-        template = templates.build_template(settings["template"], tokenizer, templates.get_wording(settings["wording"]))
+        wording = templates.get_wording(settings["wording"], settings["instruction"])
+        template = templates.build_template(settings["template"], tokenizer, wording)
         return cls(model, tokenizer, template, settings["max_length"], settings["max_new_tokens"])
 
     @property
