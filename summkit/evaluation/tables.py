@@ -74,14 +74,9 @@ def _cell(scores: dict, name: str, metric: Metric) -> str:
     if not metric.applies(scores.get("tokenizer", USUAL)):
         return "n/a"
     score = scores.get(name)
-    entry = score if isinstance(score, dict) else {"mean": score, "low": None, "high": None}
-    if entry["mean"] is None:
-        return "–"
-    mean, low, high = (
-        None if entry[key] is None else f"{entry[key] * metric.factor:.{metric.decimals}f}"
-        for key in ("mean", "low", "high")
-    )
-    return str(mean) if low is None else f"{mean} [{low}, {high}]"
+    entry = score if isinstance(score, dict) else {"mean": score}
+    texts = {key: f"{metric.factor * part:.{metric.decimals}f}" for key, part in entry.items() if part is not None}
+    return "{mean} [{low}, {high}]".format(**texts) if len(texts) == 3 else texts.get("mean", "–")
 
 
 def _difference_cell(difference: float | None, low: float | None, high: float | None) -> str:
