@@ -54,7 +54,7 @@ def summkit(work: dict) -> dict:
     from summkit.inference import generation
 
     profile, tokenizer, model, documents, positions = _loaded(work)
-    template = templates.build_template(profile.template, tokenizer, templates.get_wording(profile.wording))
+    template = templates.summary_template(profile, tokenizer)
     limits = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens}
     size = profile.generation_batch_size
     found, taken = harness.measure(

@@ -102,7 +102,7 @@ def made_up(chosen: Profile, count: int) -> dict:
     from summkit.models import loading
 
     tokenizer = loading.tiny_tokenizer()
-    template = templates.build_template(chosen.template, tokenizer, templates.get_wording(chosen.wording))
+    template = templates.summary_template(chosen, tokenizer)
     limits = (chosen.max_length, chosen.max_new_tokens)
     room = tokenisation.window(template, tokenizer, *limits)
     # The answer's first token may be a space, and EOS is its last.

@@ -59,10 +59,10 @@ def rows(work: dict, count: int) -> dict:
         work["profile"]["name"], train_rows=count, validation_rows=most, test_rows=most, max_words=None
     )
     tokenizer = loading.load_tokenizer(chosen.model)
-    template = templates.build_template(chosen.template, tokenizer, templates.get_wording(chosen.wording))
+    template = templates.summary_template(chosen, tokenizer)
     limits = (chosen.max_length, chosen.max_new_tokens)
     with OwnMemory() as own:
-        splits, reading = harness.measure(lambda: summarisation.load_summaries(chosen, data_dir=folder))
+        splits, reading = harness.measure(lambda: summarisation.load_summaries(chosen, data=folder))
         encoded, encoding = harness.measure(
             lambda: tokenisation.encode_rows(splits.train, template, tokenizer, *limits)
         )
@@ -147,7 +147,7 @@ def together(work: dict, batch: int) -> dict:
     harness.quiet()
     profile = Profile(**work["profile"])
     tokenizer, model = loading.load_tokenizer(profile.model), loading.load_model(profile.model)
-    template = templates.build_template(profile.template, tokenizer, templates.get_wording(profile.wording))
+    template = templates.summary_template(profile, tokenizer)
     documents = [row["document"] for row in work["rows"]]
     limits = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens, "batch_size": batch}
     found, taken = harness.measure(lambda: generation.summarize(model, tokenizer, template, documents, **limits))

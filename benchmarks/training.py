@@ -70,7 +70,7 @@ def summkit(work: dict, **settings) -> dict:
 
     profile, tokenizer, model, sizes, seen = _prepared(work)
     profile = dataclasses.replace(profile, **settings)
-    template = templates.build_template(profile.template, tokenizer, templates.get_wording(profile.wording))
+    template = templates.summary_template(profile, tokenizer)
     rows = datasets.Dataset.from_list(work["rows"])
     encoded = tokenisation.encode_rows(rows, template, tokenizer, profile.max_length, profile.max_new_tokens)
     found = []

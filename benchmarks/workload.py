@@ -25,7 +25,7 @@ def make(chosen: Profile, split: str, rows: int) -> dict:
     These are the first `rows` of the split that fit into `max_length`. Raises SummkitError if there are fewer.
     """
     tokenizer = loading.load_tokenizer(chosen.model)
-    template = templates.build_template(chosen.template, tokenizer, templates.get_wording(chosen.wording))
+    template = templates.summary_template(chosen, tokenizer)
     limits = (chosen.max_length, chosen.max_new_tokens)
     encoded = []
     for row in getattr(summarisation.load_summaries(chosen), split):

@@ -125,9 +125,7 @@ def _run(options: Namespace) -> None:
     names = list(dict.fromkeys(options.stages))
     parameters = _values(options.parameters)
     try:
-        folder = recipes.run_notebooks(
-            names, options.profile, options.out, parameters, options.resume, options.data_dir
-        )
+        folder = recipes.run_notebooks(names, options.profile, options.out, parameters, options.resume, options.data)
     except recipes.RunFailedError as error:
         print(f"summkit: {error}", file=sys.stderr)
         raise SystemExit(1) from None

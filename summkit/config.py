@@ -24,6 +24,7 @@ PROFILES = ("smoke", "cpu", "t4", "gpu")
 TRACKERS = ("trackio", "wandb", "mlflow")
 
 Count = Annotated[int, Field(ge=1)]
+Column = Annotated[str, Field(min_length=1)] | None
 Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4", "nf4-single"]
 # The supported optimizers, by their names in transformers; a test compares them with transformers' own list.
 Optimizer = Literal[
@@ -73,6 +74,11 @@ class Profile:
     train_rows: Annotated[Count | None, Field(description="rows to train on; null: all")]
     validation_rows: Annotated[Count, Field(description="rows to validate on")]
     test_rows: Annotated[Count, Field(description="rows to test on")]
+    document_column: Annotated[Column, Field(description="column of the texts; null: found by its name")] = None
+    summary_column: Annotated[Column, Field(description="column of the summaries; null: found by its name")] = None
+    label_column: Annotated[Column, Field(description="column of the labels; null: found by its name")] = None
+    second_column: Annotated[Column, Field(description="of a pair's second texts; null: found by its name")] = None
+    instruction: Annotated[Column, Field(description="what the prompt asks for; null: the wording's own")] = None
     method: Annotated[str, Field(description="fine-tuning method: lora, full, … (see `summkit.models.METHODS`)")] = (
         "lora"
     )

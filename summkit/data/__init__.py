@@ -9,9 +9,10 @@ from summkit.data.chunking import chunks
 from summkit.data.classification import label_template, labels_as_text, load_labels
 from summkit.data.registry import DATASETS, SPLITS, DataSet, Schema, find_dataset, register_dataset
 from summkit.data.sentences import excerpt, lead, split_sentences
+from summkit.data.sources import own_data
 from summkit.data.splits import Splits
 from summkit.data.summarisation import load_summaries
-from summkit.data.templates import TEMPLATES, WORDINGS, Template, Wording, build_template, get_wording
+from summkit.data.templates import TEMPLATES, WORDINGS, Template, Wording, build_template, get_wording, summary_template
 from summkit.data.tokenisation import (
     IGNORE,
     Collator,

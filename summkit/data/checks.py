@@ -1,14 +1,44 @@
-"""Check whether a text can be used: the same rules for every source of texts."""
+"""Find the columns of a data set, and check whether a text can be used: the same rules for every source of texts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from summkit.errors import SummkitError
 
 MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an article
 MAX_BOOK = 20_000_000  # characters of a text that is read in pieces, about four times the Bible
+# Known names, the most specific first.
+DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "abstract")
+SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "tldr", "title")
+TEXT_COLUMNS = ("text", "document", "comment", "sentence", "premise", "sentence1")
+SECOND_COLUMNS = ("hypothesis", "sentence2")
+LABEL_COLUMNS = ("label", "labels")
+
+
+def find_column(names: Iterable[str], candidates: Iterable[str], kind: str, location: str) -> str:
+    """Return the first of `candidates` that is among `names`.
+
+    Args:
+        names: The columns of a data set, or the keys of a row.
+        candidates: The possible names of the column, the preferred one first.
+        kind: The kind of column, for the error: "document", "label".
+        location: The split, or the file and row, for the error.
+
+    Raises:
+        SummkitError: There is none of them; the message lists the existing columns and the known names.
+
+    Example:
+        >>> find_column(["id", "article", "highlights"], DOCUMENT_COLUMNS, "document", "train")
+        'article'
+    """
+    names, candidates = list(names), list(candidates)
+    for name in candidates:
+        if name in names:
+            return name
+    present = ", ".join(names) or "none"
+    raise SummkitError(f"{location}: no column for the {kind}; there are: {present}; known: {', '.join(candidates)}")
 
 
 def reason_unusable(text: object, most: int = MAX_CHARACTERS) -> str | None:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from summkit.data import streaming, templates
-from summkit.data.checks import reason_unusable
-from summkit.data.columns import LABEL_COLUMNS, SECOND_COLUMNS, TEXT_COLUMNS, find_column
+from summkit.data.checks import LABEL_COLUMNS, SECOND_COLUMNS, TEXT_COLUMNS, find_column, reason_unusable
 from summkit.data.registry import DATASETS, DataSet, Schema
-from summkit.data.sources import local_folder, read_rows
+from summkit.data.sources import own_data, read_rows
 from summkit.data.splits import CheckedRows, Splits, row_id
 from summkit.errors import SummkitError, check_known
 
@@ -42,7 +41,7 @@ class LabelledSplits(Splits):
     schema: Schema
 
 
-def load_labels(profile: Profile, seed: int = 0, data_dir: str | Path | None = None) -> LabelledSplits:
+def load_labels(profile: Profile, seed: int = 0, data: str | Path | None = None) -> LabelledSplits:
     """Load the data set of the profile's task, with every row checked and no text in two splits.
 
     These rows are dropped and counted by reason: unusable texts, rows without a label, duplicates, every copy of a text
@@ -51,8 +50,8 @@ def load_labels(profile: Profile, seed: int = 0, data_dir: str | Path | None = N
     Args:
         profile: Sets the task, the data set and the number of rows.
         seed: Seed for drawing the rows, and for splitting a data set without splits.
-        data_dir: A folder that replaces the data set, as in `load_summaries`. Its labels are the numbers or names of
-            the classes of the task's data set, or of the folder's own classes.txt, which has one name per line.
+        data: A file or a folder that replaces the data set, as in `load_summaries`. Its labels are the numbers or
+            names of the classes of the task's data set, or of the folder's own classes.txt, with one name per line.
 
     Returns:
         The three splits and their schema.
@@ -66,7 +65,7 @@ def load_labels(profile: Profile, seed: int = 0, data_dir: str | Path | None = N
         >>> splits.schema.words
         ('world', 'sports', 'business', 'technology')
     """
-    folder = local_folder(data_dir)
+    folder = own_data(data)
     data_set = _data_set(profile, folder)
     schema = data_set.labels or Schema((), ())
     raw, source = read_rows(data_set, folder)
@@ -81,7 +80,7 @@ def load_labels(profile: Profile, seed: int = 0, data_dir: str | Path | None = N
 
 def label_template(profile: Profile, tokenizer: Tokenizer, schema: Schema) -> templates.Template:
     """Build the template of the profile's task; "{words}" in its instruction becomes the label words."""
-    wording = templates.get_wording(_reference(profile).wording)
+    wording = templates.get_wording(_reference(profile).wording, profile.instruction)
     words = ", ".join(schema.words[:-1]) + f" or {schema.words[-1]}"
     named = replace(wording, instruction=wording.instruction.replace("{words}", words))
     return templates.build_template(profile.template, tokenizer, named)

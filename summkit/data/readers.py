@@ -6,13 +6,10 @@ import csv
 import json
 from pathlib import Path
 
-from summkit.data.columns import SECOND_COLUMNS, TEXT_COLUMNS, find_column
+from summkit.data.checks import SECOND_COLUMNS, TEXT_COLUMNS, find_column
 from summkit.data.streaming import JsonLines, read_jsonl
 
-
-def jsonl(path: Path) -> JsonLines:
-    """Read JSON lines as they are."""
-    return JsonLines(path)
+jsonl = JsonLines  # JSON lines as they are
 
 
 def mts_dialog(path: Path) -> list[dict]:

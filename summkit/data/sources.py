@@ -19,10 +19,19 @@ if TYPE_CHECKING:
     Rows: TypeAlias = Sequence[dict] | JsonLines | Dataset
 
 
-def local_folder(data_dir: str | Path | None) -> Path | None:
-    """Return the folder that replaces the data set: `data_dir`, or the one in SUMMKIT_DATA_DIR, or None."""
-    name = data_dir or os.environ.get("SUMMKIT_DATA_DIR")
-    return Path(name) if name else None
+def own_data(data: str | Path | None) -> Path | None:
+    """Return the absolute path of the file or folder with the user's rows: `data`, or SUMMKIT_DATA_DIR, or None.
+
+    Raises:
+        SummkitError: There is no such file or folder.
+    """
+    name = data or os.environ.get("SUMMKIT_DATA_DIR")
+    if not name:
+        return None
+    path = Path(name).expanduser().absolute()
+    if not path.exists():
+        raise SummkitError(f"data {name}: no such file or folder")
+    return path
 
 
 def read_rows(data_set: DataSet, folder: Path | None = None) -> tuple[dict[str, Rows], str]:
@@ -75,9 +84,7 @@ def read_folder(folder: Path) -> dict[str, Rows]:
     Raises:
         SummkitError: The folder does not exist, contains other files, or a file is broken.
     """
-    if not folder.is_dir():
-        raise SummkitError(f"data folder {folder}: no such folder")
-    paths = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
+    paths = [folder] if folder.is_file() else sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
     files = {path.name.split(".")[0]: path for path in paths}
     if set(SPLITS) <= set(files):
         return {split: JsonLines(files[split]) for split in SPLITS}

@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from summkit.data.checks import reason_unusable
-from summkit.data.columns import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, find_column
+from summkit.data.checks import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, find_column, reason_unusable
 from summkit.data.registry import find_dataset
-from summkit.data.sources import local_folder, read_rows
+from summkit.data.sources import own_data, read_rows
 from summkit.data.splits import CheckedRows, Splits, row_id
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from summkit.data.registry import DataSet
 
 
-def load_summaries(profile: Profile, seed: int = 0, data_dir: str | Path | None = None) -> Splits:
+def load_summaries(profile: Profile, seed: int = 0, data: str | Path | None = None) -> Splits:
     """Load the profile's data set, cut to its word limits and row counts, with no document in two splits.
 
     Rows that cannot be used are dropped and counted by reason.
@@ -28,8 +27,8 @@ def load_summaries(profile: Profile, seed: int = 0, data_dir: str | Path | None 
     Args:
         profile: Sets the data set, the word limits of its documents, and the number of rows.
         seed: Seed for drawing the rows, and for splitting a data set without splits.
-        data_dir: A folder that replaces the data set, with train.jsonl, validation.jsonl and test.jsonl (or .jsonl.gz),
-            or with one file, which is split here. None: the folder in SUMMKIT_DATA_DIR, if that is set.
+        data: A file or a folder that replaces the data set, with train.jsonl, validation.jsonl and test.jsonl (or
+            .jsonl.gz), or with one file, which is split here. None: the one in SUMMKIT_DATA_DIR, if that is set.
 
     Returns:
         The three splits, each a `datasets.Dataset` on disk with columns id, document and summary.
@@ -43,7 +42,7 @@ def load_summaries(profile: Profile, seed: int = 0, data_dir: str | Path | None 
         >>> splits.counts()
         {'train': 24, 'validation': 8, 'test': 8, 'dropped': {}}
     """
-    folder = local_folder(data_dir)
+    folder = own_data(data)
     data_set = find_dataset(profile.dataset)
     if folder:
         data_set = dataclasses.replace(data_set, columns={})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from summkit.registry import Registry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
+
+    from summkit.config import Profile
 
 INSTRUCTION = "Summarize the following news article in one short sentence."
 _DOCUMENT = "\N{OBJECT REPLACEMENT CHARACTER}"  # placeholder for the document while a chat format is split
@@ -93,9 +95,10 @@ for _name, _row in read_mapping(Path(__file__).with_name("wordings.yaml"), "word
     WORDINGS.add(_name, build(Wording, _row, f"wordings.yaml: {_name}:"))
 
 
-def get_wording(name: str) -> Wording:
-    """Return the wording called `name`. Raises SummkitError if it is unknown."""
-    return WORDINGS.find(name)
+def get_wording(name: str, instruction: str | None = None) -> Wording:
+    """Return the wording called `name`, with another instruction if one is given. Raises SummkitError if unknown."""
+    wording = WORDINGS.find(name)
+    return replace(wording, instruction=instruction) if instruction else wording
 
 
 def instruction_template(tokenizer: Tokenizer, wording: Wording) -> Template:
@@ -193,6 +196,11 @@ def build_template(name: str, tokenizer: Tokenizer, wording: Wording | str = INS
     if wording.examples:
         _check_examples(wording, tokenizer)
     return builder(tokenizer, wording)
+
+
+def summary_template(profile: Profile, tokenizer: Tokenizer) -> Template:
+    """Build the template that a profile sets: its form, its wording, and its own instruction if it has one."""
+    return build_template(profile.template, tokenizer, get_wording(profile.wording, profile.instruction))
 
 
 def _check_examples(wording: Wording, tokenizer: Tokenizer) -> None:

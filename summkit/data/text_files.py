@@ -8,8 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from summkit.data.checks import MAX_BOOK, reason_unusable
-from summkit.data.columns import DOCUMENT_COLUMNS, find_column
+from summkit.data.checks import DOCUMENT_COLUMNS, MAX_BOOK, find_column, reason_unusable
 from summkit.data.streaming import read_jsonl
 from summkit.errors import SummkitError
 

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from summkit import progress
 from summkit.config import choose_profile
 from summkit.data import templates
-from summkit.data.checks import reason_unusable
-from summkit.data.columns import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, find_column
+from summkit.data.checks import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, find_column, reason_unusable
 from summkit.data.splits import row_id
 from summkit.data.streaming import json_rows
 from summkit.distillation import ledger, topics

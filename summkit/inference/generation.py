@@ -77,7 +77,8 @@ class Prompter:
     @classmethod
     def from_settings(cls, model: Any, tokenizer: Tokenizer, settings: dict) -> Self:
         """Use the prompt and limits of the training, from the `settings` that `checkpoints.read_settings` returns."""
-        template = templates.build_template(settings["template"], tokenizer, templates.get_wording(settings["wording"]))
+        wording = templates.get_wording(settings["wording"], settings["instruction"])
+        template = templates.build_template(settings["template"], tokenizer, wording)
         return cls(model, tokenizer, template, settings["max_length"], settings["max_new_tokens"])
 
     @property
@@ -172,7 +173,7 @@ class Summarizer(Prompter):
         settings = _generation_settings(decoding, temperature)
         rows = self.encode(documents)
         torch.manual_seed(seed)
-        with self.model.disable_adapter() if base else nullcontext(), ready_to_answer(self.model):
+        with loading.adapter_off(self.model) if base else nullcontext(), ready_to_answer(self.model):
             loading.check_positions(self.model, self.max_length, self.max_new_tokens)
             read = Prefill(self, settings, reuse_head)
             title = f"temperature {temperature}" if temperature else decoding

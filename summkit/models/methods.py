@@ -195,7 +195,7 @@ def _prompt(model: PreTrainedModel, profile: Profile) -> PeftModel:
     prepared = _random_prompt(model, profile)
     weight = prepared.prompt_encoder["default"].embedding.weight  # (virtual tokens, hidden)
     if not weight.is_meta:
-        instruction = templates.get_wording(profile.wording).instruction
+        instruction = templates.get_wording(profile.wording, profile.instruction).instruction
         ids = loading.load_tokenizer(profile.model)(instruction, add_special_tokens=False)["input_ids"]
         ids = (ids * math.ceil(len(weight) / len(ids)))[: len(weight)]
         weight.data.copy_(model.get_input_embeddings().weight.data[ids])

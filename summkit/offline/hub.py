@@ -30,8 +30,8 @@ def require_hub(what: str) -> None:
     if not _answers(endpoint):
         raise SummkitError(
             f"{what} comes from the Hugging Face Hub, and {endpoint} does not answer. Without the Hub: profile 'cpu' "
-            "uses a model and data from the Python package index; --data-dir DIR (SUMMKIT_DATA_DIR) uses a folder of "
-            "JSON lines as the data; HF_HUB_OFFLINE=1 uses what an earlier run has cached"
+            "uses a model and data from the Python package index; --data PATH (SUMMKIT_DATA_DIR) uses your own "
+            "rows; HF_HUB_OFFLINE=1 uses what an earlier run has cached"
         )
 
 

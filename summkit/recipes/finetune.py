@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from summkit import files, progress
 from summkit.config import Profile, choose_profile
-from summkit.data import TEMPLATES, WORDINGS, find_dataset
+from summkit.data import TEMPLATES, WORDINGS, find_dataset, own_data
 from summkit.errors import SummkitError, build, descriptions
 from summkit.models import METHODS, tiny
 from summkit.offline import assets, hub
@@ -37,7 +36,7 @@ class Settings:
     out: Annotated[str, Field(min_length=1, description="the run's folder")] = "runs/train"
     seed: Annotated[int, Field(ge=0, lt=2**32, description="of first weights, rows and the bootstrap")] = 0
     split_seed: Annotated[int | None, Field(ge=0, lt=2**32, description="of the splits; null: seed")] = None
-    data_dir: Annotated[str | None, Field(description="a folder of JSON lines in place of the data set")] = None
+    data: Annotated[str | None, Field(description="your own rows: a file, or a folder")] = None
     score: Annotated[
         list[Literal["train", "validation", "test"]],
         Field(description="splits to summarise and score after training; of train, as many rows as test has"),
@@ -68,11 +67,11 @@ def train(config: str | Path, resume: bool = False, changes: dict[str, Any] | No
     settings, profile = read_configuration(Path(config), changes or {})
     trackers.check_tracker(profile.track)
     sharding.check_sharding(profile)
-    data_dir = data_folder(settings.data_dir)
-    ask_for_hub(profile, data_dir)
+    rows = own_data(settings.data)
+    ask_for_hub(profile, rows)
     if progress.first_process():
         print(profile.line(), flush=True)
-    result = _train(settings, profile, data_dir, resume)
+    result = _train(settings, profile, rows, resume)
     if result.interrupted:
         raise KeyboardInterrupt(
             f"interrupted: the adapter so far is in {settings.out}/adapter; --resume continues from there"
@@ -103,7 +102,7 @@ def read_configuration(path: Path, changes: dict[str, Any]) -> tuple[Settings, P
     return settings, profile
 
 
-def _train(settings: Settings, profile: Profile, data_dir: str | None, resume: bool) -> FitResult:
+def _train(settings: Settings, profile: Profile, own_rows: Path | None, resume: bool) -> FitResult:
     from transformers import set_seed
 
     from summkit import data, evaluation, models, resources, training
@@ -112,7 +111,7 @@ def _train(settings: Settings, profile: Profile, data_dir: str | None, resume: b
     run = Run("train", profile, settings.seed, settings.out)
     tokenizer = models.load_tokenizer(profile.model)
     split_seed = settings.seed if settings.split_seed is None else settings.split_seed
-    splits, template, rows = _load(profile, tokenizer, split_seed, data_dir)
+    splits, template, rows = _load(profile, tokenizer, split_seed, own_rows)
     model = models.load_model(profile.model, profile.precision, profile.compute_dtype)
     kind = {"seq2seq": models.is_encoder_decoder(model)}
     train, validation = (data.encode_rows(part, template, tokenizer, **profile.limits, **kind) for part in rows)
@@ -149,16 +148,16 @@ def _train(settings: Settings, profile: Profile, data_dir: str | None, resume: b
 
 
 def _load(
-    profile: Profile, tokenizer: PreTrainedTokenizerBase, seed: int, data_dir: str | None
+    profile: Profile, tokenizer: PreTrainedTokenizerBase, seed: int, own_rows: Path | None
 ) -> tuple[Splits, Template, tuple[Dataset, Dataset]]:
     """Splits, template, and the rows of document and summary to train and to validate on."""
     from summkit import data
 
     if profile.kind == "summarisation":
-        splits = data.load_summaries(profile, seed, data_dir)
-        template = data.build_template(profile.template, tokenizer, data.get_wording(profile.wording))
+        splits = data.load_summaries(profile, seed, own_rows)
+        template = data.summary_template(profile, tokenizer)
         return splits, template, (splits.train, splits.validation)
-    splits = data.load_labels(profile, seed, data_dir)
+    splits = data.load_labels(profile, seed, own_rows)
     train, validation = (data.labels_as_text(part, splits.schema) for part in (splits.train, splits.validation))
     return splits, data.label_template(profile, tokenizer, splits.schema), (train, validation)
 
@@ -197,27 +196,9 @@ def _score(
     return entry, {kind: [round(float(value), 3) for value in values] for kind, values in rouge.items()}
 
 
-def data_folder(name: str | None) -> str | None:
-    """Return the absolute path of the folder that takes the place of the profile's data, if there is one.
-
-    Args:
-        name: The folder; None: the environment variable SUMMKIT_DATA_DIR's.
-
-    Raises:
-        SummkitError: There is no such folder.
-    """
-    name = name or os.environ.get("SUMMKIT_DATA_DIR")
-    if not name:
-        return None
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        raise SummkitError(f"data folder {name}: no such folder")
-    return str(folder.absolute())
-
-
-def ask_for_hub(profile: Profile, data_dir: str | None) -> None:
+def ask_for_hub(profile: Profile, own_rows: Path | None) -> None:
     """Where the profile needs the Hub and it cannot be reached, say so now and not after half a minute of imports."""
     if profile.model not in {*assets.ASSETS, *tiny.TINY} and not Path(profile.model).is_dir():
         hub.require_hub(f"model {profile.model}")
-    if find_dataset(profile.dataset).source == "hub" and not data_dir:
+    if find_dataset(profile.dataset).source == "hub" and not own_rows:
         hub.require_hub(f"data set {profile.dataset}")

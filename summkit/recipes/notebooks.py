@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from summkit import progress
 from summkit.config import Profile, choose_profile
+from summkit.data import own_data
 from summkit.errors import SummkitError, check_known
 from summkit.recipes import finetune
 from summkit.reporting import read_record
@@ -99,7 +100,7 @@ def run_notebooks(
     out: str | Path | None = None,
     parameters: dict[str, Any] | None = None,
     resume: bool = False,
-    data_dir: str | None = None,
+    data: str | Path | None = None,
 ) -> Path:
     """Run stages one after the other.
 
@@ -109,7 +110,7 @@ def run_notebooks(
         out: The run's folder; None: runs/TIME-PROFILE.
         parameters: Go to every stage that has them. One that no stage has is an error before anything runs.
         resume: Continue the run in `out`: a stage with a record is left as it is.
-        data_dir: A folder of data in place of the profile's.
+        data: A file or a folder of rows in place of the profile's.
 
     Returns:
         The folder of the notebooks, records, figures and adapters. An executed notebook is kept even if it failed.
@@ -132,11 +133,11 @@ def run_notebooks(
         check_known("parameter", name, sorted(frozenset().union(*(stage.parameters for stage in chosen))))
     profile = given.pop("PROFILE", None) or profile
     settings = choose_profile(profile)
-    data_dir = finetune.data_folder(given.pop("DATA_DIR", None) or data_dir)
+    rows = own_data(given.pop("DATA", None) or data)
     folder = Path(out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{settings.name}").absolute()
     remaining = [stage for stage in chosen if not (resume and _has_record(folder, stage, settings))]
     if remaining:
-        finetune.ask_for_hub(settings, data_dir)
+        finetune.ask_for_hub(settings, rows)
     print(settings.line())
     for number, stage in enumerate(chosen, 1):
         title = f"[{number}/{len(chosen)}] {stage.name}"
@@ -147,7 +148,7 @@ def run_notebooks(
         print(f"{title}: {stage.title}{minutes}", flush=True)
         wanted = given | ({"RESUME": True} if resume else {})
         own = {name: value for name, value in wanted.items() if name in stage.parameters}
-        _execute(stage, folder, profile, own, data_dir)
+        _execute(stage, folder, profile, own, rows)
     return folder
 
 
@@ -199,7 +200,7 @@ def _merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return merged
 
 
-def _execute(stage: Stage, folder: Path, profile: str, parameters: dict[str, Any], data_dir: str | None) -> None:
+def _execute(stage: Stage, folder: Path, profile: str, parameters: dict[str, Any], rows: Path | None) -> None:
     """Run one notebook into `folder`, with its progress on stderr, and leave the executed notebook there, cleaned."""
     place = folder / stage.name
     try:
@@ -210,7 +211,7 @@ def _execute(stage: Stage, folder: Path, profile: str, parameters: dict[str, Any
     target = place / stage.notebook.name
     started = time.monotonic()
     line = progress.Line(stage.name)
-    with patch.dict(os.environ, _kernel_environment(folder, profile, data_dir, line)):  # the kernel inherits them
+    with patch.dict(os.environ, _kernel_environment(folder, profile, rows, line)):  # the kernel inherits them
         try:
             _papermill(stage, target, parameters, line)
         except KeyboardInterrupt:
@@ -224,7 +225,7 @@ def _execute(stage: Stage, folder: Path, profile: str, parameters: dict[str, Any
     print(f"    done in {(time.monotonic() - started) / 60:.1f} min", flush=True)
 
 
-def _kernel_environment(folder: Path, profile: str, data_dir: str | None, line: progress.Line) -> dict[str, str]:
+def _kernel_environment(folder: Path, profile: str, rows: Path | None, line: progress.Line) -> dict[str, str]:
     package = str(Path(__file__).parents[2])
     variables = {
         "SUMMKIT_RUN_DIR": str(folder),
@@ -234,8 +235,8 @@ def _kernel_environment(folder: Path, profile: str, data_dir: str | None, line: 
         "TQDM_NCOLS": os.environ.get("TQDM_NCOLS", str(line.room())),
         "TQDM_NROWS": "20",
     }
-    if data_dir:
-        variables["SUMMKIT_DATA_DIR"] = data_dir
+    if rows:
+        variables["SUMMKIT_DATA_DIR"] = str(rows)
     if profile != "auto":  # with auto the notebook chooses for itself, and says why
         variables["SUMMKIT_PROFILE"] = profile
     return variables

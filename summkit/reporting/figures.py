@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from summkit.reporting.tables import display_name
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -53,18 +55,6 @@ def learning_curves(history: list[dict], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def watched(history: list[dict], ax: Axes | None = None) -> Axes:
-    """Draw the scores that `generation_scores` gave to answers during training, 0 to 100, over optimizer steps."""
-    ax = _axes(ax)
-    for key in dict.fromkeys(key for entry in history for key in entry):
-        if key.startswith("eval_") and key != "eval_loss":
-            name = key.removeprefix("eval_")
-            _draw_history(ax, history, key, {"rouge1": "ROUGE-1", "bleu3": "BLEU-3"}.get(name, name), marker="o")
-    ax.set(xlabel="optimizer step", ylabel="score (0 to 100)", title="Scores of answers during training")
-    ax.legend()
-    return ax
-
-
 def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | None = None) -> Axes:
     """Draw a bar for each system and measure, in percent, with its 95 % interval where there is one.
 
@@ -76,7 +66,7 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | Non
     import pandas as pd
 
     ax = _axes(ax)
-    means = {system: [100 * entry[key]["mean"] for key in measures] for system, entry in scores.items()}
+    means = {display_name(system): [_percent(entry[key]) for key in measures] for system, entry in scores.items()}
     whiskers = np.array([[_whiskers(entry[key]) for key in measures] for entry in scores.values()])
     frame = pd.DataFrame(means, index=list(measures.values()))
     # pandas expects errors as (systems, below and above, measures).
@@ -88,12 +78,7 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | Non
 
 
 def score_by_cost(
-    scores: dict[str, dict],
-    costs: dict[str, float],
-    measure: str,
-    bounds: Sequence[str] = (),
-    ax: Axes | None = None,
-    front: Sequence[str] | None = None,
+    scores: dict[str, dict], costs: dict[str, float], measure: str, bounds: Sequence[str] = (), ax: Axes | None = None
 ) -> Axes:
     """Draw a point for each system: its score with the 95 % interval over its cost, on a logarithmic axis.
 
@@ -103,32 +88,16 @@ def score_by_cost(
         measure: The key of an entry to draw.
         bounds: Systems without a cost, drawn as horizontal lines.
         ax: The Axes to draw on; None: new Axes.
-        front: Systems to join by a line. The others are then grey and without interval, and each point has its name
-            next to it, since a legend would have too many entries.
     """
     ax = _axes(ax)
     ax.set(xscale="log", ylabel=measure)
-    by_cost = sorted(costs, key=costs.__getitem__)
     for (system, cost), marker in zip(costs.items(), itertools.cycle("os^vD*PX<>"), strict=False):
         value = scores[system][measure]
-        name = system.replace("_", " ")
         interval = [[length] for length in _whiskers(value)]
-        if front is None:
-            ax.errorbar(cost, value["mean"], interval, fmt=marker, capsize=3, label=name)
-            continue
-        color = "C0" if system in front else "grey"
-        ax.errorbar(cost, value["mean"], interval if system in front else None, fmt="o", capsize=3, color=color)
-        offset = (5, 4 if by_cost.index(system) % 2 else -11)  # put neighbouring names above and below in turn
-        options: dict[str, Any] = {"textcoords": "offset points", "xytext": offset, "fontsize": 8, "color": color}
-        ax.annotate(name, (cost, value["mean"]), **options)
-    if front:
-        ax.xaxis.set_minor_formatter("{x:g}")  # label costs between two powers of ten
-        ax.plot([costs[name] for name in front], [scores[name][measure]["mean"] for name in front], color="C0", lw=0.8)
+        ax.errorbar(cost, value["mean"], interval, fmt=marker, capsize=3, label=display_name(system))
     for system, linestyle in zip(bounds, itertools.cycle((":", "--", "-.")), strict=False):
-        level = scores[system][measure]["mean"]
-        ax.axhline(level, color="grey", linestyle=linestyle, label=system.replace("_", " "))
-    if front is None or bounds:
-        ax.legend(**_BESIDE)
+        ax.axhline(scores[system][measure]["mean"], color="grey", linestyle=linestyle, label=display_name(system))
+    ax.legend(**_BESIDE)
     return ax
 
 
@@ -150,7 +119,7 @@ def calibration(curves: dict[str, DataFrame], ax: Axes | None = None) -> Axes:
     ax.plot([0, 1], [0, 1], color="grey", linestyle="--", label="as sure as right")
     beside: dict[str, Any] = {"fontsize": "x-small", "textcoords": "offset points", "xytext": (4, 4)}
     for system, frame in curves.items():
-        ax.plot(frame["confidence"], frame["accuracy"], marker="o", label=system)
+        ax.plot(frame["confidence"], frame["accuracy"], marker="o", label=display_name(system))
         for _, row in frame.iterrows():
             ax.annotate(f"{row['rows']:.0f}", (row["confidence"], row["accuracy"]), **beside)
     ax.set(xlabel="probability of the likeliest label", ylabel="share that is right", xlim=(0, 1.02))
@@ -169,6 +138,10 @@ def _draw_history(ax: Axes, history: list[dict], key: str, label: str, **look: A
     points = [(entry["step"], entry[key]) for entry in history if key in entry]
     if points:
         ax.plot(*zip(*points, strict=True), label=label, **look)
+
+
+def _percent(value: dict) -> float:
+    return np.nan if value["mean"] is None else 100 * value["mean"]  # a metric may not apply to a language
 
 
 def _whiskers(value: dict) -> list[float]:

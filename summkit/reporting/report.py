@@ -15,6 +15,7 @@ from markupsafe import Markup
 from summkit.data import find_dataset
 from summkit.errors import SummkitError
 from summkit.evaluation import METRICS, Metric, score_table
+from summkit.evaluation.languages import CHARACTERS, WORDS
 from summkit.files import write_text
 from summkit.progress import near
 from summkit.reporting import records, tables
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _ELSEWHERE = ("differences", "examples", "scored_on")  # details with a separate place on the page
+_SIDE_BY_SIDE = ("reference", "zero_shot", "fine_tuned")  # columns of the examples on a terminal
 
 
 def publish(run: Path, repository: Path) -> Path:
@@ -150,7 +152,7 @@ def closing_lines(folder: Path, names: list[str]) -> str:
     """
     runs = {name: records.read_record(folder / name / "run.json") for name in names}
     write_text(folder / "README.md", "\n".join(_page(folder / name, f"{name}/") for name in names))
-    results = [_result_text(record) for record in runs.values() if "fine_tuned" in record["scores"]]
+    results = [result_lines(record) for record in runs.values() if "fine_tuned" in record["scores"]]
     places = [f"run folder: {near(folder)}", f"report: {near(folder / 'README.md')}"]
     return "\n".join(["", *results, cost_line(list(runs.values())), *places])
 
@@ -172,18 +174,38 @@ def scores_note(record: dict) -> str:
     sizes = sorted({entry["n"] for entry in record["scores"].values() if entry["n"]})
     n = " to ".join(f"{size:,}" for size in dict.fromkeys(sizes[:1] + sizes[-1:]))
     note = f"n = {n} {rows} rows; in brackets 95 % intervals (bootstrap over rows)."
-    has_rouge = any(entry["rouge1"] is not None for entry in record["scores"].values())
-    return f"{note} ROUGE goes from 0 to 100." if has_rouge else note
+    if any(entry["rouge1"] is not None for entry in record["scores"].values()):
+        note += " ROUGE goes from 0 to 100."
+    for tokenizer in {entry["tokenizer"]: None for entry in record["scores"].values() if "tokenizer" in entry}:
+        missing = [metric.heading for metric in METRICS.values() if metric.heading and not metric.applies(tokenizer)]
+        unit = {WORDS: "words by the rules of Unicode", CHARACTERS: "single characters"}.get(tokenizer, "other words")
+        note += f" The texts are not English: scores count {unit}, without stemming; not measured (n/a): "
+        note += f"{'; '.join(missing)}."
+    return note
 
 
-def _result_text(record: dict) -> str:
-    """Return the table of scores and the examples' summaries side by side, as wide as the terminal."""
+def result_lines(record: dict, examples: int = 3) -> str:
+    """Return a run's scores and a few examples as text for a terminal.
+
+    Args:
+        record: A run record. Its `details.examples` are dicts with any of reference, zero_shot and fine_tuned.
+        examples: The largest number of examples.
+
+    Returns:
+        The table of scores with its note, and the examples' texts side by side; "" for a record without scores.
+    """
+    if not record["scores"]:
+        return ""
     table = score_table({tables.display_name(system): entry for system, entry in record["scores"].items()})
-    columns = ("reference", "zero_shot", "fine_tuned")
-    width = max(16, (min(shutil.get_terminal_size((100, 24)).columns, 160) - 4) // 3)
-    lines = [table.iloc[:, :4].to_string(), scores_note(record), ""]
-    lines += ["  ".join(tables.display_name(key).ljust(width) for key in columns).rstrip()]
-    for example in record["details"].get("examples", []):
+    lines = [table.iloc[:, :4].to_string(), scores_note(record)]
+    shown = record["details"].get("examples", [])[:examples]
+    columns = [key for key in _SIDE_BY_SIDE if any(key in example for example in shown)]
+    if not columns:
+        return "\n".join(lines)
+    room = min(shutil.get_terminal_size((100, 24)).columns, 160) - 2 * (len(columns) - 1)
+    width = max(16, room // len(columns))
+    lines += ["", "  ".join(tables.display_name(key).ljust(width) for key in columns).rstrip()]
+    for example in shown:
         texts = ["".join(c if c.isprintable() else " " for c in example.get(key) or "–") for key in columns]
         rows = zip_longest(*(textwrap.wrap(text, width) for text in texts), fillvalue="")
         lines += ["  ".join(cell.ljust(width) for cell in row).rstrip() for row in rows] + [""]

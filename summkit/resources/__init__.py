@@ -1,8 +1,7 @@
 """Time, memory, energy, carbon and money: measured, and predicted.
 
 `metering` measures a block of work; `memory` predicts the memory of training or generation, from a forward pass without
-weights (`activations`, `shapes`); `forecast` predicts a training from a few measured steps; `prices` turns hours and
-kWh into costs.
+weights (`activations`, `shapes`); `forecast` predicts a training from a few measured steps.
 """
 
 from summkit.resources.forecast import Forecast, Trial, accumulate_gradients, forecast_training, measure_steps
@@ -17,5 +16,4 @@ from summkit.resources.memory import (
     plan_training,
 )
 from summkit.resources.metering import Meter, release_memory
-from summkit.resources.prices import cost_usd, find_price, read_prices
 from summkit.resources.shapes import KNOWN_CONFIGS, on_meta

@@ -158,7 +158,7 @@ def forecast_training(profile: Profile, train: Dataset, validation: Dataset, see
         SummkitError: As for `models.load_model`, `models.apply_method` and `plan_training`.
     """
     tokenizer = loading.load_tokenizer(profile.model)
-    template = templates.build_template(profile.template, tokenizer, templates.get_wording(profile.wording))
+    template = templates.summary_template(profile, tokenizer)
     meta = on_meta(profile.model)
     limits = (profile.max_length, profile.max_new_tokens, loading.is_encoder_decoder(meta))
     rows, held = (list(tokenisation.encode_rows(part, template, tokenizer, *limits)) for part in (train, validation))

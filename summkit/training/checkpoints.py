@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 MANIFEST = "complete.json"  # the last file of a checkpoint to be written
 SETTINGS = "summkit.json"  # beside an adapter: the settings for generation
 ASKING = (
-    *("model", "precision", "compute_dtype", "template", "wording"),
+    *("model", "precision", "compute_dtype", "template", "wording", "instruction"),
     *("max_length", "max_new_tokens", "task", "kind", "method"),
 )
 OWN_WEIGHTS = "trained_weights.safetensors"  # the trained weights of a method without an adapter
 # Options that may differ when a run is resumed, since they change no training step.
 _FREE = {
     *("name", "reason", "task", "track", "generation_batch_size", "teacher", "teacher_precision"),
+    *("document_column", "summary_column", "label_column", "second_column"),
     *("dataset", "train_rows", "validation_rows", "test_rows", "min_words", "max_words"),  # the rows are compared
 }
 _log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def _completed(written: dict[str, Any]) -> dict[str, Any]:
     """Add options that older files lack."""
     settings = {"task": "summary", "method": "lora", "wording": "news", "deepspeed": "", "fsdp": False} | written
     labels = settings["task"] in ("agnews", "goemotions", "mnli")
-    return {"kind": "classification" if labels else "summarisation"} | settings
+    return {"kind": "classification" if labels else "summarisation", "instruction": None} | settings
 
 
 def load_adapter(base: PreTrainedModel, folder: str | Path, name: str) -> PreTrainedModel | PeftModel:

@@ -104,7 +104,7 @@ def test_the_stages_are_found_from_any_folder_inside(repository, monkeypatch):
         ),
         ({"names": ["task8"], "resume": True}, "--resume needs --out"),
         ({"names": ["task8"], "resume": True, "out": "nothing"}, "--resume needs --out"),
-        ({"names": ["task8"], "profile": "smoke", "data_dir": "nothing"}, "data folder nothing: no such folder"),
+        ({"names": ["task8"], "profile": "smoke", "data": "nothing"}, "data nothing: no such file or folder"),
         ({"names": ["task8"], "profile": "smoke", "out": "file/in"}, "cannot make the run folder"),
     ],
 )

@@ -119,7 +119,7 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
             '{"profile": "smoke", "track": "neptune"}',
             "option track='neptune': input should be '', 'trackio', 'wandb' or 'mlflow'",
         ),
-        ('{"profile": "smoke", "data_dir": "gone"}', "data folder gone: no such folder"),
+        ('{"profile": "smoke", "data": "gone"}', "data gone: no such file or folder"),
         ('{"profile": "smoke", "dropout": 1.5}', "c.json: option dropout=1.5: input should be less than 1"),
         ('{"profile": "smoke", "gradient_accumulation": 0}', "gradient_accumulation=0: input should be greater than"),
         ('{"profile": "smoke", "compute_dtype": "bf16"}', "input should be 'float32', 'float16' or 'bfloat16'"),
@@ -250,7 +250,7 @@ def test_train_on_a_folder_with_classes_of_its_own(one_thread, tmp_path, monkeyp
     rows = [{"comment": f"It was day {n}.", "labels": ["Rain", "sun"]} for n in range(16)]
     Path("rows/all.jsonl").write_text("\n".join(map(json.dumps, rows)))
     Path("rows/classes.txt").write_text("Sun\nRain\n")
-    Path("c.json").write_text(json.dumps(LABELS | {"task": "goemotions", "data_dir": "rows"}))
+    Path("c.json").write_text(json.dumps(LABELS | {"task": "goemotions", "data": "rows"}))
     assert main(["train", "c.json"]) == 0
     record = json.loads(Path("mine/run.json").read_text())
     assert (record["data"]["id"], record["data"]["source"]) == ("local", "local")

@@ -18,7 +18,7 @@ from summkit.data import (
     load_summaries,
     register_dataset,
 )
-from summkit.data.columns import DOCUMENT_COLUMNS, find_column
+from summkit.data.checks import DOCUMENT_COLUMNS, find_column
 from summkit.data.registry import SETS
 from summkit.errors import SummkitError, build
 from summkit.models import loading

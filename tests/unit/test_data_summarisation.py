@@ -200,7 +200,7 @@ def test_a_broken_archive_is_named(tmp_path):
 
 
 def test_a_folder_must_hold_three_files_or_one(tmp_path):
-    with pytest.raises(SummkitError, match="no such folder"):
+    with pytest.raises(SummkitError, match="no such file or folder"):
         read(tmp_path / "nowhere")
     with pytest.raises(SummkitError, match="found: none"):
         read(tmp_path)
@@ -285,7 +285,7 @@ import resource, sys
 from summkit.config import choose_profile
 from summkit.data import SPLITS, DataSet, Splits, sources, summarisation
 for folder in sys.argv[1:]:
-    splits = summarisation.load_summaries(choose_profile("smoke", train_rows=10**6), data_dir=folder)
+    splits = summarisation.load_summaries(choose_profile("smoke", train_rows=10**6), data=folder)
     print(len(splits.train), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     folders = [tmp_path / "few", tmp_path / "many"]

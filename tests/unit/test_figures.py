@@ -19,13 +19,13 @@ def closed():
 
 def test_a_bar_for_every_system_and_measure():
     scores = {
-        "tf-idf": classification.score_labels(SAID, ACTUAL),
+        "zero_shot": classification.score_labels(SAID, ACTUAL),
         "fine-tuned": classification.score_labels(ACTUAL, ACTUAL),
     }
     ax = figures.score_bars(scores, {"accuracy": "accuracy", "macro_f1": "macro F1"})
     bars = [bar for container in ax.containers if hasattr(container, "patches") for bar in container.patches]
     assert [round(bar.get_height(), 1) for bar in bars] == pytest.approx([75, 75.6, 100, 100], abs=0.1)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["tf-idf", "fine-tuned"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["zero-shot", "fine-tuned"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["accuracy", "macro F1"]
 
 
@@ -35,17 +35,6 @@ def test_a_bar_without_an_interval_has_no_whiskers():
     ax = figures.score_bars(scores, {"accuracy": "accuracy"})
     drawn = [segment[:, 1].tolist() for lines in ax.collections for segment in lines.get_segments()]
     assert drawn == [pytest.approx([40, 70]), pytest.approx([50, 50])]
-
-
-def test_a_line_of_points_for_every_watched_score():
-    history = [
-        {"step": 1, "loss": 3.0},
-        {"step": 2, "eval_loss": 2.0, "eval_rouge1": 10.0, "eval_bleu3": 1.0},
-        {"step": 4, "eval_loss": 1.5, "eval_rouge1": 20.0, "eval_bleu3": 2.0, "eval_topics": 30.0},
-    ]
-    ax = figures.watched(history)
-    drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
-    assert drawn == {"ROUGE-1": [[2, 10], [4, 20]], "BLEU-3": [[2, 1], [4, 2]], "topics": [[4, 30]]}
 
 
 def test_counts_of_a_confusion_are_written_in_it(tmp_path):
@@ -66,17 +55,6 @@ def test_a_point_for_every_system_with_a_cost_and_a_line_for_every_bound():
     whole = {"mean": 20.0, "low": 15.0, "high": 26.0}
     scores = {"lead3": {"rouge1": whole}, "fast_one": {"rouge1": whole | {"low": None}}, "slow": {"rouge1": whole}}
     ax = figures.score_by_cost(scores, {"fast_one": 0.1, "slow": 10.0}, "rouge1", ["lead3"])
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"fast one", "slow", "lead3"}
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"fast one", "slow", "lead-3"}
     assert [container.lines[0].get_xydata().tolist() for container in ax.containers] == [[[0.1, 20]], [[10, 20]]]
     assert ax.get_xscale() == "log"
-
-
-def test_a_front_is_joined_and_every_point_named():
-    scores = {
-        name: {"rouge1": {"mean": mean, "low": mean - 2, "high": mean + 2}}
-        for name, mean in zip("abc", (9, 8, 12), strict=True)
-    }
-    ax = figures.score_by_cost(scores, {"a": 0.1, "b": 0.2, "c": 0.3}, "rouge1", front=["a", "c"])
-    assert [text.get_text() for text in ax.texts] == ["a", "b", "c"]
-    assert ax.lines[-1].get_xydata().tolist() == [[0.1, 9], [0.3, 12]]
-    assert len({text.get_color() for text in ax.texts}) == 2 and len(ax.containers) == 3

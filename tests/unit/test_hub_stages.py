@@ -109,6 +109,6 @@ def test_without_a_hub_the_way_out_is_said_at_once(kind, here, monkeypatch, caps
             assert time.monotonic() - began < 4  # 2.5 for the Hub, the rest for a busy machine
             said = capsys.readouterr().err
             for word in ("model microsoft/phi-2 comes from the Hugging Face Hub", "does not answer", "profile 'cpu'",
-                         "--data-dir DIR"):  # fmt: skip
+                         "--data PATH"):  # fmt: skip
                 assert word in said
     assert os.listdir() == ["c.json"]

@@ -385,7 +385,7 @@ def test_a_student_trains_on_the_folder_from_the_command_line(tmp_path, monkeypa
     Path("rows").mkdir()
     for name, part in {"train": rows[:8], "validation": rows[8:12], "test": rows[12:]}.items():
         datasets.Dataset.from_list(part).to_json(f"rows/{name}.jsonl")
-    config = {"profile": "smoke", "task": "topics", "data_dir": "rows", "out": "mine", "min_words": 0}
+    config = {"profile": "smoke", "task": "topics", "data": "rows", "out": "mine", "min_words": 0}
     config |= {"train_rows": 8, "validation_rows": 4, "test_rows": 4, "batch_size": 4}
     Path("c.json").write_text(json.dumps(config))
     assert main(["train", "c.json"]) == 0

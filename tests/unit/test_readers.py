@@ -82,7 +82,7 @@ def test_a_folder_in_samsums_form_stands_in(tmp_path):
                 for n in range(start, start + 3)]  # fmt: skip
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     profile = choose_profile("t4", task="costs", validation_rows=3, test_rows=3)
-    splits = summarisation.load_summaries(profile, data_dir=tmp_path)
+    splits = summarisation.load_summaries(profile, data=tmp_path)
     assert splits.source == "local" and set(splits.test["id"]) == {"13830-1", "13831-1", "13832-1"}
     assert splits.test[0]["document"].startswith("Ann: 3") and splits.test[0]["summary"].startswith("Bo says 3")
 

@@ -248,6 +248,21 @@ def test_closing_shows_table_summaries_and_cost(run, monkeypatch):
     assert "![scores](task3/figures/scores.png)" in Path("out/README.md").read_text()
 
 
+def test_the_result_of_a_run_is_a_table_and_three_examples(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "79")
+    examples = [{"id": n, "reference": f"Text {n}.", "fine_tuned": f"Answer {n}."} for n in range(5)]
+    scores = {"lead1": entry(16.8), "fine_tuned": entry(26.1)}
+    made = make_run(tmp_path / "some", "train", {"examples": examples}, scores)
+    text = report.result_lines(records.read_record(made / "run.json"))
+    assert "lead-1      16.8 [14.8, 18.8]" in text and "fine-tuned  26.1 [24.1, 28.1]" in text
+    assert "Answer 2." in text and "Answer 3." not in text, "three are enough"
+    assert "reference" in text and "zero-shot" not in text, "no row has an answer of it"
+    made = make_run(tmp_path / "none", "train", {}, {})
+    assert report.result_lines(records.read_record(made / "run.json")) == "", "nothing was scored"
+    made = make_run(tmp_path / "alone", "train", {}, scores)
+    assert report.result_lines(records.read_record(made / "run.json")).endswith("ROUGE goes from 0 to 100.")
+
+
 def test_write_report_and_publish(run, tmp_path):
     page = report.write_report(run, run / "REPORT")
     assert {path.name for path in page.parent.iterdir()} == {"README.md", "run.json", "figures"}

@@ -109,20 +109,20 @@ def test_the_command_trains_scores_and_compares(tmp_path, capsys):
 
 
 def test_apart_each_has_its_own_process_and_one_that_fails_leaves_the_reason(tmp_path, capsys):
-    only = [{"name": "lost", "data_dir": "gone"}, {"name": "head", "method": "head", "seed": 3}]
+    only = [{"name": "lost", "data": "gone"}, {"name": "head", "method": "head", "seed": 3}]
     base = BASE | {"precision": "fp32"}
     runs = sweep.run_sweep({"base": base, "only": only, "subprocess": True}, tmp_path)
     assert [run.name for run in runs] == ["lost", "head"]
     failed, trained = (records.read_record(run / "run.json") for run in runs)
-    assert failed["details"]["failed"].startswith("data folder gone: no such folder")
+    assert failed["details"]["failed"].startswith("data gone: no such file or folder")
     assert (failed["profile"], failed["training"]["steps"]) == ("smoke", None)
     assert trained["seed"] == 3 and trained["training"]["steps"] > 0 and trained["details"]["training_kwh"] > 0
     assert "adapter and record" in (tmp_path / "head" / "log.txt").read_text()
     table = comparison.comparison_table(runs)
-    assert "data folder gone" in table and "useful tokens/s" in table
+    assert "data gone" in table and "useful tokens/s" in table
     capsys.readouterr()
     sweep.run_sweep({"base": base, "only": only, "subprocess": True}, tmp_path)
-    assert "[1/2] lost\n  failed: data folder" in (shown := capsys.readouterr().out)
+    assert "[1/2] lost\n  failed: data gone" in (shown := capsys.readouterr().out)
     assert "[2/2] head: has its record, left as it is" in shown
 
 
