@@ -7,6 +7,9 @@ import pytest
 
 from tests.hub import LocalHub
 
+# A plugin registers its entries when it is imported, so it is imported only by the processes of test_plugin.py.
+collect_ignore = ["plugin"]
+
 # Files, and tests in other files, that start processes, train, or wait. `make quick` leaves them out with
 # pytest -m "not slow".
 SLOW = {

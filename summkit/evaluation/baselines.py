@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from summkit.data.sentences import split_sentences
 from summkit.errors import SummkitError
 from summkit.evaluation.classification import assign_labels, best_threshold, micro_f1
+from summkit.evaluation.languages import USUAL, choose_tokenizer, unicode_words
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -130,7 +131,8 @@ def extractive_oracle(document: str, summary: str, sentences: int = 3) -> str:
     """
     from rouge_score.tokenizers import DefaultTokenizer
 
-    tokenise = DefaultTokenizer(use_stemmer=True).tokenize
+    usual = choose_tokenizer([document, summary]) == USUAL
+    tokenise = DefaultTokenizer(use_stemmer=True).tokenize if usual else unicode_words
     parts = split_sentences(document)
     ngrams = [_ngrams(tokenise(part)) for part in parts]
     reference = _ngrams(tokenise(summary))

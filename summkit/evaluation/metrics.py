@@ -1,8 +1,8 @@
 """The metrics: `METRICS` has an entry for each, with its heading, its format and its calculation.
 
 Functions map texts to numbers; nothing is generated or downloaded. Overlap scores are from 0 to 100, shares
-from 0 to 1. The texts of one call are lists of equal length; error messages count rows from 1. `rouge` and
-`bleu3` offer the same numbers as an `evaluate.Metric` that needs no Hub.
+from 0 to 1. The texts of one call are lists of equal length; error messages count rows from 1. Words are those of the
+tokenizer that suits the references (see `languages`). `overlap` is an `evaluate.Metric` that needs no Hub.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,15 +19,18 @@ import numpy as np
 from summkit.data.checks import check_texts
 from summkit.data.sentences import split_sentences
 from summkit.errors import SummkitError
+from summkit.evaluation import languages
 from summkit.evaluation.intervals import Statistic, mean_statistic
 from summkit.evaluation.support import supported_facts
 from summkit.registry import Registry
 
 if TYPE_CHECKING:
     import evaluate
+    from sacrebleu.metrics import BLEU
 
 Texts = Sequence[str]
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+BLEU_TOKENIZERS = {languages.USUAL: "13a", languages.WORDS: "intl", languages.CHARACTERS: "char"}  # sacrebleu's names
 MAX_ROUGE_CELLS = 4_000_000  # words of the prediction times words of the reference: rouge-score fills a table of these
 
 
@@ -44,6 +48,7 @@ class Metric:
             row that has no value; or [rows, columns], with a `statistic`. `score_summaries` and `compare_summaries`
             report every metric with such a function. None: the score is computed elsewhere.
         statistic: The score, from means of the columns: [samples, columns] → [samples].
+        needs: What the metric assumes of the texts: nothing, spaces between words, or English.
     """
 
     heading: str
@@ -53,13 +58,20 @@ class Metric:
     kind: Literal["summary", "label"] = "summary"
     rows: Callable[[Texts, Texts, Texts], np.ndarray] | None = None
     statistic: Statistic = mean_statistic
+    needs: Literal["", "spaces", "English"] = ""
+
+    def applies(self, tokenizer: str) -> bool:
+        """Whether the metric applies to texts for which `choose_tokenizer` chose this tokenizer."""
+        if self.needs == "English":
+            return tokenizer == languages.USUAL
+        return self.needs != "spaces" or tokenizer != languages.CHARACTERS
 
 
 def rouge_rows(predictions: Texts, references: Texts) -> dict[str, np.ndarray]:
-    """Calculate ROUGE-1, 2, L and Lsum row by row, with the Porter stemmer. An empty text scores 0.
+    """Calculate ROUGE-1, 2, L and Lsum row by row. An empty text scores 0.
 
-    Sentences are split here for Lsum, without nltk's data. rouge-score only reads the letters a-z and digits, so other
-    scripts score 0.
+    English is scored as rouge-score does it, with the Porter stemmer; other languages by the words of `languages`,
+    without a stemmer. Sentences are split here for Lsum, without nltk's data.
 
     Args:
         predictions: The generated texts.
@@ -86,31 +98,40 @@ def _rouge_scores(predictions: tuple[str, ...], references: tuple[str, ...]) -> 
     """Return F1 times 100, float array [rows, types]."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(list(ROUGE_TYPES), use_stemmer=True)
+    usual = languages.choose_tokenizer(references) == languages.USUAL
+    tokenizer = None if usual else SimpleNamespace(tokenize=languages.unicode_words)
+    scorer = RougeScorer(list(ROUGE_TYPES), use_stemmer=True, tokenizer=tokenizer)
     rows = []
     for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True), 1):
-        _check_cells(row, prediction, reference)
+        _check_cells(row, *(_words(text, usual) for text in (prediction, reference)))
         lines = ("\n".join(split_sentences(text)) for text in (reference, prediction))
         scores = scorer.score(*lines)
         rows.append([100 * scores[kind].fmeasure for kind in ROUGE_TYPES])
     return np.array(rows, dtype=float)
 
 
-def _check_cells(row: int, prediction: str, reference: str) -> None:
-    words, reference_words = (len(re.findall(r"[a-z0-9]+", text.lower())) for text in (prediction, reference))
-    if words * reference_words > MAX_ROUGE_CELLS:
+def _words(text: str, usual: bool) -> list[str]:
+    return re.findall(r"[a-z0-9]+", text.lower()) if usual else languages.unicode_words(text)
+
+
+def _check_cells(row: int, prediction: list[str], reference: list[str]) -> None:
+    if len(prediction) * len(reference) > MAX_ROUGE_CELLS:
         raise SummkitError(
-            f"row {row}: a prediction of {words:,} words against a reference of {reference_words:,} is too long for "
-            "ROUGE-L (its time grows with the product): shorten either, or score it by chapters"
+            f"row {row}: a prediction of {len(prediction):,} words against a reference of {len(reference):,} is too "
+            "long for ROUGE-L (its time grows with the product): shorten either, or score it by chapters"
         )
 
 
 def corpus_bleu3(predictions: Texts, references: Texts) -> dict[str, float]:
     """Return sacrebleu's corpus BLEU with n-grams up to 3: {"bleu3": 0 to 100}."""
+    check_texts(predictions=predictions, references=references)
+    return {"bleu3": float(_bleu(references).corpus_score(list(predictions), [list(references)]).score)}
+
+
+def _bleu(references: Texts) -> BLEU:
     from sacrebleu.metrics import BLEU
 
-    check_texts(predictions=predictions, references=references)
-    return {"bleu3": float(BLEU(max_ngram_order=3).corpus_score(list(predictions), [list(references)]).score)}
+    return BLEU(max_ngram_order=3, tokenize=BLEU_TOKENIZERS[languages.choose_tokenizer(references)])
 
 
 def bleu3_counts(predictions: Texts, references: Texts) -> np.ndarray:
@@ -120,10 +141,8 @@ def bleu3_counts(predictions: Texts, references: Texts) -> np.ndarray:
         Float array [rows, 8]: words of the prediction, of the reference; 1-, 2- and 3-grams that match; 1-, 2- and
         3-grams of the prediction.
     """
-    from sacrebleu.metrics import BLEU
-
     check_texts(predictions=predictions, references=references)
-    bleu = BLEU(max_ngram_order=3)
+    bleu = _bleu(references)
     rows = (bleu.corpus_score([p], [[r]]) for p, r in zip(predictions, references, strict=True))
     return np.array([[row.sys_len, row.ref_len, *row.counts, *row.totals] for row in rows], dtype=float)
 
@@ -150,20 +169,28 @@ def bleu3_of(sums: np.ndarray) -> np.ndarray:
     return np.where(matches.any(axis=1) & (ngrams > 0).all(axis=1), score, 0.0)
 
 
-def novel_ngrams(summary: str, document: str, n: int) -> float:
+def novel_ngrams(summary: str, document: str, n: int, tokenizer: str | None = None) -> float:
     """Return the share (0 to 1) of the summary's n-grams of lowercased words that the document lacks; nan for none.
+
+    Args:
+        summary: The summary.
+        document: The document.
+        n: Words in an n-gram.
+        tokenizer: The tokenizer; None: the one that suits the document.
 
     Example:
         >>> novel_ngrams("The cat barked", "the cat sat", 2)
         0.5
     """
-    ngrams = _ngrams(summary, n)
-    known = set(_ngrams(document, n))
+    tokenizer = tokenizer or languages.choose_tokenizer([document])
+    ngrams = _ngrams(summary, n, tokenizer)
+    known = set(_ngrams(document, n, tokenizer))
     return sum(ngram not in known for ngram in ngrams) / len(ngrams) if ngrams else float("nan")
 
 
-def _ngrams(text: str, n: int) -> list[tuple]:
-    words = re.findall(r"\w+(?:['’]\w+)*", text.lower())
+def _ngrams(text: str, n: int, tokenizer: str) -> list[tuple]:
+    is_usual = tokenizer == languages.USUAL
+    words = re.findall(r"\w+(?:['’]\w+)*", text.lower()) if is_usual else languages.unicode_words(text)
     return list(zip(*(words[start:] for start in range(n)), strict=False))
 
 
@@ -178,12 +205,14 @@ def _support_rows(predictions: Texts, references: Texts, documents: Texts) -> np
 
 
 def _novel_rows(n: int, predictions: Texts, references: Texts, documents: Texts) -> np.ndarray:
+    tokenizer = languages.choose_tokenizer(references)
     pairs = zip(predictions, documents, strict=True)
-    return np.array([novel_ngrams(text, document, n) for text, document in pairs])
+    return np.array([novel_ngrams(text, document, n, tokenizer) for text, document in pairs])
 
 
 def _word_rows(predictions: Texts, references: Texts, documents: Texts) -> np.ndarray:
-    return np.array([float(len(text.split())) for text in predictions])
+    spaced = languages.choose_tokenizer(references) != languages.CHARACTERS
+    return np.array([float(len(text.split() if spaced else languages.unicode_words(text))) for text in predictions])
 
 
 METRICS: Registry[Metric] = Registry(
@@ -203,9 +232,10 @@ METRICS: Registry[Metric] = Registry(
             decimals=0,
             rows=_support_rows,
             statistic=lambda means: means[:, 0] / means[:, 1],
+            needs="English",
         ),
-        "novel_1grams": Metric("", rows=partial(_novel_rows, 1)),
-        "novel_2grams": Metric("novel bigrams, %", factor=100, decimals=0, rows=partial(_novel_rows, 2)),
+        "novel_1grams": Metric("", rows=partial(_novel_rows, 1), needs="spaces"),
+        "novel_2grams": Metric("novel bigrams, %", "", 100, decimals=0, rows=partial(_novel_rows, 2), needs="spaces"),
         "words": Metric("words", "words", rows=_word_rows),
         "ended_by_eos": Metric("ended by EOS, %", factor=100, decimals=0),
         "accuracy": Metric("accuracy, %", "points of accuracy", 100, kind="label"),
@@ -218,38 +248,32 @@ METRICS: Registry[Metric] = Registry(
 )
 
 
-def rouge() -> evaluate.Metric:
-    """Return ROUGE as an `evaluate.Metric`: means over the rows, or lists with `compute(…, per_row=True)`."""
+def overlap() -> evaluate.Metric:
+    """Return mean ROUGE and corpus BLEU-3 as one `evaluate.Metric`, which needs neither the Hub nor a folder.
 
-    def compute(predictions: Texts, references: Texts, per_row: bool = False) -> dict:
-        rows = rouge_rows(predictions, references)
-        return {kind: values.tolist() if per_row else float(values.mean()) for kind, values in rows.items()}
-
-    return _evaluate_metric("Rouge", compute, "Mean F1 times 100 of ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum, stemmed.")
-
-
-def bleu3() -> evaluate.Metric:
-    """Return corpus BLEU with n-grams up to 3 as an `evaluate.Metric`: `compute(…)` gives {"bleu3": 0 to 100}."""
-    return _evaluate_metric("Bleu3", corpus_bleu3, "Corpus BLEU of n-grams up to 3, 0 to 100, one reference a row.")
-
-
-def _evaluate_metric(name: str, compute: Callable[..., dict], description: str) -> evaluate.Metric:
-    """Return an `evaluate.Metric` that needs neither the Hub nor a folder to write to."""
+    Example:
+        >>> scores = overlap().compute(predictions=["the bridge is open"], references=["rain fell on the town"])
+        >>> round(scores["rouge1"], 1)
+        22.2
+    """
     import datasets
     import evaluate
 
-    class Metric(evaluate.Metric):
+    class Overlap(evaluate.Metric):
         def _info(self) -> evaluate.MetricInfo:
             text = datasets.Value("string")
-            features = datasets.Features({"predictions": text, "references": text})
-            usage = "Lists of texts of equal length: predictions, references."
-            return evaluate.MetricInfo(description, citation="", inputs_description=usage, features=features)
+            return evaluate.MetricInfo(
+                description="Mean F1 times 100 of ROUGE-1, 2, L and Lsum, and corpus BLEU of n-grams up to 3.",
+                citation="",
+                inputs_description="Lists of texts of equal length: predictions, references.",
+                features=datasets.Features({"predictions": text, "references": text}),
+            )
 
-        def _compute(self, predictions: Texts, references: Texts, **options: object) -> dict:
-            return compute(list(predictions), list(references), **options)
+        def _compute(self, predictions: Texts, references: Texts) -> dict[str, float]:
+            rows = rouge_rows(predictions, references)
+            return {kind: float(rows[kind].mean()) for kind in rows} | corpus_bleu3(predictions, references)
 
         def _build_data_dir(self) -> str:
             return ""  # all in memory: no folder in the home directory, and no file shared by processes
 
-    Metric.__name__ = name  # evaluate names the metric after its class
-    return Metric(keep_in_memory=True)
+    return Overlap(keep_in_memory=True)

@@ -16,13 +16,23 @@ from summkit.data.sentences import lead
 from summkit.errors import SummkitError, check_known
 from summkit.evaluation.baselines import extractive_oracle
 from summkit.evaluation.intervals import difference_entry, score_entry
+from summkit.evaluation.languages import USUAL, choose_tokenizer
 from summkit.evaluation.metrics import METRICS, Texts
 
 
 def measure_rows(predictions: Texts, references: Texts, documents: Texts) -> dict[str, np.ndarray]:
-    """Return the values of each metric of summaries, row by row: {name: float [rows] or [rows, columns]}."""
+    """Return the values of each metric of summaries, row by row: {name: float [rows] or [rows, columns]}.
+
+    All values of a metric that does not apply to the language of the references are nan.
+    """
     check_texts(predictions=predictions, references=references, documents=documents)
-    return {name: metric.rows(predictions, references, documents) for name, metric in METRICS.items() if metric.rows}
+    tokenizer = choose_tokenizer(references)
+    unknown = np.full((len(predictions), 1), np.nan)
+    return {
+        name: metric.rows(predictions, references, documents) if metric.applies(tokenizer) else unknown
+        for name, metric in METRICS.items()
+        if metric.rows
+    }
 
 
 def score_summaries(
@@ -30,8 +40,8 @@ def score_summaries(
 ) -> dict:
     """Score the summaries of one system.
 
-    ROUGE is from 0 to 100; support and novelty are shares from 0 to 1; words are counted between spaces. Support is
-    the share over the names and numbers of all rows together, not a mean of the rows' shares.
+    ROUGE is from 0 to 100; support and novelty are shares from 0 to 1; words are counted between spaces, if the script
+    has them. Support is the share over the names and numbers of all rows together, not a mean of the rows' shares.
 
     Args:
         predictions: The generated summaries.
@@ -42,7 +52,8 @@ def score_summaries(
 
     Returns:
         The system's entry in a record's `scores`: each metric as {"mean", "low", "high"} (95 %, bootstrap over rows),
-        then "ended_by_eos" and "n", the number of rows.
+        then "ended_by_eos" and "n", the number of rows. If the references are not English, "tokenizer" is the one that
+        was used (see `languages`), and a metric that does not apply has the mean None.
 
     Raises:
         SummkitError: There is no row, the lists have different lengths, or a row is not a text.
@@ -56,7 +67,9 @@ def score_summaries(
     """
     rows = measure_rows(predictions, references, documents)
     scores: dict = {name: score_entry(values, METRICS[name].statistic, seed) for name, values in rows.items()}
-    return scores | {"ended_by_eos": ended_share(ended, len(predictions)), "n": len(predictions)}
+    scores |= {"ended_by_eos": ended_share(ended, len(predictions)), "n": len(predictions)}
+    tokenizer = choose_tokenizer(references)
+    return scores if tokenizer == USUAL else scores | {"tokenizer": tokenizer}
 
 
 def ended_share(ended: Sequence[bool] | None, rows: int) -> float | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from summkit.evaluation.metrics import METRICS
+from summkit.evaluation.languages import USUAL
+from summkit.evaluation.metrics import METRICS, Metric
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -20,7 +21,8 @@ def score_table(scores: dict[str, dict]) -> DataFrame:
         scores: Entries of a run record by system, as `score_summaries` and `score_labels` return them.
 
     Returns:
-        A row for each system, a column for each metric, with cells such as "26.3 [24.1, 28.6]"; "–" is unknown.
+        A row for each system, a column for each metric, with cells such as "26.3 [24.1, 28.6]"; "–" is unknown, and
+        "n/a" a metric that does not apply to the language.
 
     Example:
         >>> score_table({"lead1": {"accuracy": {"mean": 0.52, "low": 0.424, "high": 0.63}}}).to_dict()
@@ -33,8 +35,7 @@ def score_table(scores: dict[str, dict]) -> DataFrame:
         always = "rouge1" if metric.kind == "summary" else name  # known for every system of this kind
         shown = any(name in entry and entry.get(always) is not None for entry in scores.values())
         if metric.heading and shown:
-            cells = [_cell(entry.get(name), metric.factor, metric.decimals) for entry in scores.values()]
-            columns[metric.heading] = cells
+            columns[metric.heading] = [_cell(entry, name, metric) for entry in scores.values()]
     return pd.DataFrame(columns, index=pd.Index(list(scores), name="system"))
 
 
@@ -68,16 +69,14 @@ def markdown_table(frame: DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _cell(entry: dict | float | None, factor: float, decimals: int) -> str:
+def _cell(scores: dict, name: str, metric: Metric) -> str:
     """Return the text for a score with its interval, or for a number alone, such as a share."""
-    if not isinstance(entry, dict):
-        entry = {"mean": entry, "low": None, "high": None}
-    if entry["mean"] is None:
-        return "–"
-    mean, low, high = (
-        None if entry[key] is None else f"{entry[key] * factor:.{decimals}f}" for key in ("mean", "low", "high")
-    )
-    return str(mean) if low is None else f"{mean} [{low}, {high}]"
+    if not metric.applies(scores.get("tokenizer", USUAL)):
+        return "n/a"
+    score = scores.get(name)
+    entry = score if isinstance(score, dict) else {"mean": score}
+    texts = {key: f"{metric.factor * part:.{metric.decimals}f}" for key, part in entry.items() if part is not None}
+    return "{mean} [{low}, {high}]".format(**texts) if len(texts) == 3 else texts.get("mean", "–")
 
 
 def _difference_cell(difference: float | None, low: float | None, high: float | None) -> str:

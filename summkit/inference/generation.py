@@ -173,7 +173,7 @@ class Summarizer(Prompter):
         settings = _generation_settings(decoding, temperature)
         rows = self.encode(documents)
         torch.manual_seed(seed)
-        with self.model.disable_adapter() if base else nullcontext(), ready_to_answer(self.model):
+        with loading.adapter_off(self.model) if base else nullcontext(), ready_to_answer(self.model):
             loading.check_positions(self.model, self.max_length, self.max_new_tokens)
             read = Prefill(self, settings, reuse_head)
             title = f"temperature {temperature}" if temperature else decoding

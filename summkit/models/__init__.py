@@ -9,6 +9,7 @@ from summkit.models.embeddings import Encoder, load_encoder
 from summkit.models.families import FAMILIES, Family
 from summkit.models.loading import (
     PRECISIONS,
+    adapter_off,
     footprint,
     is_encoder_decoder,
     linear_layers,

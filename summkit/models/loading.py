@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -293,6 +293,18 @@ def virtual_tokens(model: torch.nn.Module) -> int:
     if config is None or not config.is_prompt_learning or peft_model._adapters_disabled:
         return 0
     return config.num_virtual_tokens
+
+
+@contextmanager
+def adapter_off(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """Ask the base model while the block runs: the adapter is off, if the model has one.
+
+    Example:
+        >>> with adapter_off(load_model("tiny-llama")) as base:
+        ...     parameters = parameter_report(base)["parameters"]
+    """
+    with model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
+        yield model
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | Non
     import pandas as pd
 
     ax = _axes(ax)
-    means = {display_name(system): [100 * entry[key]["mean"] for key in measures] for system, entry in scores.items()}
+    means = {display_name(system): [_percent(entry[key]) for key in measures] for system, entry in scores.items()}
     whiskers = np.array([[_whiskers(entry[key]) for key in measures] for entry in scores.values()])
     frame = pd.DataFrame(means, index=list(measures.values()))
     # pandas expects errors as (systems, below and above, measures).
@@ -138,6 +138,10 @@ def _draw_history(ax: Axes, history: list[dict], key: str, label: str, **look: A
     points = [(entry["step"], entry[key]) for entry in history if key in entry]
     if points:
         ax.plot(*zip(*points, strict=True), label=label, **look)
+
+
+def _percent(value: dict) -> float:
+    return np.nan if value["mean"] is None else 100 * value["mean"]  # a metric may not apply to a language
 
 
 def _whiskers(value: dict) -> list[float]:

@@ -1,13 +1,15 @@
 """The run record: settings, data, environment and results of a run in one JSON file, the source of reports.
 
 `record.yaml` lists its keys. This module writes and reads records; it does not measure or format. Unknown values are
-null, never a guess, and a record contains no paths of the machine.
+null, never a guess. Texts in `scores` and `details` are recorded as they are. The other sections describe the run
+itself; of a path of the machine, they have only the last part.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import platform
@@ -102,10 +104,10 @@ def fill_record(record: dict, section: str, **values: Any) -> dict:
         record: A record; it is changed.
         section: A section of record.yaml, "scores", "details", or "run" for the top level (wall_seconds, …).
         **values: Values by key. In "scores" a value is one system's dict; missing ROUGE keys and n are added as null.
+            A value that JSON does not have is recorded as text, with a warning.
 
     Raises:
-        SummkitError: The section, a key or the type of a value is unknown, or a value contains a path of this machine.
-            The record is then unchanged.
+        SummkitError: The section or a key is unknown. The record is then unchanged.
     """
     check_known("section of the record", section, {*SECTIONS, *OPEN, "run"})
     known = RUN if section == "run" else SECTIONS.get(section, tuple(values))
@@ -142,10 +144,12 @@ def write_record(record: dict, path: str | Path) -> Path:
     """Check a record and write it atomically.
 
     Raises:
-        SummkitError: A key is missing or unknown, a value cannot be recorded, or the file cannot be written.
+        SummkitError: A key is missing or unknown, or the file cannot be written.
     """
     clean = _clean(record, "")
     _check_keys(clean, "the record to be written")
+    for section in SECTIONS:
+        clean[section] = {key: _without_path(value) for key, value in clean[section].items()}
     clean = {key: clean[key] for key in ORDER}
     try:
         return write_text(path, json.dumps(clean, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -207,29 +211,23 @@ def _clean(value: Any, location: str) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
-        for key in value:
-            if not isinstance(key, str):
-                raise SummkitError(f"the record's {location or 'top level'} has the key {key!r}; keys must be text")
         inside = f"{location}." if location else ""
-        return {_checked_text(key, location): _clean(item, f"{inside}{key}") for key, item in value.items()}
+        return {_clean(str(key), location): _clean(item, f"{inside}{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(item, f"{location}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, str):
-        return _checked_text(value, location)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int):
         return value
-    kind = type(value).__name__
-    raise SummkitError(f"the record's {location} cannot hold a {kind}; give numbers, text, lists or dicts")
+    if not isinstance(value, str):
+        logging.getLogger(__name__).warning(f"the record's {location} is a {type(value).__name__}, recorded as text")
+    return str(value).encode("utf-8", "replace").decode("utf-8")  # a lone surrogate cannot be written
 
 
-def _checked_text(text: str, location: str) -> str:
-    home = str(Path.home())
-    whole = rf"(?<![\w.]){re.escape(home)}(?![\w.-])"  # only a whole name: "branch/root cause" is not a path
-    if _MACHINE_PATH.match(text) or (len(home) > 1 and re.search(whole, text)):
-        raise SummkitError(f"the record's {location} contains a path of this machine, {text!r}; give a name instead")
-    return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate cannot be written
+def _without_path(value: Any) -> Any:
+    """Return the last part of a path of this machine, and any other value as it is."""
+    is_path = isinstance(value, str) and _MACHINE_PATH.match(value)
+    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if is_path else value
 
 
 def _refuse_constant(name: str) -> NoReturn:

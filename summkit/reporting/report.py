@@ -15,6 +15,7 @@ from markupsafe import Markup
 from summkit.data import find_dataset
 from summkit.errors import SummkitError
 from summkit.evaluation import METRICS, Metric, score_table
+from summkit.evaluation.languages import CHARACTERS, WORDS
 from summkit.files import write_text
 from summkit.progress import near
 from summkit.reporting import records, tables
@@ -173,8 +174,14 @@ def scores_note(record: dict) -> str:
     sizes = sorted({entry["n"] for entry in record["scores"].values() if entry["n"]})
     n = " to ".join(f"{size:,}" for size in dict.fromkeys(sizes[:1] + sizes[-1:]))
     note = f"n = {n} {rows} rows; in brackets 95 % intervals (bootstrap over rows)."
-    has_rouge = any(entry["rouge1"] is not None for entry in record["scores"].values())
-    return f"{note} ROUGE goes from 0 to 100." if has_rouge else note
+    if any(entry["rouge1"] is not None for entry in record["scores"].values()):
+        note += " ROUGE goes from 0 to 100."
+    for tokenizer in {entry["tokenizer"]: None for entry in record["scores"].values() if "tokenizer" in entry}:
+        missing = [metric.heading for metric in METRICS.values() if metric.heading and not metric.applies(tokenizer)]
+        unit = {WORDS: "words by the rules of Unicode", CHARACTERS: "single characters"}.get(tokenizer, "other words")
+        note += f" The texts are not English: scores count {unit}, without stemming; not measured (n/a): "
+        note += f"{'; '.join(missing)}."
+    return note
 
 
 def result_lines(record: dict, examples: int = 3) -> str:

@@ -41,4 +41,4 @@ def test_gpt2_learns_and_answers_through_a_hub(local_hub, tmp_path):
     assert (sorted(adapter["target_modules"]), adapter["r"]) == (["c_attn", "c_proj"], rank)
     assert record["scores"]["fine_tuned"]["n"] == 2
     assert "/datasets/abisee/cnn_dailymail/resolve/" in " ".join(local_hub.requests)
-    assert done.stdout.partition("adapter and record: mine\n")[2].count("\n") == 1, "the answer, in one line"
+    assert done.stdout.rpartition("--adapter mine/adapter\n")[2].count("\n") == 1, "the answer, in one line"

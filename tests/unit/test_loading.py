@@ -129,6 +129,24 @@ def test_unpacked_keeps_the_adapter():
         assert torch.allclose(logits(model), packed, atol=1e-5)
 
 
+def test_with_the_adapter_off_the_base_answers_whether_or_not_there_is_an_adapter():
+    import torch
+
+    ids = torch.arange(5, 25)[None]
+    model = loading.load_model("tiny-llama").eval()
+    with torch.no_grad(), loading.adapter_off(model):
+        before = model(input_ids=ids).logits
+    tuned = methods.apply_method(model, choose_profile("smoke")).eval()
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(weight)
+    with torch.no_grad():
+        assert not torch.equal(tuned(input_ids=ids).logits, before)
+        with loading.adapter_off(tuned) as base:
+            assert torch.equal(base(input_ids=ids).logits, before)
+        assert not torch.equal(tuned(input_ids=ids).logits, before)
+
+
 def test_unpacked_leaves_a_whole_model_alone():
     model = loading.load_model("tiny-llama")
     with loading.unpacked(model):

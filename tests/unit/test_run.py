@@ -74,15 +74,18 @@ def test_what_earlier_runs_took_is_added(runs):
     assert json.loads(run.finish(earlier=[earlier]).read_text())["wall_seconds"] > 1000
 
 
-def test_a_wrong_option_or_detail_is_refused(runs):
+def test_a_wrong_option_is_refused(runs):
     with pytest.raises(SummkitError, match="unknown option 'train_row'"):
         sk.start("task9", "smoke", train_row=3)
     with pytest.raises(SummkitError, match="option dropout=1.5"):
         sk.start("task9", "smoke", dropout=1.5)
-    with pytest.raises(SummkitError, match="details.fit cannot hold a FitResult"):
-        sk.start("task9", "smoke").finish(
-            fit=FitResult("lora", 1, 1, 1, 1, 0, None, None, None, None, False, False, "")
-        )
+
+
+def test_a_detail_of_any_kind_is_recorded(runs, caplog):
+    fit = FitResult("lora", 1, 1, 1, 1, 0, None, None, None, None, False, False, "")
+    path = sk.start("task9", "smoke").finish(fit=fit)
+    assert json.loads(path.read_text())["details"]["fit"].startswith("FitResult(")
+    assert "details.fit is a FitResult, recorded as text" in caplog.text
 
 
 def test_what_a_page_does_not_know_of_its_model_leaves_what_is_known(runs):

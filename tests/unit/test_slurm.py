@@ -81,7 +81,7 @@ def test_two_nodes_train_as_one_and_a_job_that_is_warned_is_queued_again_and_goe
         time.sleep(0.05)
     process.send_signal(signal.SIGUSR1)  # as --signal=B:USR1@120 does: to the script alone
     output = finish(process)
-    assert "back to the queue" in output and not (tmp_path / "mine" / "run.json").exists()
+    assert "queued again" in output and not (tmp_path / "mine" / "run.json").exists()
     assert (tmp_path / "told").read_text().splitlines() == [srun, f"scontrol requeue {os.getpid()}"]
     output = finish(slurm("c.json", *many, restarts=1))
     assert (tmp_path / "told").read_text().splitlines()[2:] == [srun], "this one ended by itself"
