@@ -19,17 +19,7 @@ MAX_BOOK = 20_000_000  # characters of a text that is read in pieces, about four
 # Known names, the most specific first.
 CHAT_COLUMNS = ("messages", "conversations")  # the user's message is the document, the assistant's the summary
 DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "abstract", "input", "prompt", "content", *CHAT_COLUMNS)
-SUMMARY_COLUMNS = (
-    "summary",
-    "highlights",
-    "abstract",
-    "tldr",
-    "title",
-    "output",
-    "completion",
-    "response",
-    *CHAT_COLUMNS,
-)
+SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "tldr", "title", "output", "completion", *CHAT_COLUMNS)
 TEXT_COLUMNS = ("text", "document", "comment", "sentence", "premise", "sentence1")
 SECOND_COLUMNS = ("hypothesis", "sentence2")
 LABEL_COLUMNS = ("label", "labels")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from summkit.data import templates
 from summkit.data.checks import LABEL_COLUMNS, SECOND_COLUMNS, TEXT_COLUMNS, columns_of, reason_unusable
 from summkit.data.registry import DATASETS, DataSet, Schema, find_dataset
-from summkit.data.sources import own_data, read_rows
+from summkit.data.sources import own_data, read_rows, text_lines
 from summkit.data.splits import CheckedRows, Splits, column_values, names_of, row_id
 from summkit.errors import SummkitError, check_known
 
@@ -76,7 +76,7 @@ def load_labels(profile: Profile, seed: int = 0, data: str | Path | None = None)
     data_set = _data_set(profile, own)
     raw, source = read_rows(data_set, own)
     find = partial(_columns, profile, data_set)
-    schema = data_set.labels or _schema_of(raw, find, DATASETS[LABEL_TASKS[profile.task]])
+    schema = data_set.labels or _schema_of(raw, find, DATASETS[LABEL_TASKS[profile.task]].labels or Schema((), ()))
     rows = CheckedRows(raw, find, partial(_row, schema=schema, several=data_set.several_labels))
     _drop_conflicts(rows)
     rows.drop_duplicates()
@@ -128,13 +128,7 @@ def _data_set(profile: Profile, own: Path | None) -> DataSet:
 def _own_schema(folder: Path) -> Schema | None:
     """Read a folder's classes.txt, one name per line. The names in lower case are the label words."""
     path = folder / "classes.txt"
-    if not path.is_file():
-        return None
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise SummkitError(f"{path.name}: not a text in UTF-8 ({error})") from None
-    return _schema((line.strip() for line in lines if line.strip()), path.name)
+    return _schema(filter(None, map(str.strip, text_lines(path))), path.name) if path.is_file() else None
 
 
 def _schema(names: Iterable[str], location: str) -> Schema:
@@ -145,7 +139,7 @@ def _schema(names: Iterable[str], location: str) -> Schema:
     return Schema(classes, words)
 
 
-def _schema_of(raw: Mapping[str, Rows], find: Callable, task: DataSet) -> Schema:
+def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema) -> Schema:
     """Return the schema of rows without one: of the Hub's feature, of the task's data set, or of the labels themselves.
 
     The task's is taken if any of the labels is one of its classes, so that a wrong label in the rows is an error.
@@ -157,21 +151,13 @@ def _schema_of(raw: Mapping[str, Rows], find: Callable, task: DataSet) -> Schema
         if named := getattr(getattr(feature, "feature", feature), "names", None):
             return _schema(named, split)
         for row in rows:
-            given = row.get(column)
-            values |= {
-                _label_name(one): one for one in (given if isinstance(given, list) else [given]) if not _is_missing(one)
-            }
+            values |= {_label_name(label): label for label in _labels(row.get(column))}
             if len(values) > MOST_CLASSES:
-                raise SummkitError(
-                    f"{split}: over {MOST_CLASSES} labels in the column {column!r}; name another with label_column"
-                )
-    assert task.labels
-    if any(_class_number(value, task.labels) is not None for value in values.values()) or not values:
-        return task.labels
-    classes = sorted(values, key=lambda name: (float(name) if name.isdigit() else 0, name))
-    _log.warning(
-        "the labels are: %s; a file classes.txt beside the rows can name them in another order", ", ".join(classes)
-    )
+                raise SummkitError(f"{split}: too many labels in {column!r}; name another column with label_column")
+    if not values or any(_class_number(label, task) is not None for label in values.values()):
+        return task
+    classes = sorted(values, key=lambda name: name.zfill(9) if name.isdigit() else name)
+    _log.warning("classes: %s (classes.txt beside the rows can name others)", ", ".join(classes))
     return _schema(classes, "labels")
 
 
@@ -207,7 +193,7 @@ def label_numbers(value: object, schema: Schema, location: str, several: bool = 
         [[1], [1], [0], [1], [0, 1], []]
     """
     numbers = set()
-    for item in value if isinstance(value, list) else [] if _is_missing(value) else [value]:
+    for item in _labels(value):
         number = _class_number(item, schema)
         if number is None:
             known = ", ".join(f"{number} {name}" for number, name in enumerate(schema.classes))
@@ -218,14 +204,14 @@ def label_numbers(value: object, schema: Schema, location: str, several: bool = 
     return sorted(numbers)
 
 
-def _is_missing(value: object) -> bool:
-    return value is None or value != value or str(value).strip() in ("", "-1", "-1.0")
+def _labels(value: Any) -> list:
+    """Return the labels of a row, none for a missing value."""
+    missing = value is None or value != value or str(value).strip() in ("", "-1", "-1.0")
+    return value if isinstance(value, list) else [] if missing else [value]
 
 
 def _label_name(value: object) -> str:
-    """Return a label as text: 1.0 as "1", True as "true"."""
-    if isinstance(value, bool):
-        return str(value).lower()
+    """Return a label as text: 1.0 is "1"."""
     return re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip())
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
@@ -123,8 +123,9 @@ def find_dataset(name: str) -> DataSet:
     rest, _, revision = name.partition("@")
     base, _, configuration = rest.partition(":")
     data_set = DATASETS.get(base) or DataSet(name=base, source="hub")
-    named = {"configuration": configuration, "revision": revision}
-    changes: dict[str, Any] = {key: value for key, value in named.items() if value}
-    if changes and data_set.source != "hub":
+    if base == name:
+        return data_set
+    if data_set.source != "hub":
         raise SummkitError(f"data set {name}: {base} is not on the Hub, and has no configurations or revisions")
-    return dataclasses.replace(data_set, **changes)
+    named = {"configuration": configuration or data_set.configuration, "revision": revision or None}
+    return dataclasses.replace(data_set, **named)

@@ -21,7 +21,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, TypeAlias
 
-from summkit.data.checks import SECOND_COLUMNS, TEXT_COLUMNS, find_column
 from summkit.data.registry import SPLITS, DataSet
 from summkit.errors import SummkitError
 from summkit.offline import assets, hub
@@ -80,7 +79,7 @@ def _format(path: Path) -> str:
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def _lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a text file in UTF-8, or in UTF-16 if it begins with that byte-order mark."""
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     number = 0
@@ -99,12 +98,12 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _json_rows(path: Path) -> Iterator[dict]:
     """Yield the rows of JSON lines one by one. A list, or objects of several lines, are read as a whole."""
-    first = next((line for line in _lines(path) if line.strip()), "{}")
+    first = next((line for line in text_lines(path) if line.strip()), "{}")
     try:
         is_lines = isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
         is_lines = False
-    pieces = enumerate(_lines(path), 1) if is_lines else [(1, "".join(_lines(path)))]
+    pieces = enumerate(text_lines(path), 1) if is_lines else [(1, "".join(text_lines(path)))]
     values = (value for number, text in pieces for value in _json_values(text, path.name, number))
     for number, value in enumerate(values, 1):
         if not isinstance(value, dict):
@@ -127,7 +126,7 @@ def _json_values(text: str, name: str, line: int) -> Iterator[object]:
 
 def _table_rows(path: Path) -> Iterator[dict]:
     """Yield the rows of a table with headings, in which `,` `;` `|` or a tab is between the columns."""
-    lines = _lines(path)
+    lines = text_lines(path)
     headings = next(lines, "")
     if headings.lower().startswith("sep="):  # a spreadsheet may write this before the headings
         headings = next(lines, "")
@@ -202,9 +201,9 @@ def read_hub(data_set: DataSet) -> Mapping[str, Rows]:
 
     name = data_set.name
     hub.require_hub(f"data set {name}")
-    revision = {"revision": data_set.revision} if data_set.revision else {}
+    options = {"revision": data_set.revision} if data_set.revision else {}
     try:
-        loaded = datasets.load_dataset(name, data_set.configuration, **revision)
+        loaded = datasets.load_dataset(name, data_set.configuration, **options)
     except Exception as error:  # of many types, since files of any kind are read
         reason = " ".join(str(error.__cause__ or error).split())[:400]
         advice = f"; name one as {name}:CONFIGURATION" if "onfig" in reason else ""
@@ -300,18 +299,11 @@ def rte_and_cb(rte: Path, cb: Path) -> list[dict]:
     """Read RTE and CommitmentBank as one set of two classes: neutral and contradiction become "not entailment"."""
     import datasets
 
-    rows = []
-    for name, path in {"rte": rte, "cb": cb}.items():
-        table = datasets.Dataset.from_file(str(path))
-        first = find_column(table.column_names, TEXT_COLUMNS, "text", name)
-        second = find_column(table.column_names, SECOND_COLUMNS, "second text", name)
-        rows += [
-            {
-                "id": f"{name}-{row['idx']}",
-                "premise": row[first],
-                "hypothesis": row[second],
-                "label": int(row["label"] > 0),
-            }
-            for row in table
-        ]
-    return rows
+    columns = {"sentence1": "premise", "sentence2": "hypothesis"}
+    tables = {name: datasets.Dataset.from_file(str(path)) for name, path in (("rte", rte), ("cb", cb))}
+    tables["rte"] = tables["rte"].rename_columns(columns)
+    return [
+        row | {"id": f"{name}-{row['idx']}", "label": int(row["label"] > 0)}
+        for name, table in tables.items()
+        for row in table
+    ]

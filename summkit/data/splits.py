@@ -131,7 +131,11 @@ class CheckedRows:
         wanted = {"test": profile.test_rows, "validation": profile.validation_rows, "train": profile.train_rows}
         there = {name: len(rows) for name, rows in self.splits.items()}
         pools = {split: "all" if "all" in there else split if split in there else "train" for split in wanted}
-        sizes = wanted | _held_out_sizes(wanted, there, pools)
+        held = {split: wanted[split] or 0 for split in ("test", "validation") if pools[split] == pools["train"]}
+        rows = there[pools["train"]]
+        if sum(held.values()) + (profile.train_rows or 1) > rows and sum(held.values()) > rows // 2:
+            held = {split: max(1, number * (rows // 2) // sum(held.values())) for split, number in held.items()}
+        sizes = wanted | held
         orders = {name: array("Q", random.Random(seed).sample(range(n), n)) for name, n in there.items()}
         dealt = {}
         for split, name in pools.items():
@@ -147,20 +151,6 @@ class CheckedRows:
             counts = ", ".join(f"{split} {len(rows)} of {wanted[split] or 'all'}" for split, rows in dealt.items())
             _log.warning("too few rows for the profile (%s): scores of so few rows are uncertain", counts)
         return dealt
-
-
-def _held_out_sizes(wanted: dict[str, int | None], there: dict[str, int], pools: dict[str, str]) -> dict[str, int]:
-    """Return smaller sizes of test and validation where the pool that they are drawn from has too few rows."""
-    sizes: dict[str, int] = {}
-    for pool, rows in there.items():
-        held = {
-            split: number for split, number in wanted.items() if number and split != "train" and pools[split] == pool
-        }
-        shared = pools["train"] == pool
-        most = rows // 2 if shared else rows
-        if held and sum(held.values()) + (wanted["train"] or 1) * shared > rows and sum(held.values()) > most:
-            sizes |= {split: max(1, number * most // sum(held.values())) for split, number in held.items()}
-    return sizes
 
 
 def names_of(rows: Rows) -> list[str]:

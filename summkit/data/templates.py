@@ -164,16 +164,16 @@ def chat_template(tokenizer: Tokenizer, wording: Wording) -> Template:
             raise error from None
 
 
-def _day(call: re.Match) -> str:
-    return repr(DAY.strftime(call[2]))
-
-
 def _chat_template(tokenizer: Tokenizer, wording: Wording, system: bool) -> Template:
     question = f"{wording.text}: {_DOCUMENT}{wording.middle()}{_SECOND}" if wording.second else _DOCUMENT
     messages = chat_messages(wording, question, system)
     options: dict[str, Any] = {"add_generation_prompt": True, "enable_thinking": False, "thinking": False}
     try:
-        pinned = re.sub(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)", _day, tokenizer.get_chat_template())
+        pinned = re.sub(
+            r"strftime_now\(\s*(['\"])(.*?)\1\s*\)",
+            lambda call: repr(DAY.strftime(call[2])),
+            tokenizer.get_chat_template(),
+        )
         text = tokenizer.apply_chat_template(messages, chat_template=pinned, tokenize=False, **options)
     except Exception as error:  # the format is a program, which may raise anything
         raise SummkitError(f"the model's chat template fails: {error!r}; use template='instruction'") from None

@@ -193,7 +193,7 @@ def test_a_folder_brings_its_own_classes(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"one\n", b"one\n\nONE\n", b"one\ntwo\nTwo \n", b"one\nt\xffo\n"])
 def test_bad_classes_are_refused(tmp_path, content):
     (write(tmp_path, [news(n) for n in range(9)]) / "classes.txt").write_bytes(content)
-    with pytest.raises(SummkitError, match=r"classes\.txt: "):
+    with pytest.raises(SummkitError, match=r"classes\.txt"):
         read(tmp_path)
 
 

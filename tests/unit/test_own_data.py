@@ -241,7 +241,7 @@ def labelled(tmp_path, values, task="agnews", **options):
     ("values", "classes"),
     [
         (["spam", "ham"], ("ham", "spam")),
-        ([True, False], ("false", "true")),
+        ([True, False], ("False", "True")),
         ([7, 10.0, 8], ("7", "8", "10")),
         (["7", "10"], ("7", "10")),
         (["Sports", "1", 2.0, "world"], ("World", "Sports", "Business", "Sci/Tech")),
@@ -254,7 +254,7 @@ def test_labels_that_are_not_the_tasks_are_their_own_classes(tmp_path, values, c
 def test_a_missing_label_drops_its_row_and_a_wrong_column_is_refused(tmp_path):
     splits = labelled(tmp_path, ["spam", "ham", float("nan"), "", None])
     assert {reason: len(rows) for reason, rows in splits.dropped.items()} == {"no label": 9}
-    with pytest.raises(SummkitError, match="over 100 labels in the column 'label'; name another with label_column"):
+    with pytest.raises(SummkitError, match="too many labels in 'label'; name another column with label_column"):
         labelled(tmp_path, [f"Text {number}" for number in range(101)])
     with pytest.raises(SummkitError, match="two or more different class names"):
         labelled(tmp_path, ["spam"])
