@@ -125,7 +125,15 @@ class Run:
         return {"id": name, "source": data.source} | data.counts()
 
 
-def start(stage: str, profile: str = "auto", seed: int = 0, *, task: str = "summary", **options: Any) -> Run:
+def start(
+    stage: str,
+    profile: str = "auto",
+    seed: int = 0,
+    *,
+    task: str = "summary",
+    options: dict[str, Any] | None = None,
+    **parameters: Any,
+) -> Run:
     """Start a run of a chapter: choose the profile and print it, make the folder and start the meter.
 
     Args:
@@ -133,7 +141,8 @@ def start(stage: str, profile: str = "auto", seed: int = 0, *, task: str = "summ
         profile: "smoke", "cpu", "t4", "gpu" or "auto".
         seed: See `Run`.
         task: The preset; see `choose_profile`.
-        **options: Options of the profile by name. None leaves the preset's value.
+        options: Options of the profile by name. None is a value like any other: {"max_words": None} is no limit.
+        **parameters: The same, for a notebook's parameters: None leaves the preset's value. `options` goes before them.
 
     Returns:
         The run. Call its `finish` at the end.
@@ -148,8 +157,8 @@ def start(stage: str, profile: str = "auto", seed: int = 0, *, task: str = "summ
     progress.quiet_libraries()
     load_plugins()
     figures.style()
-    given = {name: value for name, value in options.items() if value is not None}
-    chosen = choose_profile(profile, task, **given)
+    given = {name: value for name, value in parameters.items() if value is not None}
+    chosen = choose_profile(profile, task, **given | (options or {}))
     run = Run(stage, chosen, seed, run_folder(stage))
     print(chosen.line())
     return run

@@ -82,11 +82,11 @@ def _with_data(notebook: Path, data: str | None) -> str:
     for cell in found["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             source = "".join(cell["source"])
-            place = f'DATA_DIR = "/kaggle/input/{data.partition("/")[2]}"'  # where Kaggle shows it
-            cell["source"], count = re.subn(r"^DATA_DIR = None\b", place, source, flags=re.MULTILINE)
+            place = f'DATA = "/kaggle/input/{data.partition("/")[2]}"'  # where Kaggle shows it
+            cell["source"], count = re.subn(r"^DATA = None\b", place, source, flags=re.MULTILINE)
             if count == 1:
                 return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-    raise SummkitError(f"{notebook.name} has no parameter DATA_DIR = None: leave --data out")
+    raise SummkitError(f"{notebook.name} has no parameter DATA = None: leave --data out")
 
 
 def _replace(path: Path, text: str) -> None:

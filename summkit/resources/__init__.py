@@ -1,10 +1,17 @@
 """Time, memory, energy, carbon and money: measured, and predicted.
 
 `metering` measures a block of work; `memory` predicts the memory of training or generation, from a forward pass without
-weights (`activations`, `shapes`); `forecast` predicts a training from a few measured steps.
+weights (`activations`, `shapes`); `forecast` predicts a training from a few measured steps, and `plan_lines` prints it.
 """
 
-from summkit.resources.forecast import Forecast, Trial, accumulate_gradients, forecast_training, measure_steps
+from summkit.resources.forecast import (
+    Forecast,
+    Trial,
+    accumulate_gradients,
+    forecast_training,
+    measure_steps,
+    plan_lines,
+)
 from summkit.resources.memory import (
     COMPUTE_BYTES,
     OPTIMIZERS,

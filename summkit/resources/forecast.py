@@ -1,4 +1,4 @@
-"""Measure a few optimizer steps, and predict the time and memory of a training from them.
+"""Measure a few optimizer steps, predict the time and memory of a training from them, and say what would fit.
 
 The measured steps are plain: no scheduler, no clipping, and nothing is saved. Two measurements differ only in their
 profiles. They do not show which profile learns better. A prediction does not include loading the model and writing
@@ -7,12 +7,15 @@ checkpoints.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from summkit.config import Profile
-from summkit.data import templates, tokenisation
+from summkit import data
+from summkit.config import Profile, detect_hardware
+from summkit.data import tokenisation
+from summkit.data.classification import LabelledSplits
 from summkit.errors import SummkitError
 from summkit.models import loading, methods
 from summkit.resources import memory, metering
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from summkit.data import Splits, Template
+
 STEPS = 3  # measured optimizer steps, after one warm-up step
+SAMPLE = 256  # training rows that `plan_lines` looks at
 FORWARD = 1 / 3  # share of the forward pass in a training step; evaluation needs only this
 
 
@@ -138,7 +144,9 @@ def accumulate_gradients(model: PreTrainedModel, collate: tokenisation.Collator,
         losses.summary_loss(model, inputs, num_items_in_batch=tokens).backward()
 
 
-def forecast_training(profile: Profile, train: Dataset, validation: Dataset, seed: int = 0) -> Forecast:
+def forecast_training(
+    profile: Profile, train: Dataset, validation: Dataset, seed: int = 0, template: Template | None = None
+) -> Forecast:
     """Predict the time and memory of `training.fit`.
 
     A fresh model is trained for STEPS steps of rows of similar length, spread over all lengths: short rows alone take
@@ -150,6 +158,7 @@ def forecast_training(profile: Profile, train: Dataset, validation: Dataset, see
         train: Rows with id, document and summary.
         validation: Rows for evaluation.
         seed: As in `measure_steps`.
+        template: The prompt template; None: the profile's template of summaries.
 
     Returns:
         The forecast.
@@ -158,7 +167,7 @@ def forecast_training(profile: Profile, train: Dataset, validation: Dataset, see
         SummkitError: As for `models.load_model`, `models.apply_method` and `plan_training`.
     """
     tokenizer = loading.load_tokenizer(profile.model)
-    template = templates.summary_template(profile, tokenizer)
+    template = template or data.summary_template(profile, tokenizer)
     meta = on_meta(profile.model)
     limits = (profile.max_length, profile.max_new_tokens, loading.is_encoder_decoder(meta))
     rows, held = (list(tokenisation.encode_rows(part, template, tokenizer, *limits)) for part in (train, validation))
@@ -171,6 +180,82 @@ def forecast_training(profile: Profile, train: Dataset, validation: Dataset, see
     evaluating = _tokens(held) * max(1, profile.epochs * profile.evaluations_per_epoch) * FORWARD
     seconds = trial.seconds / sum(map(_tokens, steps)) * (tokens + evaluating)
     return Forecast(seconds, _memory(meta, profile, rows), round(tokens), trial)
+
+
+def plan_lines(profile: Profile, splits: Splits | LabelledSplits, seed: int = 0) -> str:
+    """Return what a training will take, as text for a terminal: memory with its parts, time, and disk.
+
+    The memory is planned without weights, for rows of the profile's full length. Time is predicted from a few steps,
+    which are measured on this machine. If the plan does not fit, nothing is loaded or measured, and the text says which
+    settings would fit.
+
+    Args:
+        profile: The settings.
+        splits: The rows; of many, a sample is looked at.
+        seed: As in `measure_steps`.
+
+    Raises:
+        SummkitError: As for `forecast_training`.
+    """
+    machine = detect_hardware()
+    device = "cpu" if machine.device == "cpu" else "cuda"
+    room = machine.memory_bytes or 0
+    model = on_meta(profile.model)
+    plan = memory.plan_training(model, **memory.plan_settings(profile, device=device))
+    steps = math.ceil(profile.epochs * len(splits.train) / (profile.batch_size * profile.gradient_accumulation))
+    lines = [
+        f"rows: {', '.join(f'{len(getattr(splits, name)):,} {name}' for name in ('train', 'validation', 'test'))}",
+        f"memory, planned for batches of {profile.batch_size} × {profile.max_length} tokens:",
+        *(f"  {_size(size):>8}  {part}: {how}" for part, size, how in plan.rows() if size),
+    ]
+    if not plan.fits(room):
+        changes = _fitting(model, profile, room, device)
+        options = " ".join(f"-p {name}={str(value).lower()}" for name, value in changes.items())
+        way_out = f"these settings would fit: {options}" if changes else "choose a smaller model"
+        return "\n".join([*lines, f"this machine ({machine.name}) has {_size(room)}: too little; {way_out}"])
+    share = min(1.0, SAMPLE / len(splits.train))
+    parts = [splits.train.select(range(min(SAMPLE, len(splits.train))))]
+    parts.append(splits.validation.select(range(math.ceil(share * len(splits.validation)))))
+    template = None
+    if isinstance(splits, LabelledSplits):
+        template = data.label_template(profile, loading.load_tokenizer(profile.model), splits.schema)
+        parts = [data.labels_as_text(part, splits.schema) for part in parts]
+    seconds = forecast_training(profile, parts[0], parts[1], seed, template).seconds / share
+    saved = plan["gradients"]
+    checkpoints = 2 * (saved + plan["optimizer state"])  # the best and the newest
+    duration = f"{seconds / 60:,.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    lines += [
+        f"this machine ({machine.name}) has {_size(room)}: it fits",
+        f"time, from {STEPS} steps measured here: about {seconds / steps:.2g} s a step with its share of the "
+        f"evaluations; {steps:,} steps take about {duration}",
+        f"disk: about {_size(saved + checkpoints)}, for the adapter and two checkpoints",
+    ]
+    return "\n".join(lines)
+
+
+def _fitting(model: PreTrainedModel, profile: Profile, room: int, device: str) -> dict[str, Any]:
+    """Return changes of settings with which a training would fit, those that change the result least first."""
+    rows = profile.batch_size * profile.gradient_accumulation
+    ways: list[dict[str, Any]] = [
+        {"gradient_checkpointing": True},
+        {"batch_size": 1, "gradient_accumulation": rows},
+        {"precision": "nf4", "method": "lora"},
+        {"max_length": max(profile.max_length // 2, 2 * profile.max_new_tokens)},
+    ]
+    changes: dict[str, Any] = {}
+    for way in ways:
+        changes |= {name: value for name, value in way.items() if getattr(profile, name) != value}
+        settings = memory.plan_settings(profile.replace(**changes), device=device)
+        if memory.plan_training(model, **settings).fits(room):
+            if "batch_size" in changes:
+                size = min(memory.largest_batch(model, room, **settings), profile.batch_size)
+                changes |= {"batch_size": size, "gradient_accumulation": math.ceil(rows / size)}
+            return changes
+    return {}
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _now(model: PreTrainedModel) -> float:

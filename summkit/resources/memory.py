@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 COMPUTE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 WEIGHT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-# Bits per number in each of the two moments.
+# Bits per number in each of two moments; half of the bits for an optimizer with one moment.
 OPTIMIZERS = {
     **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "paged_adamw_32bit"), 32),
+    **dict.fromkeys(("lion_32bit", "paged_lion_32bit", "rmsprop"), 16),
     **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"), 8),
-    "sgd": 0,
+    **dict.fromkeys(("lion_8bit", "paged_lion_8bit"), 4),
+    **dict.fromkeys(("sgd", "adafactor"), 0),  # adafactor's moments are sums of rows and columns
 }
 # Overhead of malloc, as a share of a step's tensors: 0.25 was measured with 8 layers, 0.7 with 30. The overhead of
 # CUDA's caching allocator was not measured, and none is added.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from summkit.errors import check_known
 from summkit.models import loading
 
 if TYPE_CHECKING:
@@ -19,16 +18,15 @@ KNOWN_CONFIGS: dict[str, dict[str, Any]] = {name: row for name, row in _TABLE.it
 
 
 def known_config(name: str) -> PretrainedConfig:
-    """Return the configuration of a model in known_models.yaml or TINY, without the Hub.
+    """Return a model's configuration: from known_models.yaml without the Hub, or else as `load_config` finds it.
 
     Raises:
-        SummkitError: The name is not in known_models.yaml.
+        SummkitError: There is no such model, or the Hub does not answer.
     """
     import transformers
 
-    check_known("configuration", name, {*KNOWN_CONFIGS, *loading.TINY})
-    if name in loading.TINY:
-        return loading.TINY[name]().config
+    if name not in KNOWN_CONFIGS:
+        return loading.TINY[name]().config if name in loading.TINY else loading.load_config(name)
     values = dict(KNOWN_CONFIGS[name])
     return getattr(transformers, values.pop("class"))(**values)
 
@@ -37,13 +35,13 @@ def on_meta(model: str | PretrainedConfig | PreTrainedModel) -> PreTrainedModel:
     """Build a model without weights, on the meta device.
 
     Args:
-        model: A known name, a configuration, or a model whose configuration is used.
+        model: A name, a configuration, or a model whose configuration is used.
 
     Returns:
         The model, whose tensors have shapes but no data.
 
     Raises:
-        SummkitError: The name is not known.
+        SummkitError: There is no model of this name, or the Hub does not answer.
     """
     import torch
 

@@ -1,6 +1,8 @@
 """Every notebook keeps every rule, and every rule notices a notebook that breaks it."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
 
@@ -21,6 +23,52 @@ def test_notebook(path, rule):
 @pytest.mark.parametrize("folder", ["task1/xsum", "task2", "task3"])
 def test_every_stage_has_a_notebook(folder):
     assert list((gate.ROOT / folder / "NOTEBOOK").glob("*.ipynb"))
+
+
+# What a notebook uses → the parameters that a reader can then set; None means the profile's value.
+SETTABLE = {
+    r"": ("PROFILE", "SEED", "OPTIONS"),
+    r"\bload_(summaries|labels)\(": ("DATASET", "DATA", "DOCUMENT_COLUMN"),
+    r"\bload_summaries\(": ("SUMMARY_COLUMN",),
+    r"\bload_labels\(": ("LABEL_COLUMN",),
+    r'task="mnli"': ("SECOND_COLUMN",),
+    r"\bload_(model|tokenizer)\(profile\.model": ("MODEL",),
+    r"\b(summary|label)_template\(profile": ("INSTRUCTION", "MAX_LENGTH", "MAX_NEW_TOKENS"),
+    r"\bsplits\.train\b": ("TRAIN_ROWS",),
+    r'\bsplits\.test\b(?!\["id"\])': ("TEST_ROWS",),
+}
+NOT_OPTIONS = {"PROFILE", "SEED", "DATA", "OPTIONS"}
+
+
+def parameters_and_code(path):
+    """The parameters of a notebook with their values, and the source of its other cells."""
+    book = gate.Book(gate.ROOT / path)
+    ((number, cell),) = book.tagged("parameters")
+    values = {line.targets[0].id: ast.literal_eval(line.value) for line in gate.parse(cell).body}
+    return values, "\n".join(other.source for place, other in book.code if place != number)
+
+
+@pytest.mark.parametrize("path", gate.notebooks(), ids=str)
+def test_a_notebook_takes_the_parameters_that_apply(path):
+    values, code = parameters_and_code(path)
+    wanted = {name for use, names in SETTABLE.items() if re.search(use, code) for name in names}
+    assert sorted(wanted - set(values)) == []
+    assert values["OPTIONS"] == {}
+    options = wanted - NOT_OPTIONS - ({"TRAIN_ROWS"} if path.stem == "template" else set())
+    assert {name: values[name] for name in options if values[name] is not None} == {}
+    assert [name for name in options if f'"{name.lower()}": {name}' not in code] == []
+
+
+@pytest.mark.parametrize("path", gate.notebooks(), ids=str)
+def test_every_parameter_is_read(path):
+    values, code = parameters_and_code(path)
+    assert [name for name in values if not re.search(rf"\b{name}\b", code)] == []
+
+
+@pytest.mark.parametrize("path", gate.notebooks(), ids=str)
+def test_a_notebook_says_which_run_its_text_speaks_of(path):
+    told = gate.Book(gate.ROOT / path).cells[1][1].source
+    assert "**Your own rows" in told and "committed here" in told and "`DATA`" in told
 
 
 def test_the_gate_needs_no_torch():

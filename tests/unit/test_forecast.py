@@ -1,10 +1,12 @@
 """A few measured steps, and what they say about a whole training."""
 
+from typing import get_args
+
 import pytest
 import torch
 
-from summkit.config import choose_profile
-from summkit.data import summarisation, templates, tokenisation
+from summkit.config import Hardware, Optimizer, choose_profile
+from summkit.data import Splits, classification, summarisation, templates, tokenisation
 from summkit.errors import SummkitError
 from summkit.models import loading
 from summkit.resources import forecast, memory
@@ -160,3 +162,46 @@ def _reading() -> tuple:
     tokenizer = loading.load_tokenizer(PROFILE.model)
     template = templates.build_template(PROFILE.template, tokenizer, templates.get_wording(PROFILE.wording))
     return template, tokenizer, PROFILE.max_length, PROFILE.max_new_tokens, True
+
+
+def machine(monkeypatch, gigabytes: float) -> None:
+    monkeypatch.setattr(forecast, "detect_hardware", lambda: Hardware("cpu", "2 CPU cores", round(gigabytes * 1e9)))
+
+
+def test_a_plan_says_memory_time_and_disk(monkeypatch):
+    asked = measured(monkeypatch, 6.0)
+    machine(monkeypatch, 8)
+    text = forecast.plan_lines(PROFILE, summarisation.load_summaries(PROFILE))
+    splits = summarisation.load_summaries(PROFILE)
+    assert len(asked) == 1 and f"rows: {len(splits.train)} train, {len(splits.validation)} validation" in text
+    assert f"activations: {PROFILE.batch_size} × {PROFILE.max_length} tokens" in text
+    assert "total: the sum of the parts" in text
+    assert "this machine (2 CPU cores) has 8.0 GB: it fits" in text
+    steps = PROFILE.epochs * len(splits.train) / PROFILE.batch_size
+    assert f"; {steps:.0f} steps take about" in text and "\ndisk: about " in text
+
+
+def test_a_plan_of_labels_is_measured_with_their_prompt(monkeypatch):
+    asked = measured(monkeypatch, 1.0)
+    machine(monkeypatch, 8)
+    profile = choose_profile("smoke", task="agnews")
+    assert "it fits" in forecast.plan_lines(profile, classification.load_labels(profile)) and len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "way_out"),
+    [
+        (2.2, "these settings would fit: -p gradient_checkpointing=true"),
+        (1.0, "-p gradient_checkpointing=true -p batch_size=2 -p gradient_accumulation=2 -p precision=nf4"),
+        (0.3, "choose a smaller model"),
+    ],
+)
+def test_a_plan_that_does_not_fit_loads_nothing_and_says_what_would(monkeypatch, rows, gigabytes, way_out):
+    monkeypatch.setattr(forecast, "forecast_training", None)
+    machine(monkeypatch, gigabytes)
+    text = forecast.plan_lines(choose_profile("cpu", precision="fp32"), Splits(*rows, rows[1], "code"))
+    assert text.endswith(way_out) and f"(2 CPU cores) has {forecast._size(round(gigabytes * 1e9))}: too little" in text
+
+
+def test_every_optimizer_of_a_profile_can_be_planned():
+    assert set(memory.OPTIMIZERS) == set(get_args(Optimizer))

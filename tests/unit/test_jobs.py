@@ -82,7 +82,7 @@ def test_kaggle_data_reaches_the_notebook(kaggle, tmp_path):
     assert found["dataset_sources"] == ["someone/my-news"] and not found["enable_gpu"] and not found["machine_shape"]
     cells = json.loads((folder / "task_3.ipynb").read_text())["cells"]
     source = next("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
-    assert 'DATA_DIR = "/kaggle/input/my-news"  #' in source
+    assert 'DATA = "/kaggle/input/my-news"  #' in source
     changed = [cell for cell, other in zip(cells, notebook_cells("task3"), strict=True) if cell != other]
     assert len(changed) == 1
 
