@@ -127,5 +127,5 @@ def find_dataset(name: str) -> DataSet:
         return data_set
     if data_set.source != "hub":
         raise SummkitError(f"data set {name}: {base} is not on the Hub, and has no configurations or revisions")
-    named = {"configuration": configuration or data_set.configuration, "revision": revision or None}
-    return dataclasses.replace(data_set, **named)
+    chosen = configuration or data_set.configuration
+    return dataclasses.replace(data_set, configuration=chosen, revision=revision or None)
