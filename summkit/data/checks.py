@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from summkit.errors import SummkitError
 
 if TYPE_CHECKING:
-    from summkit.config import Profile
     from summkit.data.registry import DataSet
 
 MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an article
@@ -51,16 +50,15 @@ def find_column(names: Iterable[str], candidates: Iterable[str], kind: str, loca
 
 
 def columns_of(
-    profile: Profile, data_set: DataSet, names: Sequence[str], location: str, **known: Sequence[str]
+    data_set: DataSet, names: Sequence[str], location: str, **wanted: tuple[str | None, Sequence[str]]
 ) -> dict[str, str]:
     """Find the columns of a data set, each of them once.
 
     Args:
-        profile: Its options `document_column` and so on name columns.
         data_set: Its `columns` are used where the profile names none.
         names: The columns of the rows.
         location: The split, for the error.
-        **known: Our name of a column ("document") → the names that it usually has.
+        **wanted: Our name of a column ("document") → the name that the profile gives or None, and the usual names.
 
     Returns:
         Our name of a column → the name in the rows.
@@ -68,13 +66,14 @@ def columns_of(
     Raises:
         SummkitError: A column is not there; the message says which are, and which option names it.
     """
-    columns: dict[str, str] = {**data_set.columns}  # type: ignore[dict-item]
-    columns |= {column: name for column in known if (name := getattr(profile, f"{column}_column"))}
-    free = [name for name in names if name not in columns.values()]
-    for column, usual in known.items():
-        stated = [columns[column]] if column in columns else usual
+    stated: dict[str, str] = {**data_set.columns}  # type: ignore[dict-item]
+    stated |= {column: name for column, (name, _) in wanted.items() if name}
+    free = [name for name in names if name not in stated.values()]
+    columns: dict[str, str] = {}
+    for column, (_, usual) in wanted.items():
+        name = stated.get(column)
         try:
-            columns[column] = find_column(names if column in columns else free, stated, column, location)
+            columns[column] = find_column(names if name else free, [name] if name else usual, column, location)
         except SummkitError as error:
             raise SummkitError(f"{error}; name it with {column}_column") from None
         free = [name for name in free if name != columns[column] or name in CHAT_COLUMNS]

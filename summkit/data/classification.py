@@ -162,10 +162,10 @@ def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema) -> Schema:
 
 
 def _columns(profile: Profile, data_set: DataSet, names: Sequence[str], split: str) -> dict[str, str]:
-    known = {"document": TEXT_COLUMNS, "label": LABEL_COLUMNS}
+    wanted = {"document": (profile.document_column, TEXT_COLUMNS), "label": (profile.label_column, LABEL_COLUMNS)}
     if templates.get_wording(data_set.wording).second:
-        known["second"] = SECOND_COLUMNS
-    return columns_of(profile, data_set, names, split, **known)
+        wanted["second"] = (profile.second_column, SECOND_COLUMNS)
+    return columns_of(data_set, names, split, **wanted)
 
 
 def _row(row: dict, columns: dict[str, str], location: str, schema: Schema, several: bool) -> dict | str:

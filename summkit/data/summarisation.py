@@ -56,10 +56,10 @@ def load_summaries(profile: Profile, seed: int = 0, data: str | Path | None = No
 
 
 def _columns(profile: Profile, data_set: DataSet, names: Sequence[str], split: str) -> dict[str, str]:
-    known = {"document": DOCUMENT_COLUMNS, "summary": SUMMARY_COLUMNS}
     if "instruction" in names and not profile.instruction:
         _log.warning("%s: the column 'instruction' is not used; the option instruction sets one for all rows", split)
-    return columns_of(profile, data_set, names, split, **known)
+    document = (profile.document_column, DOCUMENT_COLUMNS)
+    return columns_of(data_set, names, split, document=document, summary=(profile.summary_column, SUMMARY_COLUMNS))
 
 
 def _row(row: dict, columns: dict[str, str], location: str, profile: Profile) -> dict | str:
