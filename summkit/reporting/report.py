@@ -105,7 +105,11 @@ def report_page(record: dict, folder: str = "") -> str:
         record: A run record.
         folder: The path from the page to the run's folder, for its links.
     """
-    details = {key: value for key, value in record["details"].items() if key not in _ELSEWHERE}
+    details = {key: value for key, value in record["details"].items() if key not in _ELSEWHERE and value is not None}
+    if isinstance(details.get("rows"), dict):
+        del details["rows"]  # the scores of each row, to compare runs row by row
+    if "laps" in details:
+        details["laps"] = {part: round(seconds, 1) for part, seconds in details["laps"].items() if seconds >= 0.05}
     return (
         _page_environment()
         .get_template("report.md.j2")

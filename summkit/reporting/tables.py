@@ -46,7 +46,22 @@ def rows_table(rows: dict[str, Any] | list, index: str = "") -> str:
         return scores_table(named)
     cells = {key: {"value": row} if is_single(row) or isinstance(row, list) else row for key, row in named.items()}
     columns = dict.fromkeys(column for row in cells.values() for column in row)
-    return _table({display_name(c): [cell_text(row.get(c)) for row in cells.values()] for c in columns}, named, index)
+    texts = {
+        display_name(column): [
+            _with_unit(key if column == "value" else column, row.get(column)) for key, row in cells.items()
+        ]
+        for column in columns
+    }
+    return _table(texts, named, index)
+
+
+def _with_unit(key: str, value: Any) -> str:
+    """Return `cell_text`, or a number with a readable unit if its key names one."""
+    if isinstance(value, int | float) and str(key).endswith("_bytes"):
+        return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
+    if isinstance(value, int | float) and str(key).endswith("_kwh"):
+        return f"{1000 * value:.2g} Wh"
+    return cell_text(value)
 
 
 def _table(columns: dict[str, list[str]], names: Iterable, title: str) -> str:
@@ -95,5 +110,10 @@ def display_name(key: Any) -> str:
     Example:
         >>> display_name("fine_tuned"), display_name("lead3"), display_name("seconds_by_part")
         ('fine-tuned', 'lead-3', 'seconds by part')
+        >>> display_name("zero_shot_validation")
+        'zero-shot, validation rows'
     """
+    if isinstance(key, str) and key.endswith(("_train", "_validation")):
+        system, _, split = key.rpartition("_")
+        return f"{display_name(system)}, {split} rows"
     return _NAMES.get(key) or re.sub(r"^(lead|oracle)(\d+)$", r"\1-\2", plain_text(str(key).replace("_", " ")))

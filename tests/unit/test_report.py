@@ -263,6 +263,32 @@ def test_the_result_of_a_run_is_a_table_and_three_examples(tmp_path, monkeypatch
     assert report.result_lines(records.read_record(made / "run.json")).endswith("ROUGE goes from 0 to 100.")
 
 
+def test_a_training_without_a_notebook_has_a_page_to_read(tmp_path):
+    details = {
+        "rows": {"test": {"rouge1": [12.345] * 64}},
+        "learning_rate": 2e-4,
+        "saved_bytes": 19_553_000,
+        "training_kwh": 0.00421,
+        "training_added_bytes": 1_340_000_000,
+        "country": None,
+        "validation_loss": [{"step": 17, "eval_loss": 2.71}, {"step": 34, "eval_loss": 2.69}],
+        "laps": {"training": 789.912, "summaries": 1.13e-05},
+    }
+    scores = {"lead1": entry(16.8), "fine_tuned": entry(26.1), "fine_tuned_validation": entry(25.1)}
+    page = report.report_page(records.read_record(make_run(tmp_path, "train", details, scores) / "run.json"))
+    for said in (
+        "| fine-tuned, validation rows | 25.1",
+        "| saved | 19.6 MB |",
+        "| energy of the training | 4.2 Wh |",
+        "| memory that the training added | 1.3 GB |",
+        "|  | step | validation loss |",
+        "| training | 789.9 |",
+    ):
+        assert said in page, said
+    for unreadable in ("12.345", "12.35", "kwh", "bytes", "e-05", "summaries", "country"):
+        assert unreadable not in page, unreadable
+
+
 def test_write_report_and_publish(run, tmp_path):
     page = report.write_report(run, run / "REPORT")
     assert {path.name for path in page.parent.iterdir()} == {"README.md", "run.json", "figures"}
