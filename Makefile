@@ -60,7 +60,7 @@ lab: $(STAMP)  ## JupyterLab
 	$(PY) -m jupyterlab
 
 notebooks: $(STAMP)  ## run the chapters, then put notebooks and reports where they are committed
-	$(PY) -m summkit run $(STAGES) --out runs/committed
+	$(PY) -m summkit run $(STAGES) --out runs/committed --overwrite
 	$(PY) -m summkit report --publish $(STAGES:%=runs/committed/%)
 
 links: $(STAMP)  ## write every link to this repository again (REPO=owner/name for a fork)

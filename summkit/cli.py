@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
+import re
 import sys
+import tempfile
+import traceback
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
-from summkit.errors import SummkitError, check_known
+from summkit import __version__
+from summkit.errors import RunFailedError, SummkitError, check_known
 from summkit.registry import load_plugins
+
+# Advice on errors of libraries, by a pattern of their text.
+ADVICE = {
+    r"No space left|File too large|quota exceeded|StreamWriter failed": (
+        "the disk is full, or a limit on files is reached; make room, then call again (`train --resume` continues)"
+    ),
+    r"(?i)out ?of ?memory|MemoryError|bad_alloc|not enough memory": (
+        "memory is short; a smaller batch_size, max_length or model helps, and `doctor CONFIG` says what fits"
+    ),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,10 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # print "?" for a character that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")  # what the terminal cannot show is printed as \u6865
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser(wanted=arguments[0] if arguments else "").parse_args(arguments)
     try:
+        _find_home()
+        options = _parser(wanted=arguments[0] if arguments else "").parse_args(arguments)
         load_plugins()
         options.command(options)
         sys.stdout.flush()
@@ -35,12 +51,48 @@ def main(arguments: list[str] | None = None) -> int:
     except SummkitError as error:
         print(f"summkit: {error}", file=sys.stderr)
         return 2
+    except RunFailedError as error:
+        print(f"summkit: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stop:
         print(f"\nsummkit: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        print(f"summkit: {_reason_failed(error)}", file=sys.stderr)
+        return 1
+
+
+def _find_home() -> None:
+    """Give a user whom the system does not know, as in many containers, a name and a home folder for libraries."""
+    import getpass
+
+    try:
+        Path.home()
+        getpass.getuser()
+    except (KeyError, OSError, RuntimeError):
+        os.environ.setdefault("USER", "summkit")
+        os.environ.setdefault("HOME", tempfile.gettempdir())
+
+
+def _reason_failed(error: Exception) -> str:
+    """Return in one line what failed, what helps, and where the traceback is."""
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("summkit"):
+        return (
+            f"this Python ({sys.executable}) has no package {error.name!r}: run `make install` once, then write "
+            ".venv/bin/python where you wrote python (Windows: .venv\\Scripts\\python), or activate the environment"
+        )
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    advice = next((advice for pattern, advice in ADVICE.items() if re.search(pattern, text)), "")
+    reason = f"{advice or 'an error that was not foreseen'}: {text[:300]}"
+    try:
+        log = Path(tempfile.mkstemp(prefix="summkit-", suffix=".log")[1])
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+    except OSError:  # no folder for it, or the disk is full
+        return reason
+    return f"{reason} (traceback: {log})"
 
 
 def _parser(wanted: str) -> ArgumentParser:
@@ -48,15 +100,18 @@ def _parser(wanted: str) -> ArgumentParser:
     import yaml
 
     described = yaml.safe_load(Path(__file__).with_name("commands.yaml").read_text(encoding="utf-8"))
+    if wanted and not wanted.startswith("-"):
+        check_known("command", wanted, described)
     parser = ArgumentParser(prog="summkit", description="Fine-tune a small language model to summarise.")
+    parser.add_argument("--version", action="version", version=f"summkit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, about in described.items():
-        epilog = _options_text() if name == wanted == "train" else None
+        epilog = f"example:\n  summkit {about['example']}"
         subparser = commands.add_parser(
             name,
             help=about["help"],
             description=about["help"],
-            epilog=epilog,
+            epilog=f"{epilog}\n\n{_options_text()}" if name == wanted == "train" else epilog,
             formatter_class=RawDescriptionHelpFormatter,
         )
         subparser.set_defaults(command=globals()[f"_{name}"])
@@ -91,31 +146,53 @@ def _values(texts: list[str]) -> dict[str, Any]:
 
 
 def _doctor(options: Namespace) -> None:
-    from summkit import resources
+    import platform
+    import shutil
+    from importlib.metadata import version
+
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "bitsandbytes"))
+    print(f"summkit {__version__}, Python {platform.python_version()}, {packages}", flush=True)
+
+    from summkit import recipes, resources
     from summkit.config import PROFILES, choose_profile, detect_hardware
-    from summkit.offline import assets
+    from summkit.offline import assets, hub
 
     machine = detect_hardware()
     memory = machine.memory_bytes or 0
     print(f"machine: {machine.name}, {memory / 1e9:.1f} GB of memory")
+    for use, folder in (("runs", Path("runs").absolute()), ("the cache", assets.cache_dir())):
+        there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+        print(f"disk: {shutil.disk_usage(there).free / 1e9:.1f} GB free for {use}, {folder}")
+    print(f"Hugging Face Hub: {hub.state()}", flush=True)
+    if options.config:
+        print(recipes.plan(options.config, _values(options.parameters)))
+        return
     print(choose_profile().line())
     for name, asset in assets.ASSETS.items():
         state = "in the cache" if assets.is_cached(name) else f"not downloaded yet ({asset.bytes / 1e6:.0f} MB)"
         print(f"{name}: {state}", flush=True)
-    print("planned memory for training:")
+    print("memory for training in task3:")
     for profile in map(choose_profile, PROFILES):
-        if profile.model in resources.KNOWN_CONFIGS:
+        title = f"  {profile.name:5} {profile.model}, batches of {profile.batch_size}:"
+        if measured := recipes.measured_peak(profile.name):
+            fits = "fits" if measured <= memory else "does not fit"
+            print(f"{title} {measured / 1e9:.1f} GB measured at the peak of the whole run, {fits}", flush=True)
+        elif profile.model in resources.KNOWN_CONFIGS:
             need = resources.plan_training(profile.model, **resources.plan_settings(profile)).total
             fits = "fits" if need <= memory else "does not fit"
-            print(f"  {profile.name:5} {profile.model}, batches of {profile.batch_size}: {need / 1e9:.1f} GB, {fits}")
+            print(f"{title} {need / 1e9:.1f} GB planned, {fits if machine.device == 'cuda' else 'needs a GPU'}")
 
 
 def _list(options: Namespace) -> None:
+    import textwrap
+
     from summkit.recipes import notebooks
 
     for stage in notebooks.stages().values():
         minutes = ", ".join(f"{name} {value:g}" for name, value in stage.minutes.items())
-        print(f"{stage.name}\n    {stage.title}\n    {stage.goal}\n    minutes: {minutes}")
+        print(stage.name)
+        for text in (stage.title, stage.goal, f"minutes: {minutes}"):
+            print(textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="    "))
 
 
 def _run(options: Namespace) -> None:
@@ -123,22 +200,50 @@ def _run(options: Namespace) -> None:
     from summkit.reporting import closing_lines
 
     names = list(dict.fromkeys(options.stages))
-    parameters = _values(options.parameters)
-    try:
-        folder = recipes.run_notebooks(names, options.profile, options.out, parameters, options.resume, options.data)
-    except recipes.RunFailedError as error:
-        print(f"summkit: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    folder = recipes.run_notebooks(
+        names,
+        options.profile,
+        options.out,
+        _values(options.parameters),
+        options.resume,
+        options.data,
+        options.overwrite,
+    )
     print(closing_lines(folder, names))
+    _print_next([folder / name / "adapter" for name in names])
 
 
 def _train(options: Namespace) -> None:
-    from summkit import progress, recipes
+    from summkit import progress, recipes, reporting
 
-    folder = recipes.train(options.config, options.resume, _values(options.parameters))
+    folder = recipes.train(options.config, options.resume, _values(options.parameters), options.overwrite)
     if progress.first_process():
+        record = reporting.read_record(folder / "run.json")
+        loss = f"best validation loss: {record['training']['eval_loss']:.3f} nats a token"
+        print(reporting.result_lines(record) or loss)
         print(f"adapter and record: {folder}")
-        print(f"next: python -m summkit summarize FILE --adapter {folder}/adapter")
+        _print_next([folder / "adapter"])
+
+
+def _print_next(adapters: list[Path]) -> None:
+    """Print the commands that ask these adapters, with the interpreter that has the packages."""
+    import shlex
+    import shutil
+
+    from summkit import progress
+    from summkit.training import read_settings
+
+    python = Path(sys.executable)
+    installed = shutil.which("summkit")
+    if installed and Path(installed).parent == python.parent:
+        program = ["summkit"]
+    else:
+        here = Path.cwd()
+        program = [str(python.relative_to(here) if python.is_relative_to(here) else python), "-m", "summkit"]
+    for adapter in adapters:
+        with contextlib.suppress(SummkitError):  # no adapter here, or one for labels
+            read_settings(adapter)
+            print("ask it:", shlex.join([*program, "summarize", "article.txt", "--adapter", progress.near(adapter)]))
 
 
 def _sweep(options: Namespace) -> None:

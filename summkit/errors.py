@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -13,14 +14,21 @@ class SummkitError(Exception):
     """Wrong input, missing file or network, unknown name. The command line prints it without a traceback."""
 
 
+class RunFailedError(Exception):
+    """A run that began and failed: exit code 1. The message says where to look."""
+
+
 def check_known(kind: str, name: str, known: Iterable[str]) -> None:
     """Check that a name is known.
 
     Raises:
-        SummkitError: The name is unknown; the message lists the known names.
+        SummkitError: The name is unknown; the message lists the known names, and the one that was probably meant.
     """
-    if name not in known:
-        raise SummkitError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}")
+    names = sorted(known)
+    if name not in names:
+        close = difflib.get_close_matches(str(name), names, n=1)
+        suggestion = f"; did you mean {close[0]!r}?" if close else ""
+        raise SummkitError(f"unknown {kind} {name!r}; known: {', '.join(names)}{suggestion}")
 
 
 def build(model: type[Model], values: dict[str, Any], location: str) -> Model:

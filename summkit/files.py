@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,45 @@ def write_text(path: str | Path, text: str) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def make_folder(folder: str | Path, option: str) -> Path:
+    """Make the folder of a run, if it is missing, and return it.
+
+    Args:
+        folder: The folder.
+        option: The option that names it, for the error.
+
+    Raises:
+        SummkitError: It cannot be made, or nothing can be written into it.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        raise SummkitError(f"cannot make the run folder {folder}: {reason}; choose another with {option}")
+    return folder
+
+
+def check_unused(folder: str | Path, way_out: str) -> None:
+    """Check that no run has written its record or its weights into a folder.
+
+    Args:
+        folder: The folder; it may be missing.
+        way_out: What else the user may do, for the error.
+
+    Raises:
+        SummkitError: It has an earlier run.
+    """
+    used = [name for name in ("run.json", "adapter") if Path(folder, name).exists()]
+    if used:
+        raise SummkitError(
+            f"{folder} has an earlier run ({', '.join(used)}), which is not overwritten: {way_out}, --overwrite "
+            "replaces it, another folder keeps both"
+        )
 
 
 @contextmanager
@@ -110,7 +152,7 @@ def read_mapping(path: str | Path, kind: str) -> dict[str, Any]:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
-        values = yaml.safe_load(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+        values = yaml.load(text, _yaml_loader()) if path.suffix in (".yaml", ".yml") else json.loads(text)
     except OSError as error:
         raise SummkitError(f"{kind} {path}: {error.strerror}") from None
     except (ValueError, yaml.YAMLError) as error:
@@ -119,3 +161,16 @@ def read_mapping(path: str | Path, kind: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SummkitError(f'{kind} {path}: a JSON object is needed, such as {{"profile": "cpu", "seed": 0}}')
     return values
+
+
+@cache
+def _yaml_loader() -> Any:
+    """Return YAML's safe loader, for which 2e-4 is a number, as everywhere but in YAML 1.1."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    return Loader

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from summkit.errors import SummkitError
 
+if TYPE_CHECKING:
+    from summkit.config import Profile
+    from summkit.data.registry import DataSet
+
 MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an article
+_IDEOGRAPHS = "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+_SYLLABLES = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
 MAX_BOOK = 20_000_000  # characters of a text that is read in pieces, about four times the Bible
 # Known names, the most specific first.
-DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "abstract")
-SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "tldr", "title")
+CHAT_COLUMNS = ("messages", "conversations")  # the user's message is the document, the assistant's the summary
+DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "abstract", "input", "prompt", "content", *CHAT_COLUMNS)
+SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "tldr", "title", "output", "completion", *CHAT_COLUMNS)
 TEXT_COLUMNS = ("text", "document", "comment", "sentence", "premise", "sentence1")
 SECOND_COLUMNS = ("hypothesis", "sentence2")
 LABEL_COLUMNS = ("label", "labels")
@@ -33,12 +41,59 @@ def find_column(names: Iterable[str], candidates: Iterable[str], kind: str, loca
         >>> find_column(["id", "article", "highlights"], DOCUMENT_COLUMNS, "document", "train")
         'article'
     """
-    names, candidates = list(names), list(candidates)
+    candidates = list(candidates)
+    found = {str(name).strip().lower(): name for name in reversed(list(names))}
     for name in candidates:
-        if name in names:
-            return name
-    present = ", ".join(names) or "none"
+        if name.strip().lower() in found:
+            return found[name.strip().lower()]
+    present = ", ".join(f"{name:.60}" for name in reversed(found.values())) or "none"
     raise SummkitError(f"{location}: no column for the {kind}; there are: {present}; known: {', '.join(candidates)}")
+
+
+def columns_of(
+    profile: Profile, data_set: DataSet, names: Sequence[str], location: str, **known: Sequence[str]
+) -> dict[str, str]:
+    """Find the columns of a data set, each of them once.
+
+    Args:
+        profile: Its options `document_column` and so on name columns.
+        data_set: Its `columns` are used where the profile names none.
+        names: The columns of the rows.
+        location: The split, for the error.
+        **known: Our name of a column ("document") → the names that it usually has.
+
+    Returns:
+        Our name of a column → the name in the rows.
+
+    Raises:
+        SummkitError: A column is not there; the message says which are, and which option names it.
+    """
+    columns: dict[str, str] = {**data_set.columns}  # type: ignore[dict-item]
+    columns |= {column: name for column in known if (name := getattr(profile, f"{column}_column"))}
+    free = [name for name in names if name not in columns.values()]
+    for column, usual in known.items():
+        stated = [columns[column]] if column in columns else usual
+        try:
+            columns[column] = find_column(names if column in columns else free, stated, column, location)
+        except SummkitError as error:
+            raise SummkitError(f"{error}; name it with {column}_column") from None
+        free = [name for name in free if name != columns[column] or name in CHAT_COLUMNS]
+    return columns
+
+
+def as_text(value: object, roles: Sequence[str]) -> object:
+    """Return a value as text: a list of turns as lines; of chat messages the last one of `roles`; others as they are.
+
+    Example:
+        >>> as_text([{"role": "user", "content": "It rained."}, {"role": "assistant", "content": "Rain."}], ["user"])
+        'It rained.'
+    """
+    if not isinstance(value, list) or not value:
+        return value
+    if all(isinstance(turn, str) for turn in value):
+        return "\n".join(value)
+    turns = [turn for turn in value if isinstance(turn, dict) and turn.get("role", turn.get("from")) in roles]
+    return turns[-1].get("content", turns[-1].get("value")) if turns else value
 
 
 def reason_unusable(text: object, most: int = MAX_CHARACTERS) -> str | None:
@@ -67,6 +122,21 @@ def reason_unusable(text: object, most: int = MAX_CHARACTERS) -> str | None:
 def is_encodable(text: str) -> bool:
     """Whether the text can be saved and tokenised: no NUL, and no lone surrogate, which JSON may contain."""
     return not re.search("[\0\ud800-\udfff]", text)
+
+
+def count_words(text: str) -> int:
+    """Count words: those between spaces; in a text without spaces, each Chinese or Japanese character is a word.
+
+    A Thai, Lao, Burmese or Khmer word is taken as five characters, about its usual length.
+
+    Example:
+        >>> count_words("The bridge is shut."), count_words("桥关闭了。")
+        (4, 4)
+    """
+    unspaced = re.findall(rf"{_IDEOGRAPHS}|{_SYLLABLES}{{1,5}}", text)
+    if 4 * sum(map(len, unspaced)) < len(text):
+        return len(text.split())
+    return len(unspaced) + len(re.findall(r"[^\W]+", re.sub(rf"{_IDEOGRAPHS}|{_SYLLABLES}", " ", text)))
 
 
 def check_texts(**columns: Sequence[str]) -> int:

@@ -5,26 +5,29 @@ Rows have one label, several labels, or one label for a pair of texts. In each c
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from summkit.data import streaming, templates
-from summkit.data.checks import LABEL_COLUMNS, SECOND_COLUMNS, TEXT_COLUMNS, find_column, reason_unusable
-from summkit.data.registry import DATASETS, DataSet, Schema
-from summkit.data.sources import own_data, read_rows
-from summkit.data.splits import CheckedRows, Splits, row_id
+from summkit.data import templates
+from summkit.data.checks import LABEL_COLUMNS, SECOND_COLUMNS, TEXT_COLUMNS, columns_of, reason_unusable
+from summkit.data.registry import DATASETS, DataSet, Schema, find_dataset
+from summkit.data.sources import own_data, read_rows, text_lines
+from summkit.data.splits import CheckedRows, Splits, column_values, names_of, row_id
 from summkit.errors import SummkitError, check_known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
     from summkit.config import Profile
+    from summkit.data.sources import Rows
 
 # Task with labels → the data set that provides the wording, and the labels of a local folder without a classes.txt.
 LABEL_TASKS = {
@@ -32,6 +35,9 @@ LABEL_TASKS = {
     "goemotions": "google-research-datasets/go_emotions",
     "mnli": "nyu-mll/multi_nli",
 }
+
+MOST_CLASSES = 100  # more labels than this are taken for the wrong column
+_log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -50,8 +56,9 @@ def load_labels(profile: Profile, seed: int = 0, data: str | Path | None = None)
     Args:
         profile: Sets the task, the data set and the number of rows.
         seed: Seed for drawing the rows, and for splitting a data set without splits.
-        data: A file or a folder that replaces the data set, as in `load_summaries`. Its labels are the numbers or
-            names of the classes of the task's data set, or of the folder's own classes.txt, with one name per line.
+        data: Your own rows in place of the data set, as in `load_summaries`. Their labels are the numbers or names of
+            classes: those of classes.txt beside the rows, one name per line; or else of the task's data set, if any
+            label is one of them; or else all labels that there are.
 
     Returns:
         The three splits and their schema.
@@ -65,11 +72,11 @@ def load_labels(profile: Profile, seed: int = 0, data: str | Path | None = None)
         >>> splits.schema.words
         ('world', 'sports', 'business', 'technology')
     """
-    folder = own_data(data)
-    data_set = _data_set(profile, folder)
-    schema = data_set.labels or Schema((), ())
-    raw, source = read_rows(data_set, folder)
-    find = partial(_columns, data_set=data_set)
+    own = own_data(data)
+    data_set = _data_set(profile, own)
+    raw, source = read_rows(data_set, own)
+    find = partial(_columns, profile, data_set)
+    schema = data_set.labels or _schema_of(raw, find, DATASETS[LABEL_TASKS[profile.task]].labels or Schema((), ()))
     rows = CheckedRows(raw, find, partial(_row, schema=schema, several=data_set.several_labels))
     _drop_conflicts(rows)
     rows.drop_duplicates()
@@ -108,39 +115,57 @@ def _reference(profile: Profile) -> DataSet:
     return data_set if data_set and data_set.labels else DATASETS[LABEL_TASKS[profile.task]]
 
 
-def _data_set(profile: Profile, folder: Path | None) -> DataSet:
-    data_set = _reference(profile)
-    if folder:
-        labels = _folder_schema(folder) or DATASETS[LABEL_TASKS[profile.task]].labels
-        return replace(data_set, columns={}, labels=labels)
-    check_known("data set with labels", profile.dataset, [name for name, one in DATASETS.items() if one.labels])
-    return data_set
+def _data_set(profile: Profile, own: Path | None) -> DataSet:
+    reference = _reference(profile)
+    if own:
+        return replace(reference, columns={}, labels=_own_schema(own if own.is_dir() else own.parent))
+    data_set = find_dataset(profile.dataset)
+    if profile.dataset in DATASETS:
+        check_known("data set with labels", profile.dataset, [name for name, one in DATASETS.items() if one.labels])
+    return replace(data_set, wording=reference.wording, several_labels=reference.several_labels)
 
 
-def _folder_schema(folder: Path) -> Schema | None:
+def _own_schema(folder: Path) -> Schema | None:
     """Read a folder's classes.txt, one name per line. The names in lower case are the label words."""
     path = folder / "classes.txt"
-    if not path.is_file():
-        return None
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise SummkitError(f"{path.name}: not a text in UTF-8 ({error})") from None
-    classes = tuple(line.strip() for line in lines if line.strip())
+    return _schema(filter(None, map(str.strip, text_lines(path))), path.name) if path.is_file() else None
+
+
+def _schema(names: Iterable[str], location: str) -> Schema:
+    classes = tuple(names)
     words = tuple(name.lower() for name in classes)
     if not 2 <= len(classes) == len(set(words)):
-        raise SummkitError(f"{path.name}: two or more different class names are needed, one a line; found {classes}")
+        raise SummkitError(f"{location}: two or more different class names are needed, one a line; found {classes}")
     return Schema(classes, words)
 
 
-def _columns(names: Iterable[str], split: str, data_set: DataSet) -> dict[str, str]:
-    kinds = {"document": ("text", TEXT_COLUMNS), "label": ("label", LABEL_COLUMNS)}
+def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema) -> Schema:
+    """Return the schema of rows without one: of the Hub's feature, of the task's data set, or of the labels themselves.
+
+    The task's is taken if any of the labels is one of its classes, so that a wrong label in the rows is an error.
+    """
+    values: dict[str, Any] = {}
+    for split, rows in raw.items():
+        column = find(names_of(rows), split)["label"] if len(rows) else ""
+        feature = getattr(rows, "features", {}).get(column)
+        if named := getattr(getattr(feature, "feature", feature), "names", None):
+            return _schema(named, split)
+        for row in rows:
+            values |= {_label_name(label): label for label in _labels(row.get(column))}
+            if len(values) > MOST_CLASSES:
+                raise SummkitError(f"{split}: too many labels in {column!r}; name another column with label_column")
+    if not values or any(_class_number(label, task) is not None for label in values.values()):
+        return task
+    classes = sorted(values, key=lambda name: name.zfill(9) if name.isdigit() else name)
+    _log.warning("classes: %s (classes.txt beside the rows can name others)", ", ".join(classes))
+    return _schema(classes, "labels")
+
+
+def _columns(profile: Profile, data_set: DataSet, names: Sequence[str], split: str) -> dict[str, str]:
+    known = {"document": TEXT_COLUMNS, "label": LABEL_COLUMNS}
     if templates.get_wording(data_set.wording).second:
-        kinds["second"] = ("second text", SECOND_COLUMNS)
-    return {
-        column: find_column(names, data_set.column_names(column, known), kind, split)
-        for column, (kind, known) in kinds.items()
-    }
+        known["second"] = SECOND_COLUMNS
+    return columns_of(profile, data_set, names, split, **known)
 
 
 def _row(row: dict, columns: dict[str, str], location: str, schema: Schema, several: bool) -> dict | str:
@@ -155,24 +180,49 @@ def _row(row: dict, columns: dict[str, str], location: str, schema: Schema, seve
 
 
 def label_numbers(value: object, schema: Schema, location: str, several: bool = True) -> list[int]:
-    """Return class numbers, sorted, from a number, a class name or a list of them; [] for none (None, -1).
+    """Return class numbers, sorted, from a number, a class name or a list of them; [] for none (None, NaN, "", -1).
+
+    Numbers may also be texts or floats, and true and false are 1 and 0 where there are two classes.
 
     Raises:
         SummkitError: A label is outside the schema, or there are several where one is needed.
+
+    Example:
+        >>> pets = Schema(("Cat", "Dog"), ("cat", "dog"))
+        >>> [label_numbers(value, pets, "train:1") for value in ("dog", 1.0, "0", True, ["cat", 1], "")]
+        [[1], [1], [0], [1], [0, 1], []]
     """
-    names = [name.lower() for name in schema.classes]
-    values = value if isinstance(value, list) else [value]
     numbers = set()
-    for item in values if value not in (None, -1) else []:
-        if isinstance(item, str) and item.strip().lower() in names:
-            item = names.index(item.strip().lower())
-        if isinstance(item, bool) or not isinstance(item, int) or not 0 <= item < len(names):
+    for item in _labels(value):
+        number = _class_number(item, schema)
+        if number is None:
             known = ", ".join(f"{number} {name}" for number, name in enumerate(schema.classes))
             raise SummkitError(f"{location}: label {item!r} is outside the schema: {known}")
-        numbers.add(item)
+        numbers.add(number)
     if len(numbers) > 1 and not several:
         raise SummkitError(f"{location}: {len(numbers)} labels, {sorted(numbers)}; this task takes one label a row")
     return sorted(numbers)
+
+
+def _labels(value: Any) -> list:
+    """Return the labels of a row, none for a missing value."""
+    missing = value is None or value != value or str(value).strip() in ("", "-1", "-1.0")
+    return value if isinstance(value, list) else [] if missing else [value]
+
+
+def _label_name(value: object) -> str:
+    """Return a label as text: 1.0 is "1"."""
+    return re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip())
+
+
+def _class_number(value: object, schema: Schema) -> int | None:
+    name = _label_name(value).lower()
+    names = [one.lower() for one in schema.classes]
+    if name in names:
+        return names.index(name)
+    if isinstance(value, bool) and len(names) == 2:
+        return int(value)
+    return int(name) if re.fullmatch("[0-9]{1,6}", name) and int(name) < len(names) else None
 
 
 def _drop_conflicts(rows: CheckedRows) -> None:
@@ -180,14 +230,12 @@ def _drop_conflicts(rows: CheckedRows) -> None:
     first: dict[bytes, list[int]] = {}
     mixed = set()
     for part in rows.splits.values():
-        for key, labels in streaming.column_values(part, "key", "labels"):
+        for key, labels in column_values(part, "key", "labels"):
             if first.setdefault(key, labels) != labels:
                 mixed.add(key)
     rows.keep("key", lambda key: key not in mixed, "same text with other labels")
 
 
 def _drop_lone_classes(rows: CheckedRows) -> None:
-    counts = Counter(
-        labels[0] for part in rows.splits.values() for (labels,) in streaming.column_values(part, "labels")
-    )
+    counts = Counter(labels[0] for part in rows.splits.values() for (labels,) in column_values(part, "labels"))
     rows.keep("labels", lambda labels: counts[labels[0]] > 1, "the only row of its class")

@@ -6,14 +6,13 @@ To add a data set, add a file there, or call `register_dataset` in your own code
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from summkit.errors import build
+from summkit.errors import SummkitError, build
 from summkit.files import read_mapping
 from summkit.registry import Registry
 
@@ -46,8 +45,9 @@ class DataSet:
         licence: The terms of use.
         credit: The line that a report prints below quoted rows.
         files: File names for "code", names of assets for "embedded"; if empty, the asset has the name of the data set.
-        reader: The function that turns the files into rows: one of `readers.py`, or your own as "package.module:name".
+        reader: The function that turns the files into rows: one of `sources.py`, or your own as "package.module:name".
         configuration: The configuration on the Hub, if the data set has several.
+        revision: The commit, tag or branch on the Hub; None for the newest.
         splits: Our names of splits → the Hub's. If empty, the names are the same, and all but train may be missing.
         columns: Our names ("document", "summary", "second", "label") → the data set's. Others are detected.
         wording: The name of the instruction for this data set (see `wordings.yaml`).
@@ -63,6 +63,7 @@ class DataSet:
     files: tuple[str, ...] = ()
     reader: str = "jsonl"
     configuration: str | None = None
+    revision: str | None = None
     splits: dict[Literal["train", "validation", "test"], str] = Field(default_factory=dict)
     columns: dict[Literal["document", "summary", "second", "label"], str] = Field(default_factory=dict)
     wording: str = "news"
@@ -75,10 +76,6 @@ class DataSet:
         if labels and not 2 <= len(labels.classes) == len(labels.words):
             raise ValueError("two or more classes are needed, and as many words")
         return labels
-
-    def column_names(self, column: str, known: Sequence[str]) -> Sequence[str]:
-        """Return the possible names of a column: the one that the data set gives, or else the `known` ones."""
-        return (self.columns[column],) if column in self.columns else known
 
 
 DATASETS: Registry[DataSet] = Registry("data set")
@@ -113,5 +110,22 @@ for _path in sorted(SETS.glob("*.yaml")):
 
 
 def find_dataset(name: str) -> DataSet:
-    """Return the data set called `name`; an unregistered name is a data set of the Hub."""
-    return DATASETS.get(name) or DataSet(name=name, source="hub")
+    """Return the data set called `name`; an unregistered name is a data set of the Hub.
+
+    Raises:
+        SummkitError: A configuration or a revision is named for a data set that is not on the Hub.
+
+    Example:
+        >>> mine = find_dataset("org/minutes:german@v2")
+        >>> mine.name, mine.configuration, mine.revision
+        ('org/minutes', 'german', 'v2')
+    """
+    rest, _, revision = name.partition("@")
+    base, _, configuration = rest.partition(":")
+    data_set = DATASETS.get(base) or DataSet(name=base, source="hub")
+    if base == name:
+        return data_set
+    if data_set.source != "hub":
+        raise SummkitError(f"data set {name}: {base} is not on the Hub, and has no configurations or revisions")
+    chosen = configuration or data_set.configuration
+    return dataclasses.replace(data_set, configuration=chosen, revision=revision or None)

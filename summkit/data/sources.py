@@ -1,22 +1,156 @@
-"""Read raw rows by split from this package, the package index, the Hub or a local folder."""
+"""Read raw rows by split from this package, the package index, the Hub, or the user's own files.
+
+Rows of a file are read one by one, so that a large file need not fit into memory. This is own code because the loader
+of `datasets` does not name the broken line of a JSON file, and takes a second for any small one.
+"""
 
 from __future__ import annotations
 
+import codecs
+import csv
+import gzip
+import itertools
+import json
+import logging
 import os
-from collections.abc import Sequence
+import re
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, TypeAlias
 
 from summkit.data.registry import SPLITS, DataSet
-from summkit.data.streaming import JsonLines
 from summkit.errors import SummkitError
 from summkit.offline import assets, hub
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    Rows: TypeAlias = Sequence[dict] | JsonLines | Dataset
+    Rows: TypeAlias = "Sequence[dict] | FileRows | Dataset"
+
+FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+_SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"} | {name: name for name in SPLITS}
+_DECODER = json.JSONDecoder()
+_log = logging.getLogger(__name__)
+
+
+class FileRows:
+    """The rows of one or more files of the same columns, read again in each iteration.
+
+    Args:
+        *paths: Files in one of FORMATS, which may be compressed with gzip. They are read once here, so that a broken
+            file is reported before it is used.
+
+    Attributes:
+        column_names: All keys of all rows, in the order in which they appear.
+    """
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = paths
+        self._count = 0
+        names: dict[str, None] = {}
+        for row in self:
+            self._count += 1
+            names |= dict.fromkeys(row)
+        self.column_names = list(names)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[dict]:
+        return itertools.chain.from_iterable(map(file_rows, self.paths))
+
+
+def file_rows(path: Path) -> Iterator[dict]:
+    """Yield the rows of a file: a table if its name says so (.csv, .tsv, .parquet), or else JSON lines or a JSON list.
+
+    Raises:
+        SummkitError: The file cannot be read; the message names file and line.
+    """
+    form = _format(path)
+    if form == ".parquet":
+        return _parquet_rows(path)
+    return _table_rows(path) if form in (".csv", ".tsv") else _json_rows(path)
+
+
+def _format(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file in UTF-8, or in UTF-16 if it begins with that byte-order mark."""
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    number = 0
+    try:
+        with opener(path, "rb") as start:
+            marked = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        with opener(path, "rt", encoding="utf-16" if marked else "utf-8-sig", newline="") as lines:
+            for line in lines:
+                number += 1
+                yield line
+    except (UnicodeError, EOFError, OSError, zlib.error) as error:
+        reason = f"cannot be read as text in UTF-8 ({error})"
+        advice = "; save it as UTF-8 (in a spreadsheet: as CSV UTF-8)" if isinstance(error, UnicodeError) else ""
+        raise SummkitError(f"{path.name}, after line {number}: {reason}{advice}") from None
+
+
+def _json_rows(path: Path) -> Iterator[dict]:
+    """Yield the rows of JSON lines one by one. A list, or objects of several lines, are read as a whole."""
+    first = next((line for line in text_lines(path) if line.strip()), "{}")
+    try:
+        is_lines = isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        is_lines = False
+    pieces = enumerate(text_lines(path), 1) if is_lines else [(1, "".join(text_lines(path)))]
+    values = (value for number, text in pieces for value in _json_values(text, path.name, number))
+    for number, value in enumerate(values, 1):
+        if not isinstance(value, dict):
+            raise SummkitError(f"{path.name}, row {number}: a JSON object is needed, with keys such as document")
+        yield value
+
+
+def _json_values(text: str, name: str, line: int) -> Iterator[object]:
+    """Yield the values in a text that begins at a line of a file; of a list, its items."""
+    position = len(text) - len(text.lstrip())
+    try:
+        while position < len(text):
+            value, end = _DECODER.raw_decode(text, position)
+            yield from value if isinstance(value, list) else [value]
+            position = re.compile(r"\s*").match(text, end).end()  # type: ignore[union-attr]
+    except (ValueError, RecursionError) as error:
+        line += getattr(error, "lineno", 1) - 1
+        raise SummkitError(f"{name}, line {line}: cannot be read as JSON ({error})") from None
+
+
+def _table_rows(path: Path) -> Iterator[dict]:
+    """Yield the rows of a table with headings, in which `,` `;` `|` or a tab is between the columns."""
+    lines = text_lines(path)
+    headings = next(lines, "")
+    if headings.lower().startswith("sep="):  # a spreadsheet may write this before the headings
+        headings = next(lines, "")
+    separator = max(",;|\t", key=headings.count)
+    csv.field_size_limit(sys.maxsize)
+    table = csv.DictReader(itertools.chain([headings], lines), delimiter=separator, strict=True)
+    try:
+        for row in table:
+            if any(row.pop(None, [])):  # type: ignore[call-overload]
+                raise csv.Error(f"more fields than headings: a text with {separator!r} in it needs quotes around it")
+            yield row
+    except csv.Error as error:
+        raise SummkitError(f"{path.name}, line {table.line_num}: {error}") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[dict]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(1000):
+            yield from batch.to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise SummkitError(f"{path.name}: cannot be read as Parquet ({error})") from None
 
 
 def own_data(data: str | Path | None) -> Path | None:
@@ -34,12 +168,12 @@ def own_data(data: str | Path | None) -> Path | None:
     return path
 
 
-def read_rows(data_set: DataSet, folder: Path | None = None) -> tuple[dict[str, Rows], str]:
+def read_rows(data_set: DataSet, own: Path | None = None) -> tuple[Mapping[str, Rows], str]:
     """Return the raw rows of a data set by split, or as {"all": rows}, and their source.
 
     Args:
         data_set: The data set.
-        folder: The folder that replaces it, if any.
+        own: The file or folder that replaces it, if any.
 
     Returns:
         The rows, and "code", "embedded", "hub" or "local".
@@ -47,51 +181,129 @@ def read_rows(data_set: DataSet, folder: Path | None = None) -> tuple[dict[str, 
     Raises:
         SummkitError: The rows cannot be fetched or read.
     """
-    if folder:
-        return read_folder(folder), "local"
+    if own:
+        return read_own(own), "local"
     if data_set.source == "hub":
         return read_hub(data_set), "hub"
     locate = assets.fetch if data_set.source == "embedded" else Path
     paths = [locate(name) for name in data_set.files or (data_set.name,)]
-    read = resolve_name(data_set.reader if ":" in data_set.reader else f"summkit.data.readers:{data_set.reader}")
+    read = resolve_name(data_set.reader if ":" in data_set.reader else f"{__name__}:{data_set.reader}")
     return {"all": read(*paths)}, data_set.source
 
 
-def read_hub(data_set: DataSet) -> dict[str, Rows]:
+def read_hub(data_set: DataSet) -> Mapping[str, Rows]:
     """Return the rows of a data set on the Hub, with our names of the splits.
 
     Raises:
-        SummkitError: The Hub cannot be reached, or lacks the data set or one of the splits.
+        SummkitError: The Hub cannot be reached, or the data set cannot be read or lacks one of the splits.
     """
     import datasets
 
     name = data_set.name
     hub.require_hub(f"data set {name}")
+    options = {"revision": data_set.revision} if data_set.revision else {}
     try:
-        loaded = datasets.load_dataset(name, data_set.configuration)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SummkitError(f"data set {name} could not be read from the Hub: {error}") from None
-    splits: dict = data_set.splits or {split: split for split in SPLITS if split in loaded or split == "train"}
-    for split in splits.values():
+        loaded = datasets.load_dataset(name, data_set.configuration, **options)
+    except Exception as error:  # of many types, since files of any kind are read
+        reason = " ".join(str(error.__cause__ or error).split())[:400]
+        advice = f"; name one as {name}:CONFIGURATION" if "onfig" in reason else ""
+        raise SummkitError(f"data set {name} could not be read from the Hub: {reason}{advice}") from None
+    if not data_set.splits:
+        return _by_split(loaded, f"data set {name}")
+    for split in data_set.splits.values():
         if split not in loaded:
             raise SummkitError(f"data set {name} has no split {split!r}; it has: {', '.join(loaded)}")
-    return {split: loaded[theirs] for split, theirs in splits.items()}
+    return {split: loaded[theirs] for split, theirs in data_set.splits.items()}
 
 
-def read_folder(folder: Path) -> dict[str, Rows]:
-    """Return the rows of train, validation and test.jsonl (or .jsonl.gz) by split, or of one file as {"all": rows}.
+def _by_split(loaded: Mapping[str, Rows], location: str) -> Mapping[str, Rows]:
+    """Return {our name of a split: rows}; a single split of any name is {"all": rows}, which is split later."""
+    found = {_SPLIT_NAMES[name]: rows for name, rows in loaded.items() if name in _SPLIT_NAMES}
+    if len(loaded) == 1 and "train" not in found:
+        return {"all": next(iter(loaded.values()))}
+    if "train" not in found:
+        raise SummkitError(f"{location} has no split 'train'; it has: {', '.join(loaded)}")
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def read_own(path: Path) -> Mapping[str, Rows]:
+    """Return the rows of a file, or of a folder with a file for each split, or that `datasets` saved.
+
+    A file belongs to the split in its name ("train", "val", "validation", "dev", "test"); a split in numbered parts
+    ("train-00000-of-00002.parquet") is read as one. A single file is {"all": rows}, which is split later.
 
     Raises:
-        SummkitError: The folder does not exist, contains other files, or a file is broken.
+        SummkitError: There is no file to read, it is unclear which file is which split, or a file is broken.
     """
-    paths = [folder] if folder.is_file() else sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
-    files = {path.name.split(".")[0]: path for path in paths}
-    if set(SPLITS) <= set(files):
-        return {split: JsonLines(files[split]) for split in SPLITS}
-    if len(paths) == 1:
-        return {"all": JsonLines(paths[0])}
-    names = ", ".join(path.name for path in paths) or "none"
-    raise SummkitError(
-        f"data folder {folder}: train.jsonl, validation.jsonl and test.jsonl are needed, or one file to be split; "
-        f"JSON lines files found: {names}"
-    )
+    if any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
+        import datasets
+
+        saved = datasets.load_from_disk(str(path))
+        return _by_split(saved if isinstance(saved, dict) else {"all": saved}, f"data {path}")
+    groups: dict[str, list[Path]] = {}
+    for file in _data_files(path):
+        words = re.split(r"[^a-z]+", f"{file.parent.name if file.parent != path else ''} {file.name}".lower())
+        split = next((_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES), "all")
+        groups.setdefault("all" if path.is_file() else split, []).append(file)
+    names = ", ".join(file.name for parts in groups.values() for file in parts) or "none"
+    if "train" in groups and "all" in groups:
+        _log.warning("data %s: %s: in no split, and not used", path, ", ".join(f.name for f in groups.pop("all")))
+    for split, parts in groups.items():
+        if len(parts) > 1 and not all(re.search(r"\d-of-\d", part.name) for part in parts):
+            wanted = "one file" if split == "all" else f"one file for {split}"
+            raise SummkitError(f"data {path}: {wanted} is needed, or train, validation and test; found: {names}")
+    if len(groups) == 1:
+        return {"all": FileRows(*next(iter(groups.values())))}
+    if "train" not in groups:
+        kinds = ", ".join(FORMATS)
+        raise SummkitError(f"data {path}: a file is needed, or one named train; formats: {kinds}; found: {names}")
+    for split in set(SPLITS) - set(groups):
+        _log.warning("data %s: no file for %s; its rows are taken from the training rows", path, split)
+    return {split: FileRows(*groups[split]) for split in SPLITS if split in groups}
+
+
+def _data_files(path: Path) -> list[Path]:
+    """Return the file itself, the data files of a folder, or those of its subfolders; hidden files do not count."""
+    for found in ([path], path.glob("[!._]*"), path.glob("[!._]*/[!._]*")):
+        files = sorted(file for file in found if file.is_file() and _format(file) in FORMATS)
+        if files:
+            return files
+    return []
+
+
+jsonl = FileRows  # the reader of a data set that is JSON lines
+
+
+def mts_dialog(path: Path) -> list[dict]:
+    """Read MTS-Dialog's CSV as rows {"id", "document", "summary"}: part of a visit and a section of the note."""
+    return [_conversation(row["ID"], row["dialogue"], row["section_text"]) for row in _table_rows(path)]
+
+
+def aci_bench(path: Path) -> list[dict]:
+    """Read ACI-Bench's JSON as rows {"id", "document", "summary"}: a whole visit and its whole note."""
+    return [_conversation(visit["file"], visit["src"], visit["tgt"]) for visit in _json_rows(path)]
+
+
+def _conversation(name: str, dialogue: str, note: str) -> dict:
+    """Put one turn on each line, and normalise white space."""
+    turns = (" ".join(line.split()) for line in dialogue.splitlines())
+    return {"id": name, "document": "\n".join(filter(None, turns)), "summary": note.strip()}
+
+
+def bbc_topics(path: Path) -> list[dict]:
+    """Read articles whose topic is the folder in their name, as in "business/001"."""
+    return [{"id": row["name"], "label": row["name"].split("/")[0], **row} for row in _json_rows(path)]
+
+
+def rte_and_cb(rte: Path, cb: Path) -> list[dict]:
+    """Read RTE and CommitmentBank as one set of two classes: neutral and contradiction become "not entailment"."""
+    import datasets
+
+    columns = {"sentence1": "premise", "sentence2": "hypothesis"}
+    tables = {name: datasets.Dataset.from_file(str(path)) for name, path in (("rte", rte), ("cb", cb))}
+    tables["rte"] = tables["rte"].rename_columns(columns)
+    return [
+        row | {"id": f"{name}-{row['idx']}", "label": int(row["label"] > 0)}
+        for name, table in tables.items()
+        for row in table
+    ]

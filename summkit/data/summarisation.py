@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from summkit.data.checks import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, find_column, reason_unusable
+from summkit.data.checks import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, as_text, columns_of, count_words, reason_unusable
 from summkit.data.registry import find_dataset
 from summkit.data.sources import own_data, read_rows
 from summkit.data.splits import CheckedRows, Splits, row_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from summkit.config import Profile
     from summkit.data.registry import DataSet
+
+_log = logging.getLogger(__name__)
 
 
 def load_summaries(profile: Profile, seed: int = 0, data: str | Path | None = None) -> Splits:
@@ -27,8 +30,8 @@ def load_summaries(profile: Profile, seed: int = 0, data: str | Path | None = No
     Args:
         profile: Sets the data set, the word limits of its documents, and the number of rows.
         seed: Seed for drawing the rows, and for splitting a data set without splits.
-        data: A file or a folder that replaces the data set, with train.jsonl, validation.jsonl and test.jsonl (or
-            .jsonl.gz), or with one file, which is split here. None: the one in SUMMKIT_DATA_DIR, if that is set.
+        data: Your own rows in place of the data set: a file, or a folder with a file for each split; see
+            `sources.read_own`. None: the one in SUMMKIT_DATA_DIR, if that is set.
 
     Returns:
         The three splits, each a `datasets.Dataset` on disk with columns id, document and summary.
@@ -42,35 +45,36 @@ def load_summaries(profile: Profile, seed: int = 0, data: str | Path | None = No
         >>> splits.counts()
         {'train': 24, 'validation': 8, 'test': 8, 'dropped': {}}
     """
-    folder = own_data(data)
+    own = own_data(data)
     data_set = find_dataset(profile.dataset)
-    if folder:
+    if own:
         data_set = dataclasses.replace(data_set, columns={})
-    raw, source = read_rows(data_set, folder)
-    rows = CheckedRows(raw, partial(_columns, data_set=data_set), partial(_row, profile=profile))
+    raw, source = read_rows(data_set, own)
+    rows = CheckedRows(raw, partial(_columns, profile, data_set), partial(_row, profile=profile))
     rows.drop_duplicates()
     return Splits(**rows.deal(profile, seed), source=source, dropped=rows.dropped)
 
 
-def _columns(names: Iterable[str], split: str, data_set: DataSet) -> tuple[str, str]:
-    document = find_column(names, data_set.column_names("document", DOCUMENT_COLUMNS), "document", split)
-    summaries = [name for name in data_set.column_names("summary", SUMMARY_COLUMNS) if name != document]
-    return document, find_column(names, summaries, "summary", split)
+def _columns(profile: Profile, data_set: DataSet, names: Sequence[str], split: str) -> dict[str, str]:
+    known = {"document": DOCUMENT_COLUMNS, "summary": SUMMARY_COLUMNS}
+    if "instruction" in names and not profile.instruction:
+        _log.warning("%s: the column 'instruction' is not used; the option instruction sets one for all rows", split)
+    return columns_of(profile, data_set, names, split, **known)
 
 
-def _row(row: dict, columns: tuple[str, str], location: str, profile: Profile) -> dict | str:
-    document: Any = row.get(columns[0])
-    summary: Any = row.get(columns[1])
+def _row(row: dict, columns: dict[str, str], location: str, profile: Profile) -> dict | str:
+    document: Any = as_text(row.get(columns["document"]), ("user", "human"))
+    summary: Any = as_text(row.get(columns["summary"]), ("assistant", "gpt"))
     reason = reason_unusable(document) or reason_unusable(summary) or _reason_length(document, profile)
     if reason:
         return reason
     # An abstract is one paragraph; arXiv breaks it into lines of 80 characters.
-    text = " ".join(document.split()) if columns[0] == "abstract" else document.strip()
+    text = " ".join(document.split()) if columns["document"] == "abstract" else document.strip()
     return {"id": row_id(row.get("id"), location), "document": text, "summary": " ".join(summary.split())}
 
 
 def _reason_length(document: str, profile: Profile) -> str | None:
-    words = len(document.split())
+    words = count_words(document)
     if words < profile.min_words:
         return f"under {profile.min_words} words"
     return f"over {profile.max_words} words" if profile.max_words is not None and words > profile.max_words else None

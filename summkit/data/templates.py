@@ -6,8 +6,10 @@ document may be cut. The summary, or the label word, follows the template. `toke
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 INSTRUCTION = "Summarize the following news article in one short sentence."
 _DOCUMENT = "\N{OBJECT REPLACEMENT CHARACTER}"  # placeholder for the document while a chat format is split
 _SECOND = "\N{REPLACEMENT CHARACTER}"
+DAY = datetime.date(2026, 1, 1)  # "today" in every prompt
 
 
 @dataclass(frozen=True)
@@ -121,11 +124,12 @@ def prefix_template(tokenizer: Tokenizer, wording: Wording) -> Template:
     return Template("prefix", f"{wording.instruction} ", "", middle=wording.middle())
 
 
-def chat_messages(wording: Wording, document: str) -> list[dict[str, str]]:
+def chat_messages(wording: Wording, document: str, system: bool = True) -> list[dict[str, str]]:
     """Return the chat messages that ask about a document.
 
     The instruction is the system message, since some chat formats would otherwise add a system message of their own to
-    every row. Examples are earlier messages of the user and the assistant.
+    every row. Examples are earlier messages of the user and the assistant. Without `system`, for chat formats that have
+    no system message, the user's first message begins with the instruction.
 
     Example:
         >>> [turn["role"] for turn in chat_messages(Wording(examples=(("It rained.", "Rain."),)), "It snowed.")]
@@ -134,25 +138,47 @@ def chat_messages(wording: Wording, document: str) -> list[dict[str, str]]:
     turns = [("system", wording.instruction)]
     for text, answer in wording.examples:
         turns += [("user", text), ("assistant", answer)]
-    return [{"role": role, "content": content} for role, content in [*turns, ("user", document)]]
+    turns.append(("user", document))
+    if not system:
+        turns = [("user", f"{wording.instruction}\n\n{turns[1][1]}"), *turns[2:]]
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def chat_template(tokenizer: Tokenizer, wording: Wording) -> Template:
     """Build a template from the model's own chat format, split at the document and at a pair's second text.
 
+    Where the format has a switch for thinking, it is off. A format that prints the date prints a fixed one, so that
+    prompts are the same on each day.
+
     Raises:
         SummkitError: The tokenizer has no chat format, or the format changes the messages.
     """
-    from jinja2 import TemplateError
-
     if not tokenizer.chat_template:
         raise SummkitError("this tokenizer has no chat template: use template='instruction'")
-    question = f"{wording.text}: {_DOCUMENT}{wording.middle()}{_SECOND}" if wording.second else _DOCUMENT
-    messages = chat_messages(wording, question)
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError as error:  # raised if the format has no system message
-        raise SummkitError(f"the model's chat template fails: {error}; use template='instruction'") from None
+        return _chat_template(tokenizer, wording, system=True)
+    except SummkitError as error:
+        try:
+            return _chat_template(tokenizer, wording, system=False)
+        except SummkitError:
+            raise error from None
+
+
+def _chat_template(tokenizer: Tokenizer, wording: Wording, system: bool) -> Template:
+    question = f"{wording.text}: {_DOCUMENT}{wording.middle()}{_SECOND}" if wording.second else _DOCUMENT
+    messages = chat_messages(wording, question, system)
+    options: dict[str, Any] = {"add_generation_prompt": True, "enable_thinking": False, "thinking": False}
+    try:
+        pinned = re.sub(
+            r"strftime_now\(\s*(['\"])(.*?)\1\s*\)",
+            lambda call: repr(DAY.strftime(call[2])),
+            tokenizer.get_chat_template(),
+        )
+        text = tokenizer.apply_chat_template(messages, chat_template=pinned, tokenize=False, **options)
+    except Exception as error:  # the format is a program, which may raise anything
+        raise SummkitError(f"the model's chat template fails: {error!r}; use template='instruction'") from None
+    if wording.instruction.strip() not in text:
+        raise SummkitError("this chat template drops or changes the instruction: use template='instruction'")
     if text.count(question) != 1:
         raise SummkitError("this chat template does not keep the message as it is: use template='instruction'")
     before, _, tail = text.partition(_SECOND if wording.second else _DOCUMENT)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from summkit.data.checks import DOCUMENT_COLUMNS, MAX_BOOK, find_column, reason_unusable
-from summkit.data.streaming import read_jsonl
+from summkit.data.sources import FORMATS, file_rows
 from summkit.errors import SummkitError
 
 _END_MARKS = (".", "!", "?", ":", ";", "…", '"', "”", "’", ")")
@@ -18,8 +18,8 @@ _END_MARKS = (".", "!", "?", ":", ";", "…", '"', "”", "’", ")")
 def read_texts(names: list[str]) -> list[tuple[str, str]]:
     """Read all texts of the given files, in order.
 
-    A .jsonl (or .jsonl.gz) file has one text per row, under document, article, text, dialogue or abstract; a .pdf file
-    is one text, without its line breaks; every other file is one text in UTF-8.
+    A file of rows (see `sources.FORMATS`) has one text per row, under document, article, text, dialogue or abstract; a
+    .pdf file is one text, without its line breaks; every other file is one text in UTF-8.
 
     Args:
         names: Paths of files; if empty, standard input is read.
@@ -46,8 +46,8 @@ def _read(name: str) -> list[tuple[str, str]]:
         content = Path(name).read_bytes()
     except OSError as error:
         raise SummkitError(f"{name}: {error.strerror}") from None
-    if name.lower().endswith((".jsonl", ".jsonl.gz")):
-        rows = {f"{name}, row {number}": row for number, row in enumerate(read_jsonl(Path(name)), 1)}
+    if name.lower().removesuffix(".gz").endswith(FORMATS):
+        rows = {f"{name}, row {number}": row for number, row in enumerate(file_rows(Path(name)), 1)}
         if not rows:
             raise SummkitError(f"{name}: no rows; there is no text to summarise")
         return [(place, row[find_column(row, DOCUMENT_COLUMNS, "text", place)]) for place, row in rows.items()]
@@ -58,7 +58,7 @@ def _decoded(content: bytes, name: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise SummkitError(f"{name}: not a text in UTF-8") from None
+        raise SummkitError(f"{name}: not a text in UTF-8; save a document as plain text or PDF") from None
 
 
 def _pdf(name: str) -> str:

@@ -5,6 +5,8 @@ Training and inference share `encode`, so the same document is cut at the same t
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from summkit.data.templates import Template
 
 IGNORE = -100  # the label that torch's cross entropy ignores
+_log = logging.getLogger(__name__)
+
+
+class _NoRoomError(SummkitError):
+    """Instruction and summary alone are as long as a row may be."""
 
 
 def encode(
@@ -73,6 +80,8 @@ def encode_rows(
 ) -> Dataset:
     """Encode all rows of a data set, as `encode` does.
 
+    Rows whose summary leaves no room for the document are dropped, and counted in a warning.
+
     Args:
         rows: A data set with columns document and summary, and second for pairs.
         template: See `encode`, as for the other arguments.
@@ -83,6 +92,9 @@ def encode_rows(
 
     Returns:
         Rows of input_ids, labels, length and cut; on disk if `rows` is on disk.
+
+    Raises:
+        SummkitError: No row has room for its document.
     """
     import datasets
 
@@ -91,13 +103,22 @@ def encode_rows(
     numbers = datasets.List(number)
     columns = datasets.Features(input_ids=numbers, labels=numbers, length=number, cut=number)
     options = {"batched": True, "batch_size": 500, "features": columns, "remove_columns": rows.column_names}
-    return rows.map(_encode_batch, fn_kwargs={"encoding": encoding}, desc="tokenising", **options)
+    encoded = rows.map(_encode_batch, fn_kwargs={"encoding": encoding}, desc="tokenising", **options)
+    if len(encoded) < len(rows):
+        if not len(encoded):
+            encoding.row(rows[0]["document"], rows[0]["summary"])  # raises the error that says why
+        dropped = f"{len(rows) - len(encoded)} of {len(rows)} rows"
+        _log.warning("%s dropped: their summaries leave no room for the document in %d tokens", dropped, max_length)
+    return encoded
 
 
 def _encode_batch(batch: dict, encoding: _Encoding) -> dict:
     seconds = batch.get("second") or [""] * len(batch["summary"])
-    rows = [encoding.row(*texts) for texts in zip(batch["document"], batch["summary"], seconds, strict=True)]
-    return {key: [row[key] for row in rows] for key in rows[0]}
+    rows = []
+    for texts in zip(batch["document"], batch["summary"], seconds, strict=True):
+        with suppress(_NoRoomError):
+            rows.append(encoding.row(*texts))
+    return {key: [row[key] for row in rows] for key in ("input_ids", "labels", "length", "cut")}
 
 
 def window(
@@ -155,7 +176,7 @@ class _Encoding:
         reserved = max(self.max_new_tokens, len(answer))
         room = self.room(reserved)
         if room < 1:
-            raise SummkitError(
+            raise _NoRoomError(
                 f"max_length={self.max_length} is too small: the instruction takes {sum(map(len, self.frame))} tokens"
                 f"{'' if self.seq2seq else f' and the summary up to {reserved}'}; at least "
                 f"{self.max_length - room + 1} are needed for any of the document"

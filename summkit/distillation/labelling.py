@@ -19,8 +19,8 @@ from summkit import progress
 from summkit.config import choose_profile
 from summkit.data import templates
 from summkit.data.checks import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, find_column, reason_unusable
+from summkit.data.sources import file_rows
 from summkit.data.splits import row_id
-from summkit.data.streaming import json_rows
 from summkit.distillation import ledger, topics
 from summkit.distillation.teachers import TEACHERS, Teacher
 from summkit.errors import SummkitError
@@ -243,7 +243,7 @@ def answer_checker(wording: str, examples: Iterable[tuple[str, str]] = ()) -> Ch
 
 def _documents(file: str | Path) -> Iterator[tuple[str, dict, Any]]:
     """Yield (location, row, document) for each row of a JSON lines file."""
-    for number, row in enumerate(json_rows(Path(file)), 1):
+    for number, row in enumerate(file_rows(Path(file)), 1):
         location = f"{file}, row {number}"
         yield location, row, row[find_column(row, DOCUMENT_COLUMNS, "document", location)]
 

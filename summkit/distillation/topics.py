@@ -14,7 +14,7 @@ import numpy as np
 from summkit.data import templates
 from summkit.data.checks import check_texts
 from summkit.data.registry import SETS
-from summkit.data.streaming import read_jsonl
+from summkit.data.sources import file_rows
 from summkit.errors import SummkitError, check_known
 from summkit.evaluation import metrics
 from summkit.evaluation.intervals import Statistic, difference_entry, mean_statistic, score_entry
@@ -50,7 +50,7 @@ def topic_examples(answer: str = "topics", number: int = 5) -> tuple[tuple[str, 
         SummkitError: The answer is unknown, or there are too few examples.
     """
     check_known("answer of the examples", answer, ("topics", "title"))
-    rows = read_jsonl(SETS / "topic_examples.jsonl")
+    rows = list(file_rows(SETS / "topic_examples.jsonl"))
     if not isinstance(number, int) or not 0 <= number <= len(rows):
         raise SummkitError(f"{number!r} examples are asked for; choose from 0 to {len(rows)}")
     return tuple((row["abstract"], row[answer]) for row in rows[:number])

@@ -3,6 +3,6 @@
 `notebooks` runs chapters by name; `finetune` trains from one file; `sweep` trains every combination of a plan.
 """
 
-from summkit.recipes.finetune import train
-from summkit.recipes.notebooks import RunFailedError, repository_root, run_notebooks, stages
+from summkit.recipes.finetune import plan, train
+from summkit.recipes.notebooks import measured_peak, repository_root, run_notebooks, stages
 from summkit.recipes.sweep import run_sweep

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from summkit.data import Splits, Template
+    from summkit.inference import Summary
     from summkit.training import FitResult
 
 
@@ -41,7 +42,15 @@ class Settings:
         list[Literal["train", "validation", "test"]],
         Field(description="splits to summarise and score after training; of train, as many rows as test has"),
     ] = dataclasses.field(default_factory=list)
+    baselines: Annotated[
+        bool, Field(description="score the untrained model and the first sentences too, for comparison")
+    ] = True
     watch: Annotated[int, Field(ge=0, description="validation rows to summarise and score at each evaluation")] = 0
+
+    @property
+    def rows_seed(self) -> int:
+        """The seed of the splits."""
+        return self.seed if self.split_seed is None else self.split_seed
 
 
 def options() -> dict[str, str]:
@@ -49,13 +58,16 @@ def options() -> dict[str, str]:
     return descriptions(Settings)
 
 
-def train(config: str | Path, resume: bool = False, changes: dict[str, Any] | None = None) -> Path:
+def train(
+    config: str | Path, resume: bool = False, changes: dict[str, Any] | None = None, overwrite: bool = False
+) -> Path:
     """Train as a configuration says.
 
     Args:
         config: A JSON or YAML file of `Settings` and of the profile's options, by name.
         resume: Continue from the last whole checkpoint in the run's folder, if there is one.
         changes: Values that take the place of the file's.
+        overwrite: Replace an earlier run in the run's folder.
 
     Returns:
         The run's folder, with the adapter and run.json.
@@ -68,7 +80,10 @@ def train(config: str | Path, resume: bool = False, changes: dict[str, Any] | No
     trackers.check_tracker(profile.track)
     sharding.check_sharding(profile)
     rows = own_data(settings.data)
+    if not (resume or overwrite):
+        files.check_unused(settings.out, "--resume continues it")
     ask_for_hub(profile, rows)
+    files.make_folder(settings.out, "out")
     if progress.first_process():
         print(profile.line(), flush=True)
     result = _train(settings, profile, rows, resume)
@@ -77,6 +92,27 @@ def train(config: str | Path, resume: bool = False, changes: dict[str, Any] | No
             f"interrupted: the adapter so far is in {settings.out}/adapter; --resume continues from there"
         )
     return Path(settings.out)
+
+
+def plan(config: str | Path, changes: dict[str, Any] | None = None) -> str:
+    """Return what a configuration will take on this machine, as text: memory with its parts, time, and disk.
+
+    Args:
+        config: The file, as for `train`.
+        changes: Values that take the place of the file's.
+
+    Raises:
+        SummkitError: As for `train`.
+    """
+    from summkit import models, resources
+
+    settings, profile = read_configuration(Path(config), changes or {})
+    rows = own_data(settings.data)
+    ask_for_hub(profile, rows)
+    print(profile.line(), flush=True)
+    progress.quiet_libraries()
+    splits = _load(profile, models.load_tokenizer(profile.model), settings.rows_seed, rows)[0]
+    return resources.plan_lines(profile, splits, settings.seed)
 
 
 def read_configuration(path: Path, changes: dict[str, Any]) -> tuple[Settings, Profile]:
@@ -110,12 +146,18 @@ def _train(settings: Settings, profile: Profile, own_rows: Path | None, resume: 
     progress.quiet_libraries()
     run = Run("train", profile, settings.seed, settings.out)
     tokenizer = models.load_tokenizer(profile.model)
-    split_seed = settings.seed if settings.split_seed is None else settings.split_seed
-    splits, template, rows = _load(profile, tokenizer, split_seed, own_rows)
+    splits, template, rows = _load(profile, tokenizer, settings.rows_seed, own_rows)
     model = models.load_model(profile.model, profile.precision, profile.compute_dtype)
     kind = {"seq2seq": models.is_encoder_decoder(model)}
     train, validation = (data.encode_rows(part, template, tokenizer, **profile.limits, **kind) for part in rows)
     facts = {"footprint_bytes": sum(models.footprint(model).values())}
+    asked: dict[str, Dataset] = {split: _rows_to_score(splits, split) for split in settings.score}
+    is_spread = sharding.is_spread(profile)
+    run.lap("set up")
+    untrained = {}
+    if settings.baselines and progress.first_process() and not is_spread:
+        untrained = _answers(asked, model, tokenizer, template, profile)
+    run.lap("zero-shot")
     set_seed(settings.seed)  # of the adapter's first weights
     model = models.apply_method(model, profile)
     facts |= models.parameter_report(model)
@@ -133,17 +175,13 @@ def _train(settings: Settings, profile: Profile, own_rows: Path | None, resume: 
         "training_added_bytes": meter.added_bytes,
         "country": run.meter.country,
     }
-    scores = {}
-    if (progress.first_process() or sharding.is_spread(profile)) and not result.interrupted:
-        for split in settings.score:
-            part: Dataset = getattr(splits, split)
-            part = part.select(range(min(len(part), len(splits.test))))
-            name = "fine_tuned" if split == "test" else f"fine_tuned_{split}"
-            scores[name], by_row = _score(part, model, tokenizer, template, profile, settings.seed)
-            details.setdefault("rows", {})[split] = by_row
+    trained = {}
+    if (progress.first_process() or is_spread) and not result.interrupted:
+        trained = _answers(asked, model, tokenizer, template, profile)
     run.lap("summaries")
     if progress.first_process():
-        run.finish(model=facts, data=splits, training=result, scores=scores, **details)
+        scores, answers = _scores(settings, asked, untrained, trained)
+        run.finish(model=facts, data=splits, training=result, scores=scores, **details, **answers)
     return result
 
 
@@ -176,29 +214,64 @@ def _details(settings: Settings, profile: Profile, result: FitResult) -> dict[st
     return details | ({"watched": watched_scores(result.history)} if settings.watch else {})
 
 
-def _score(
-    rows: Dataset,
+def _rows_to_score(splits: Splits, split: str) -> Dataset:
+    rows: Dataset = getattr(splits, split)
+    return rows.select(range(min(len(rows), len(splits.test))))
+
+
+def _answers(
+    asked: dict[str, Dataset],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     template: Template,
     profile: Profile,
-    seed: int,
-) -> tuple[dict, dict]:
-    """The scores of the model's summaries, and each row's ROUGE, so that runs can be compared row by row."""
-    from summkit import evaluation, inference
+) -> dict[str, list[Summary]]:
+    """The model's summaries of each split's rows."""
+    from summkit import inference
 
-    documents, references = list(rows["document"]), list(rows["summary"])
     limits = profile.limits | {"batch_size": profile.generation_batch_size}
-    answers = inference.summarize(model, tokenizer, template, documents, **limits)
-    texts = [answer.text for answer in answers]
-    entry = evaluation.score_summaries(texts, references, documents, [answer.ended for answer in answers], seed=seed)
-    rouge = evaluation.rouge_rows(texts, references)
-    return entry, {kind: [round(float(value), 3) for value in values] for kind, values in rouge.items()}
+    return {
+        split: inference.summarize(model, tokenizer, template, list(rows["document"]), **limits)
+        for split, rows in asked.items()
+    }
+
+
+def _scores(
+    settings: Settings,
+    asked: dict[str, Dataset],
+    untrained: dict[str, list[Summary]],
+    trained: dict[str, list[Summary]],
+) -> tuple[dict[str, dict], dict[str, Any]]:
+    """The scores of all systems; and for the details each row's ROUGE, to compare runs row by row, and examples."""
+    from summkit import evaluation
+
+    scores: dict[str, dict] = {}
+    details: dict[str, Any] = {}
+    for split in trained:
+        documents, references = list(asked[split]["document"]), list(asked[split]["summary"])
+        answers = {"zero_shot": untrained.get(split), "fine_tuned": trained[split]}
+        ended = {name: [one.ended for one in found] for name, found in answers.items() if found}
+        texts = evaluation.lead_baselines(asked[split]) if settings.baselines else {}
+        texts |= {name: [one.text for one in found] for name, found in answers.items() if found}
+        for name, written in texts.items():
+            key = name if split == "test" else f"{name}_{split}"
+            scores[key] = evaluation.score_summaries(
+                written, references, documents, ended.get(name), seed=settings.seed
+            )
+        rouge = evaluation.rouge_rows(texts["fine_tuned"], references)
+        rounded = {kind: [round(float(value), 3) for value in values] for kind, values in rouge.items()}
+        details.setdefault("rows", {})[split] = rounded
+        shown = {"id": list(asked[split]["id"]), "reference": references} | {name: texts[name] for name in ended}
+        examples = [dict(zip(shown, values, strict=True)) for values in zip(*shown.values(), strict=True)]
+        details.setdefault("examples", examples[:3])
+    return scores, details
 
 
 def ask_for_hub(profile: Profile, own_rows: Path | None) -> None:
     """Where the profile needs the Hub and it cannot be reached, say so now and not after half a minute of imports."""
     if profile.model not in {*assets.ASSETS, *tiny.TINY} and not Path(profile.model).is_dir():
+        if profile.model.startswith((".", "/", "~")) or "\\" in profile.model:
+            raise SummkitError(f"model {profile.model}: no such folder")
         hub.require_hub(f"model {profile.model}")
     if find_dataset(profile.dataset).source == "hub" and not own_rows:
         hub.require_hub(f"data set {profile.dataset}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import os
+import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,16 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from summkit import progress
+from summkit import files, progress
 from summkit.config import Profile, choose_profile
+from summkit.config import options as profile_options
 from summkit.data import own_data
-from summkit.errors import SummkitError, check_known
+from summkit.errors import RunFailedError, SummkitError, check_known
 from summkit.recipes import finetune
 from summkit.reporting import read_record
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+CORE = ("task1/xsum", "task2", "task3")  # the chapters that come first
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STOP_SECONDS = 240  # for an interrupted cell to finish its step and save: twice what the slowest step should take
 
@@ -43,10 +47,6 @@ class Stage:
     goal: str
     minutes: dict[str, float]
     parameters: frozenset[str]
-
-
-class RunFailedError(Exception):
-    """A run that began and failed: exit code 1. The message says where to look."""
 
 
 def repository_root() -> Path:
@@ -69,8 +69,22 @@ def stages() -> dict[str, Stage]:
     """Return every stage and study by name, in reading order: the notebooks whose metadata say what they are."""
     root = repository_root()
     course = sorted([*root.glob("task*/NOTEBOOK/*.ipynb"), *root.glob("task*/*/NOTEBOOK/*.ipynb")])
-    chapters = [_stage(path, root) for path in [*course, *sorted(root.glob("notebooks/*.ipynb"))]]
-    return {stage.name: stage for stage in chapters if stage}
+    found = [_stage(path, root) for path in [*course, *sorted(root.glob("notebooks/*.ipynb"))]]
+    chapters = {stage.name: stage for stage in found if stage}
+    return {name: chapters[name] for name in (*filter(chapters.get, CORE), *chapters)}
+
+
+def measured_peak(profile: str) -> int | None:
+    """Return the peak memory in bytes that the committed run of task3 with this profile measured; None: there is none.
+
+    Args:
+        profile: The profile's name.
+    """
+    try:
+        record = read_record(repository_root() / "task3" / "REPORT" / "run.json")
+    except SummkitError:
+        return None
+    return record["resources"]["peak_rss_bytes"] if record["profile"] == profile else None
 
 
 def _stage(path: Path, root: Path) -> Stage | None:
@@ -101,6 +115,7 @@ def run_notebooks(
     parameters: dict[str, Any] | None = None,
     resume: bool = False,
     data: str | Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Run stages one after the other.
 
@@ -108,9 +123,11 @@ def run_notebooks(
         names: Stages, by the names that `stages` gives.
         profile: "smoke", "cpu", "t4", "gpu" or "auto".
         out: The run's folder; None: runs/TIME-PROFILE.
-        parameters: Go to every stage that has them. One that no stage has is an error before anything runs.
+        parameters: Parameters of the notebooks, and options of the profile, by name. A parameter goes to every stage
+            that has it. A name that is neither is an error before anything runs.
         resume: Continue the run in `out`: a stage with a record is left as it is.
         data: A file or a folder of rows in place of the profile's.
+        overwrite: Replace an earlier run in `out`.
 
     Returns:
         The folder of the notebooks, records, figures and adapters. An executed notebook is kept even if it failed.
@@ -129,12 +146,13 @@ def run_notebooks(
         check_known("stage", name, known)
     chosen = [known[name] for name in dict.fromkeys(names)]
     given = dict(parameters or {})
-    for name in given:  # papermill only warns of an unknown one; a typo must not run for hours
-        check_known("parameter", name, sorted(frozenset().union(*(stage.parameters for stage in chosen))))
     profile = given.pop("PROFILE", None) or profile
-    settings = choose_profile(profile)
     rows = own_data(given.pop("DATA", None) or data)
+    settings = _check_parameters(chosen, given, profile)
     folder = Path(out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{settings.name}").absolute()
+    if not (resume or overwrite):
+        for stage in chosen:
+            files.check_unused(folder / stage.name, "--resume continues it")
     remaining = [stage for stage in chosen if not (resume and _has_record(folder, stage, settings))]
     if remaining:
         finetune.ask_for_hub(settings, rows)
@@ -146,10 +164,31 @@ def run_notebooks(
             continue
         minutes = f", about {stage.minutes[settings.name]:g} min" if settings.name in stage.minutes else ""
         print(f"{title}: {stage.title}{minutes}", flush=True)
-        wanted = given | ({"RESUME": True} if resume else {})
-        own = {name: value for name, value in wanted.items() if name in stage.parameters}
-        _execute(stage, folder, profile, own, rows)
+        _execute(stage, folder, profile, _own_parameters(stage, given, resume), rows)
     return folder
+
+
+def _check_parameters(chosen: list[Stage], given: dict[str, Any], profile: str) -> Profile:
+    """Check names and values before anything runs, and return the profile that they make."""
+    parameters = frozenset().union(*(stage.parameters for stage in chosen))
+    options = {name: value for name, value in given.items() if name in profile_options()}
+    for name in given.keys() - options.keys():  # papermill only warns of an unknown one
+        is_option = name.islower()
+        check_known("option" if is_option else "parameter", name, profile_options() if is_option else parameters)
+    for stage in chosen:
+        if options and "OPTIONS" not in stage.parameters:
+            raise SummkitError(f"{stage.name} has no parameter OPTIONS, and cannot take -p {next(iter(options))}=…")
+    own = {name.lower(): given[name] for name in ("MODEL", "DATASET") if given.get(name)}
+    # The limits on words are a stage's own: they are checked when it starts.
+    return choose_profile(profile, **{"min_words": 0, "max_words": None} | own | options)
+
+
+def _own_parameters(stage: Stage, given: dict[str, Any], resume: bool) -> dict[str, Any]:
+    """Return the parameters that a stage takes; options of the profile are its parameter OPTIONS."""
+    wanted = given | ({"RESUME": True} if resume else {})
+    own = {name: value for name, value in wanted.items() if name in stage.parameters}
+    options = {name: value for name, value in given.items() if name in profile_options()}
+    return own | ({"OPTIONS": own.get("OPTIONS", {}) | options} if options else {})
 
 
 def _has_record(folder: Path, stage: Stage, profile: Profile) -> bool:
@@ -202,35 +241,40 @@ def _merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 def _execute(stage: Stage, folder: Path, profile: str, parameters: dict[str, Any], rows: Path | None) -> None:
     """Run one notebook into `folder`, with its progress on stderr, and leave the executed notebook there, cleaned."""
-    place = folder / stage.name
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "run.json").unlink(missing_ok=True)  # an earlier run's must not pass for this one's
-    except OSError as error:
-        raise SummkitError(f"cannot make the run folder {place}: {error.strerror}; choose another with --out") from None
+    place = files.make_folder(folder / stage.name, "--out")
+    (place / "run.json").unlink(missing_ok=True)  # an earlier run's must not pass for this one's
     target = place / stage.notebook.name
     started = time.monotonic()
     line = progress.Line(stage.name)
-    with patch.dict(os.environ, _kernel_environment(folder, profile, rows, line)):  # the kernel inherits them
-        try:
-            _papermill(stage, target, parameters, line)
-        except KeyboardInterrupt:
-            options = f"--out {progress.near(folder)} --profile {profile} --resume"
-            raise KeyboardInterrupt(
-                f"interrupted in {stage.name}; `run STAGE… {options}` continues from there"
-            ) from None
-        finally:
-            if target.is_file():
-                clean(target)
+    with tempfile.TemporaryDirectory() as kernels:
+        environment = _kernel_environment(folder, profile, rows, line, Path(kernels))
+        with patch.dict(os.environ, environment):  # the kernel inherits them
+            try:
+                _papermill(stage, target, parameters, line)
+            except KeyboardInterrupt:
+                options = f"--out {progress.near(folder)} --profile {profile} --resume"
+                raise KeyboardInterrupt(
+                    f"interrupted in {stage.name}; `run STAGE… {options}` continues from there"
+                ) from None
+            finally:
+                if target.is_file():
+                    clean(target)
     print(f"    done in {(time.monotonic() - started) / 60:.1f} min", flush=True)
 
 
-def _kernel_environment(folder: Path, profile: str, rows: Path | None, line: progress.Line) -> dict[str, str]:
+def _kernel_environment(
+    folder: Path, profile: str, rows: Path | None, line: progress.Line, kernels: Path
+) -> dict[str, str]:
+    from ipykernel.kernelspec import write_kernel_spec
+
+    # The kernel is this Python, whatever other kernel of the name python3 is installed.
+    write_kernel_spec(kernels / "kernels" / "python3")
     package = str(Path(__file__).parents[2])
     variables = {
         "SUMMKIT_RUN_DIR": str(folder),
         "SUMMKIT_HEADLESS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
+        "JUPYTER_PATH": os.pathsep.join(filter(None, (str(kernels), os.environ.get("JUPYTER_PATH")))),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "TQDM_NCOLS": os.environ.get("TQDM_NCOLS", str(line.room())),
         "TQDM_NROWS": "20",
@@ -250,8 +294,8 @@ def _papermill(stage: Stage, target: Path, parameters: dict[str, Any], line: pro
     kept = f"\nthe notebook up to there: {progress.near(target)}"
     try:
         papermill.execute_notebook(
-            str(stage.notebook),
-            str(target),
+            _literal(stage.notebook),
+            _literal(target),
             parameters,
             kernel_name="python3",
             language="python",
@@ -268,8 +312,17 @@ def _papermill(stage: Stage, target: Path, parameters: dict[str, Any], line: pro
         raise RunFailedError(
             f"{stage.name}: its process was killed, most often because memory was short{kept}"
         ) from None
+    except RuntimeError as error:  # of jupyter_client, where the kernel does not come up
+        raise RunFailedError(
+            f"{stage.name}: the notebook's kernel did not start: {error}; try `{sys.executable} -m ipykernel --version`"
+        ) from None
     finally:
         line.close()
+
+
+def _literal(path: Path) -> str:
+    """Return a path for papermill, which would take braces for its parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _cell_id(notebook: Path, count: int) -> str:

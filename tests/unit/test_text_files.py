@@ -61,7 +61,7 @@ def test_plain_text_standard_input_and_json_lines(here, monkeypatch):
         ("a.txt", b" \n", "a.txt: empty; there is no text to summarise"),
         ("a.txt", b"a\0b", "a.txt: NUL or half a character"),
         ("a.jsonl", b"", "a.jsonl: no rows"),
-        ("a.jsonl", b"[1]", "a.jsonl, line 1: a JSON object is needed"),
+        ("a.jsonl", b"[1]", "a.jsonl, row 1: a JSON object is needed"),
         ("a.jsonl", b'{"text": "Rain."}\n{"text": 7}', "a.jsonl, row 2: not text"),
         ("a.jsonl", b'{"title": "Rain."}', "a.jsonl, row 1: no column for the text; there are: title; known: document"),
         ("a.jsonl", b"{", "a.jsonl, line 1: cannot be read as JSON"),

@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from summkit.data import sentences as sentences_of
-from summkit.data import streaming, templates, tokenisation
+from summkit.data import splits, templates, tokenisation
 from summkit.data.chunking import chunks
 from summkit.errors import SummkitError
 from summkit.models import loading
@@ -161,13 +161,23 @@ def test_rows_of_a_data_set_are_encoded_one_by_one(template, tokenizer):
     assert [encoded[n] for n in range(3)] == [encode(template, tokenizer, row["document"]) for row in rows]
 
 
+def test_a_row_whose_summary_leaves_no_room_is_dropped_and_counted(tokenizer, caplog):
+    template = templates.build_template("instruction", tokenizer)
+    rows = [{"document": DOCUMENT, "summary": SUMMARY * (20 if n in (1, 4) else 1)} for n in range(5)]
+    encoded = tokenisation.encode_rows(datasets.Dataset.from_list(rows), template, tokenizer, 320, 40)
+    assert encoded.to_list() == [encode(template, tokenizer)] * 3
+    assert "2 of 5 rows dropped: their summaries leave no room for the document in 320 tokens" in caplog.text
+    with pytest.raises(SummkitError, match="max_length=320 is too small.* the summary up to 502"):
+        tokenisation.encode_rows(datasets.Dataset.from_list([rows[1]] * 2), template, tokenizer, 320, 40)
+
+
 def test_rows_on_disk_are_encoded_on_disk_beside_them(tokenizer):
     template = templates.build_template("instruction", tokenizer)
     rows = [{"document": DOCUMENT[n % 90 :], "summary": f"{SUMMARY} {n}"} for n in range(700)]
-    there = streaming.write_rows(rows)
+    there = splits.write_rows(rows)
     encoded = tokenisation.encode_rows(there.select(range(600, -1, -1)), template, tokenizer, 320, 40)
     (file,) = (Path(file["filename"]) for file in encoded.cache_files)
-    assert file.parent == Path(streaming.rows_folder()) and file.stat().st_size < 9 * sum(encoded["length"])
+    assert file.parent == Path(splits.rows_folder()) and file.stat().st_size < 9 * sum(encoded["length"])
     wanted = [encode(template, tokenizer, **rows[n]) for n in range(600, -1, -1)]
     assert encoded.to_list() == wanted
 
