@@ -27,9 +27,9 @@ def prepare(work: dict) -> dict:
     import torch
 
     from summkit.models import loading
-    from summkit.resources import shapes
+    from summkit.resources import memory
 
-    config = shapes.known_config("microsoft/phi-2")
+    config = memory.known_config("microsoft/phi-2")
     config.update(work["shape"])
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = loading.auto_class(config).from_config(config, dtype=torch.bfloat16)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +45,17 @@ def learning_curves(history: list[dict], ax: Axes | None = None) -> Axes:
         >>> ax.get_legend_handles_labels()[1]
         ['training batch', 'validation rows']
     """
+    import pandas as pd
+
     ax = _axes(ax)
-    _draw_history(ax, history, "loss", "training batch", alpha=0.5)
-    _draw_history(ax, history, "eval_loss", "validation rows", marker="o")
+    losses = pd.DataFrame(history, columns=["step", "loss", "eval_loss"]).set_index("step")
+    for column, label, look in (
+        ("loss", "training batch", {"alpha": 0.5}),
+        ("eval_loss", "validation rows", {"marker": "o"}),
+    ):
+        known = losses[column].dropna()
+        if len(known):
+            ax.plot(known, label=label, **look)
     ax.set(xlabel="optimizer step", ylabel="loss (nats per summary token)", title="Loss on the summary's tokens")
     ax.legend()
     return ax
@@ -73,30 +79,6 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | Non
     errors = 100 * whiskers.transpose(0, 2, 1)
     frame.plot.bar(ax=ax, yerr=errors, capsize=2, width=0.8, rot=0, error_kw={"elinewidth": 1})
     ax.set(ylabel="percent", title="Scores with 95 % intervals")
-    ax.legend(**_BESIDE)
-    return ax
-
-
-def score_by_cost(
-    scores: dict[str, dict], costs: dict[str, float], measure: str, bounds: Sequence[str] = (), ax: Axes | None = None
-) -> Axes:
-    """Draw a point for each system: its score with the 95 % interval over its cost, on a logarithmic axis.
-
-    Args:
-        scores: Entries of a record's scores, by system.
-        costs: The cost of each system.
-        measure: The key of an entry to draw.
-        bounds: Systems without a cost, drawn as horizontal lines.
-        ax: The Axes to draw on; None: new Axes.
-    """
-    ax = _axes(ax)
-    ax.set(xscale="log", ylabel=measure)
-    for (system, cost), marker in zip(costs.items(), itertools.cycle("os^vD*PX<>"), strict=False):
-        value = scores[system][measure]
-        interval = [[length] for length in _whiskers(value)]
-        ax.errorbar(cost, value["mean"], interval, fmt=marker, capsize=3, label=display_name(system))
-    for system, linestyle in zip(bounds, itertools.cycle((":", "--", "-.")), strict=False):
-        ax.axhline(scores[system][measure]["mean"], color="grey", linestyle=linestyle, label=display_name(system))
     ax.legend(**_BESIDE)
     return ax
 
@@ -132,12 +114,6 @@ def _axes(ax: Axes | None) -> Axes:
     import matplotlib.pyplot as plt
 
     return plt.subplots()[1] if ax is None else ax
-
-
-def _draw_history(ax: Axes, history: list[dict], key: str, label: str, **look: Any) -> None:
-    points = [(entry["step"], entry[key]) for entry in history if key in entry]
-    if points:
-        ax.plot(*zip(*points, strict=True), label=label, **look)
 
 
 def _percent(value: dict) -> float:

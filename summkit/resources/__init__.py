@@ -1,7 +1,7 @@
 """Time, memory, energy, carbon and money: measured, and predicted.
 
 `metering` measures a block of work; `memory` predicts the memory of training or generation, from a forward pass without
-weights (`activations`, `shapes`); `forecast` predicts a training from a few measured steps, and `plan_lines` prints it.
+weights (`activations`); `forecast` predicts a training from a few measured steps, and `plan_lines` prints it.
 """
 
 from summkit.resources.forecast import (
@@ -14,13 +14,14 @@ from summkit.resources.forecast import (
 )
 from summkit.resources.memory import (
     COMPUTE_BYTES,
+    KNOWN_CONFIGS,
     OPTIMIZERS,
     WEIGHT_BYTES,
     Plan,
     largest_batch,
+    on_meta,
     plan_inference,
     plan_settings,
     plan_training,
 )
 from summkit.resources.metering import Meter, release_memory
-from summkit.resources.shapes import KNOWN_CONFIGS, on_meta

@@ -19,7 +19,6 @@ from summkit.data.classification import LabelledSplits
 from summkit.errors import SummkitError
 from summkit.models import loading, methods
 from summkit.resources import memory, metering
-from summkit.resources.shapes import on_meta
 from summkit.training import losses
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ def forecast_training(
     """
     tokenizer = loading.load_tokenizer(profile.model)
     template = template or data.summary_template(profile, tokenizer)
-    meta = on_meta(profile.model)
+    meta = memory.on_meta(profile.model)
     limits = (profile.max_length, profile.max_new_tokens, loading.is_encoder_decoder(meta))
     rows, held = (list(tokenisation.encode_rows(part, template, tokenizer, *limits)) for part in (train, validation))
     size = profile.batch_size * profile.gradient_accumulation
@@ -200,7 +199,7 @@ def plan_lines(profile: Profile, splits: Splits | LabelledSplits, seed: int = 0)
     machine = detect_hardware()
     device = "cpu" if machine.device == "cpu" else "cuda"
     room = machine.memory_bytes or 0
-    model = on_meta(profile.model)
+    model = memory.on_meta(profile.model)
     plan = memory.plan_training(model, **memory.plan_settings(profile, device=device))
     steps = math.ceil(profile.epochs * len(splits.train) / (profile.batch_size * profile.gradient_accumulation))
     lines = [

@@ -49,12 +49,3 @@ def test_a_line_of_calibration_for_every_system():
     ax = figures.calibration({"fine-tuned": classification.reliability_table(given, ACTUAL)})
     assert [line.get_label() for line in ax.lines] == ["as sure as right", "fine-tuned"]
     assert [text.get_text() for text in ax.texts] == ["8"] and ax.lines[1].get_ydata() == pytest.approx([0.75])
-
-
-def test_a_point_for_every_system_with_a_cost_and_a_line_for_every_bound():
-    whole = {"mean": 20.0, "low": 15.0, "high": 26.0}
-    scores = {"lead3": {"rouge1": whole}, "fast_one": {"rouge1": whole | {"low": None}}, "slow": {"rouge1": whole}}
-    ax = figures.score_by_cost(scores, {"fast_one": 0.1, "slow": 10.0}, "rouge1", ["lead3"])
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"fast one", "slow", "lead-3"}
-    assert [container.lines[0].get_xydata().tolist() for container in ax.containers] == [[[0.1, 20]], [[10, 20]]]
-    assert ax.get_xscale() == "log"

@@ -7,7 +7,7 @@ import pytest
 from summkit.config import PROFILES, choose_profile
 from summkit.errors import SummkitError
 from summkit.models import loading
-from summkit.resources import memory, shapes
+from summkit.resources import memory
 from tests.saved import kept_for_backward
 
 GB = 10**9
@@ -119,7 +119,7 @@ def test_optimizer_state_and_gradients_are_what_a_step_makes(optimizer, name):
 
 
 def test_known_models_have_their_published_numbers_of_parameters():
-    counts = {name: memory.on_meta(name).num_parameters() for name in shapes.KNOWN_CONFIGS}
+    counts = {name: memory.on_meta(name).num_parameters() for name in memory.KNOWN_CONFIGS}
     assert counts == {
         "microsoft/phi-2": 2_779_683_840, "gpt2": 124_439_808, "smollm2-135m-instruct": 134_515_008,
         "meta-llama/Meta-Llama-3-8B-Instruct": 8_030_261_248, "meta-llama/Meta-Llama-3-70B-Instruct": 70_553_706_496,
@@ -188,7 +188,7 @@ def test_largest_batch_is_the_last_that_fits():
 
 def test_every_profile_of_a_known_model_can_be_planned():
     for profile in map(choose_profile, PROFILES):
-        if profile.model in shapes.KNOWN_CONFIGS:
+        if profile.model in memory.KNOWN_CONFIGS:
             assert memory.plan_training(profile.model, **memory.plan_settings(profile)).total > 0
 
 
@@ -209,8 +209,14 @@ def test_unknown_settings_are_refused(settings, message):
         memory.plan_training("microsoft/phi-2", **settings)
 
 
-def test_unknown_models_are_refused_with_the_known_ones():
-    with pytest.raises(SummkitError, match="known: .*flan-t5-small, .*gpt2, .*microsoft/phi-2.*tiny-t5"):
+def test_any_model_whose_configuration_loads_is_planned(tmp_path, monkeypatch):
+    loading.TINY["tiny-llama"]().config.save_pretrained(tmp_path)
+    settings = {"precision": "fp32", "batch_size": 2, "sequence_length": 64}
+    own, known = (memory.plan_training(name, **settings) for name in (str(tmp_path), "tiny-llama"))
+    assert own.parts == known.parts
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(SummkitError, match="model llama-900b comes from the Hugging Face Hub"):
         memory.plan_training("llama-900b")
 
 

@@ -6,7 +6,7 @@ from summkit.config import choose_profile
 from summkit.data import tokenisation
 from summkit.errors import SummkitError
 from summkit.models import loading, methods
-from summkit.resources import memory, shapes
+from summkit.resources import memory
 from tests.saved import kept_for_backward
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -125,7 +125,7 @@ METHODS = [
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_weights_gradients_and_optimizer_state_are_counted_exactly(kind, settings):
     """Against the model itself on the meta device, prepared by peft or frozen by the method."""
-    meta = shapes.on_meta(config(kind))
+    meta = memory.on_meta(config(kind))
     weights = sum(p.nbytes for p in meta.parameters())
     trained = [p for p in methods.apply_method(meta, profile(**settings)).parameters() if p.requires_grad]
     size = sum(p.nbytes for p in trained)
@@ -159,9 +159,9 @@ def test_a_t5_with_a_head_of_its_own_has_one_on_the_meta_device_too(kind, tmp_pa
     loaded = loading.load_model(str(tmp_path))
     expected = tied + 512 * 128
     assert sum(p.numel() for p in loaded.parameters()) == expected
-    for model in (loaded, loaded.config, shapes.on_meta(loaded), config(kind, tie_word_embeddings=False)):
-        assert shapes.on_meta(model).num_parameters() == expected
-    assert shapes.on_meta(config(kind)).num_parameters() == tied
+    for model in (loaded, loaded.config, memory.on_meta(loaded), config(kind, tie_word_embeddings=False)):
+        assert memory.on_meta(model).num_parameters() == expected
+    assert memory.on_meta(config(kind)).num_parameters() == tied
 
 
 def test_memory_grows_with_the_text_where_attention_is_sparse_and_with_its_square_where_it_is_dense():
