@@ -275,6 +275,8 @@ def _summarize(options: Namespace) -> None:
     for name, answer in zip(names, answers, strict=True):
         if not answer.fitted:
             print(f"{name}: too long for the model, {answer.how}", file=sys.stderr)
+        if not answer.text:
+            print(f"{name}: the model ended without a summary; its line is empty", file=sys.stderr)
         print(answer.text)
 
 
@@ -282,9 +284,12 @@ def _label(options: Namespace) -> None:
     from summkit import distillation
 
     asked = {name: getattr(options, name) for name in ("teacher", "url", "model", "wording", "examples", "profile")}
-    labels = distillation.label_file(options.file, options.out, **asked)
+    request = {"without": options.without, "rename": _values(options.rename), "extra": _values(options.extra)}
+    labels = distillation.label_file(options.file, options.out, **asked, **request)
     counts = ", ".join(f"{reason} {rows}" for reason, rows in labels.counts().items())
     print(f"{options.out}: {counts}; {labels.asked} rows asked now, {labels.reused} before, {labels.seconds:.0f} s")
+    if not labels.labels or distillation.NOT_ASKED in labels.set_aside.values():
+        raise RunFailedError("not done; the same command asks again about the rows for which the server failed")
 
 
 def _export(options: Namespace) -> None:

@@ -14,6 +14,13 @@ class SummkitError(Exception):
     """Wrong input, missing file or network, unknown name. The command line prints it without a traceback."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """The user stopped long work; the message says what is done. Notebooks show the message without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 class RunFailedError(Exception):
     """A run that began and failed: exit code 1. The message says where to look."""
 

@@ -6,39 +6,64 @@ import dataclasses
 import hashlib
 import ipaddress
 import json
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from summkit import progress
 from summkit.config import Profile
 from summkit.data import sentences, templates, tokenisation
-from summkit.errors import SummkitError
+from summkit.errors import SummkitError, check_known
 from summkit.inference.generation import Summarizer
 from summkit.models import loading
 from summkit.registry import Registry
 
 if TYPE_CHECKING:
+    import httpx
     import openai
 
+FIELDS = ("max_tokens", "temperature", "seed", "system")  # of a request, which may be left out or renamed
+_FINISHES = {"length": "cut", "max_tokens": "cut", "content_filter": "content filter"}
 _RESUME = "Finished labels are saved: run the same command again to resume"
+_log = logging.getLogger(__name__)
+
+
+class Answer(str):
+    """A teacher's answer: a text.
+
+    Attributes:
+        reason: Why the text is no label, such as "cut"; None if it may be one.
+        failed: Whether the server failed, so that the next run of the job asks again.
+    """
+
+    reason: str | None
+    failed: bool
+
+    def __new__(cls, text: str, reason: str | None = None, failed: bool = False) -> Self:
+        """Make an answer; see the attributes."""
+        answer = super().__new__(cls, text)
+        answer.reason = reason
+        answer.failed = failed
+        return answer
 
 
 class Teacher(Protocol):
     """A model that answers questions about documents.
 
     Attributes:
-        about: Its identity: {"model", "revision", "prompt"}, for a server also "base_url".
+        about: Its identity: {"model", "revision", "prompt"}, for a server also "base_url", and "request" if its fields
+            were changed.
         max_new_tokens: The largest number of tokens in an answer.
     """
 
-    about: dict[str, str | None]
+    about: dict[str, Any]
     max_new_tokens: int
 
-    def ask(self, documents: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[str]:
-        """Return one answer for each document, in the same order."""
+    def ask(self, documents: Sequence[str], temperature: float = 0.0, seed: int = 0) -> Sequence[str]:
+        """Return one answer for each document, in the same order; an `Answer` where it can be no label."""
 
 
 class LocalTeacher:
@@ -59,7 +84,7 @@ class LocalTeacher:
         self.reuse_head = reuse_head and not summarizer.seq2seq
         config = summarizer.model.config
         name = name or config.name_or_path or type(summarizer.model).__name__
-        self.about = {"model": Path(name).name if Path(name).is_dir() else name}  # no local path
+        self.about: dict[str, Any] = {"model": Path(name).name if Path(name).is_dir() else name}  # no local path
         self.about["revision"] = revision or getattr(config, "_commit_hash", None)
         self.about["prompt"] = summarizer.template.version
 
@@ -77,10 +102,14 @@ class LocalTeacher:
         limits = (max_length, profile.max_new_tokens, profile.generation_batch_size)
         return cls(Summarizer(model, tokenizer, template, *limits), name)
 
-    def ask(self, documents: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[str]:
-        """Return one answer for each document: greedy at temperature 0, or else sampled with `seed`."""
+    def ask(self, documents: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[Answer]:
+        """Return one answer for each document: greedy at temperature 0, or else sampled with `seed`.
+
+        An answer of max_new_tokens may be a label: a small model often does not stop, and begins well.
+        """
         how: dict[str, Any] = {"temperature": temperature, "seed": seed, "reuse_head": self.reuse_head}
-        return [answer.text for answer in self.summarizer.summarize(documents, **how)]
+        answers = self.summarizer.summarize(documents, **how)
+        return [Answer(answer.text, "thinking" if answer.thought and not answer.text else None) for answer in answers]
 
 
 @dataclasses.dataclass
@@ -99,9 +128,13 @@ class EndpointTeacher:
         timeout: Timeout in seconds.
         retries: How often a request is repeated.
         workers: Number of parallel requests.
+        without: The FIELDS that are left out of a request, since the server refuses them. Without "system", the
+            instruction is the beginning of the first message.
+        rename: Other names of FIELDS, such as {"max_tokens": "max_completion_tokens"} or {"system": "developer"}.
+        extra: Further fields, such as {"reasoning_effort": "low"}, or other values of fields.
 
     Raises:
-        SummkitError: The URL is invalid or contains a password; openai is not installed.
+        SummkitError: The URL is invalid or contains a password; a field is unknown; openai is not installed.
     """
 
     base_url: str
@@ -112,16 +145,28 @@ class EndpointTeacher:
     timeout: float = 60
     retries: int = 5
     workers: int = 4
+    without: Sequence[str] = ()
+    rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in (*self.without, *self.rename):
+            check_known("field of a request", name, FIELDS)
         self._key = _read_key(self.key_variable)
         self._client = self._connect()
-        prompt = json.dumps(templates.chat_messages(self.wording, ""))
-        digest = hashlib.sha256(prompt.encode()).hexdigest()[:12]
-        self.about = {"model": self.model, "revision": None, "prompt": digest, "base_url": self.base_url}
+        self._reported: set[str] = set()
+        digest = hashlib.sha256(json.dumps(self._messages("")).encode()).hexdigest()[:12]
+        self.about: dict[str, Any] = {"model": self.model, "revision": None, "prompt": digest}
+        self.about["base_url"] = self.base_url
+        changes = {"without": sorted(self.without), "rename": dict(self.rename), "extra": dict(self.extra)}
+        if any(changes.values()):
+            self.about["request"] = {name: value for name, value in changes.items() if value}
 
-    def ask(self, documents: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[str]:
-        """Return one answer for each document, from `workers` parallel requests; "" if a reply has no text.
+    def ask(self, documents: Sequence[str], temperature: float = 0.0, seed: int = 0) -> list[Answer]:
+        """Return one answer for each document, from `workers` parallel requests.
+
+        An answer that can be no label has a reason: it was cut at max_new_tokens, filtered, refused or nothing but
+        thinking; or the server answered with an error, a page or something else, and then the text is "".
 
         Raises:
             SummkitError: The message names the URL, the status and what to do. It is raised at once if the request is
@@ -145,22 +190,68 @@ class EndpointTeacher:
         options = {"timeout": self.timeout, "max_retries": self.retries, "http_client": http}
         return openai.OpenAI(base_url=self.base_url, api_key="none", default_headers=headers, **options)
 
-    def _ask(self, document: str, temperature: float, seed: int) -> str:
+    def _messages(self, document: str) -> list[dict[str, str]]:
+        instruction, *turns = templates.chat_messages(self.wording, document)
+        if "system" not in self.without:
+            return [instruction | {"role": self.rename.get("system", "system")}, *turns]
+        first = turns[0] | {"content": f"{instruction['content']}\n\n{turns[0]['content']}"}
+        return [first, *turns[1:]]
+
+    def _ask(self, document: str, temperature: float, seed: int) -> Answer:
+        import httpx
         import openai
 
-        how = {"max_tokens": self.max_new_tokens, "temperature": temperature, "seed": seed}
-        messages = templates.chat_messages(self.wording, document)
+        fields: dict[str, float] = {"max_tokens": self.max_new_tokens, "temperature": temperature, "seed": seed}
+        body: dict[str, Any] = {"model": self.model, "messages": self._messages(document)}
+        body |= {self.rename.get(name, name): value for name, value in fields.items() if name not in self.without}
         try:
-            reply = self._client.chat.completions.create(model=self.model, messages=messages, **how)
+            reply = self._client.post("/chat/completions", cast_to=httpx.Response, body=body | dict(self.extra))
         except openai.APIStatusError as error:
             raise SummkitError(self._refusal(error, document)) from None
         except openai.APIConnectionError as error:
             reason = "no answer in time" if isinstance(error, openai.APITimeoutError) else "no connection"
             tries = f"{self.base_url}: {reason} after {self.retries + 1} tries"
             raise SummkitError(f"{tries}; is the server up, and is this its address? {_RESUME}") from None
-        except (openai.APIResponseValidationError, ValueError):  # not JSON, or not the JSON that was asked for
-            return ""
-        return _content(reply)
+        return self._read(reply)
+
+    def _read(self, reply: httpx.Response) -> Answer:
+        """Return the answer in a reply of status 200, which may be something else all the same."""
+        try:
+            body = reply.json()
+            choice = body["choices"][0] if body.get("choices") else {}
+            message = choice.get("message") or {}
+            content = message.get("content")
+        except ValueError:
+            page = reply.text.lstrip().startswith("<")
+            return self._failure("HTML instead of JSON" if page else "not JSON", reply.text)
+        except (LookupError, TypeError, AttributeError):
+            return self._failure("no answer in the reply", reply.text)
+        if error := choice.get("error") or body.get("error"):
+            return self._failure("server error", error.get("message", error) if isinstance(error, dict) else error)
+        if not message:
+            return self._failure("no answer in the reply", reply.text)
+        if isinstance(content, list):  # parts, of which some may be thinking or images
+            parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+            content = "".join(part for part in parts if isinstance(part, str))
+        text = content if isinstance(content, str) else ""
+        reason = _FINISHES.get(str(choice.get("finish_reason")).lower())
+        if not reason and not text:
+            others = {"refusal": "refusal", "reasoning_content": "thinking", "reasoning": "thinking"}
+            reason = next((other for key, other in others.items() if message.get(key)), None)
+        return Answer(text, reason)
+
+    def _failure(self, reason: str, words: object) -> Answer:
+        """Return an answer for a failure of the server, and log what it says once."""
+        said = self._quoted(str(words))
+        if said not in self._reported:
+            self._reported.add(said)
+            _log.warning("%s answers with status 200, but %s: %s", self.base_url, reason, said)
+        return Answer("", reason, failed=True)
+
+    def _quoted(self, words: str) -> str:
+        """Return the server's words in one line, without the key."""
+        words = " ".join(words.split())
+        return (words.replace(self._key, "…") if self._key else words)[:300] or "nothing"
 
     def _refusal(self, error: openai.APIStatusError, document: str) -> str:
         """Explain a status and what to do, quoting the server's message without the key."""
@@ -172,11 +263,12 @@ class EndpointTeacher:
         if status == 404:
             known = ", ".join(self._models()) or "none that it lists"
             return f"{start}: no model {self.model!r} at this address (it often ends in /v1); known: {known}"
-        words = " ".join(str(error).split()).removeprefix(f"Error code: {status}").strip(" -")
-        words = (words.replace(self._key, "…") if self._key else words)[:300] or "nothing"
+        words = self._quoted(str(error).removeprefix(f"Error code: {status}").strip(" -"))
         if status in (408, 409, 429) or status >= 500:
             return f"{start} after up to {self.retries + 1} tries; the server is busy or broken: {words}. {_RESUME}"
-        return f"{start}, for the text that begins {sentences.excerpt(document, 8)!r}; the server says: {words}"
+        field = next((name for name in FIELDS if name in words.lower()), None)
+        way = f". Leave {field} out of requests with --without {field}, or see --rename and --extra" if field else ""
+        return f"{start}, for the text that begins {sentences.excerpt(document, 8)!r}; the server says: {words}{way}"
 
     def _models(self) -> list[str]:
         import openai
@@ -193,16 +285,17 @@ def _load_local(name: str | None, url: str | None, profile: Profile, wording: te
     return LocalTeacher.load(name or profile.teacher or profile.model, profile, wording)
 
 
-def _connect_endpoint(name: str | None, url: str | None, profile: Profile, wording: templates.Wording) -> Teacher:
+def _connect_endpoint(
+    name: str | None, url: str | None, profile: Profile, wording: templates.Wording, **request: Any
+) -> Teacher:
     if not url or not name:
         raise SummkitError("a teacher behind a url needs the url together with a model's name there")
-    return EndpointTeacher(url, name, wording, max_new_tokens=profile.max_new_tokens)
+    return EndpointTeacher(url, name, wording, max_new_tokens=profile.max_new_tokens, **request)
 
 
-# Functions (model name, URL, profile, wording) → teacher. A plugin adds its own with `TEACHERS.add`.
-TEACHERS: Registry[Callable[[str | None, str | None, Profile, templates.Wording], Teacher]] = Registry(
-    "teacher", {"local": _load_local, "endpoint": _connect_endpoint}
-)
+# Functions (model name, URL, profile, wording) → teacher. A plugin adds its own with `TEACHERS.add`. Only "endpoint"
+# is also called with `without`, `rename` and `extra`.
+TEACHERS: Registry[Callable[..., Teacher]] = Registry("teacher", {"local": _load_local, "endpoint": _connect_endpoint})
 
 
 def _read_key(variable: str) -> str:
@@ -228,12 +321,3 @@ def _is_this_machine(base_url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _content(reply: Any) -> str:
-    """Return the text of a reply; "" if it has none, and the job then asks again."""
-    try:
-        content = reply.choices[0].message.content
-    except (AttributeError, LookupError, TypeError):
-        return ""
-    return content if isinstance(content, str) else ""

@@ -1,4 +1,4 @@
-"""Read topics from a model's answer, check them and score them.
+"""Read topics from a model's answer and check them.
 
 A topic is a short phrase in lower case; several topics are written in one line, "graph networks; drug design".
 """
@@ -6,29 +6,17 @@ A topic is a short phrase in lower case; several topics are written in one line,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
-
-import numpy as np
+from collections.abc import Iterator
 
 from summkit.data import templates
-from summkit.data.checks import check_texts
 from summkit.data.registry import SETS
 from summkit.data.sources import file_rows
 from summkit.errors import SummkitError, check_known
-from summkit.evaluation import metrics
-from summkit.evaluation.intervals import Statistic, difference_entry, mean_statistic, score_entry
-from summkit.evaluation.metrics import Texts
-from summkit.evaluation.summarisation import ended_share
-
-if TYPE_CHECKING:
-    from summkit.models.embeddings import Encoder
 
 MOST_TOPICS = 8  # in an answer
 MOST_LABEL_TOPICS = 5  # in a label, as in the instruction
 MOST_WORDS = 8  # in one topic
 ECHO_WORDS = 5  # in a row that repeat the instruction
-MEASURES = (*metrics.ROUGE_TYPES, "bleu3", "similarity", "topic_f1", "words")
 _NO_WORDING = templates.Wording("")
 _LABEL = re.compile(r"^\W*(?:main |key )?topics?\s*:", re.IGNORECASE)
 _MARK = r"(?:\(?\d{1,2}[.)]|[-*•–—])"  # list marker, before a space: "2.", "(2)", "-"
@@ -111,73 +99,6 @@ def topic_label(document: str, answer: str, wording: templates.Wording = _NO_WOR
     """Check an answer in a labelling job: return (topics in one line, None), or (None, reason for rejection)."""
     topics, reason = check_topics(document, answer, wording)
     return (None, reason) if reason else (canonical_topics(topics), None)
-
-
-def topic_f1_rows(predictions: Texts, references: Texts) -> np.ndarray:
-    """Return the F1 of two sets of topics, 0 to 100: float array [rows]; 0 if either set is empty."""
-    check_texts(predictions=predictions, references=references)
-    scores = []
-    for prediction, reference in zip(predictions, references, strict=True):
-        predicted = set(parse_topics(prediction))
-        expected = set(parse_topics(reference))
-        scores.append(200 * len(predicted & expected) / max(1, len(predicted) + len(expected)))
-    return np.array(scores)
-
-
-def score_topics(
-    predictions: Texts, references: Texts, encoder: Encoder, seed: int = 0, ended: Sequence[bool] | None = None
-) -> dict:
-    """Score one system's topics.
-
-    Args:
-        predictions: Topics in one line, for each row.
-        references: The reference topics in the same format.
-        encoder: For the similarity in meaning.
-        seed: Seed of the bootstrap.
-        ended: For each row, whether the model ended the answer with EOS.
-
-    Returns:
-        The system's entry in a record's `scores`: each of MEASURES as {"mean", "low", "high"} (95 %, bootstrap over
-        rows; ROUGE, BLEU-3 and topic F1 from 0 to 100, similarity from −100 to 100), "ended_by_eos" (a share), "n".
-    """
-    rows = _measure_rows(predictions, references, encoder)
-    count = len(predictions)
-    scores: dict = {name: score_entry(rows[name], _statistic(name, count), seed) for name in MEASURES}
-    return scores | {"ended_by_eos": ended_share(ended, count), "n": count}
-
-
-def compare_topics(a: Texts, b: Texts, references: Texts, encoder: Encoder, seed: int = 0) -> dict:
-    """Compare two systems on the same rows.
-
-    Args:
-        a: Topics of the first system, for each row.
-        b: Topics of the second.
-        references: Topics of the reference.
-        encoder: For the similarity in meaning.
-        seed: Seed of the paired bootstrap.
-
-    Returns:
-        {measure: {"difference", "low", "high"}} (95 %), all a minus b. If an interval excludes 0, the difference is
-        clear on these rows.
-    """
-    rows_a = _measure_rows(a, references, encoder)
-    rows_b = _measure_rows(b, references, encoder)
-    return {name: difference_entry(rows_a[name], rows_b[name], _statistic(name, len(a)), seed) for name in MEASURES}
-
-
-def _measure_rows(predictions: Texts, references: Texts, encoder: Encoder) -> dict[str, np.ndarray]:
-    """Return {measure: float array [rows]}; for bleu3 the counts, [rows, 8]."""
-    return metrics.rouge_rows(predictions, references) | {
-        "bleu3": metrics.bleu3_counts(predictions, references),
-        "similarity": encoder.similarity(predictions, references),
-        "topic_f1": topic_f1_rows(predictions, references),
-        "words": np.array([float(len(text.split())) for text in predictions]),
-    }
-
-
-def _statistic(measure: str, rows: int) -> Statistic:
-    """Return the statistic of a measure from means over rows; BLEU-3 is calculated from sums."""
-    return mean_statistic if measure != "bleu3" else lambda means: metrics.bleu3_of(np.rint(rows * means))
 
 
 def _pieces(answer: str) -> list[str]:

@@ -1,9 +1,9 @@
 """Export a trained model as a folder that other programs can serve, or in CTranslate2's format.
 
-The folder of `merge_adapter` is in the Hugging Face format, which `transformers serve`, `vllm serve DIR` and others
-load; llama.cpp's `convert_hf_to_gguf.py DIR` turns it into a GGUF file. Programs must use the prompt of the training,
-which is "head" + text + "tail" of the folder's summkit.json. With the template "chat" a chat endpoint makes the same
-prompt from a system message (the instruction) and a user message (the text).
+The folder of `merge_adapter` is in the Hugging Face format, which transformers 4 and 5, `transformers serve`,
+`vllm serve DIR` and others load; llama.cpp's `convert_hf_to_gguf.py DIR` turns it into a GGUF file. Programs must use
+the prompt of the training, which is "head" + text + "tail" of the folder's summkit.json. With the template "chat" a
+chat endpoint makes the same prompt from a system message (the instruction) and a user message (the text).
 The folder of `to_ctranslate2` is fast on a CPU. `Exported` and `python -m summkit summarize` load it.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from summkit import files
 from summkit.data import templates
 from summkit.errors import SummkitError, check_known
-from summkit.inference.generation import Prompter, Summary, decoder_start, special_tokens
+from summkit.inference.generation import Prompter, Summary, decoder_start
 from summkit.models import loading
 from summkit.models.methods import METHODS
 from summkit.training import checkpoints
@@ -61,10 +61,12 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
         base = loading.load_model(name, settings["precision"], device="cpu")
         model = checkpoints.load_adapter(base, adapter, name)
         if hasattr(model, "peft_config"):  # otherwise its own weights were trained
-            try:
-                model = model.merge_and_unload(safe_merge=True)
-            except ValueError as error:  # the adapter holds nan
-                raise SummkitError(f"{adapter} cannot be merged: {error}") from None
+            model = model.merge_and_unload()
+        broken = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
+        if broken:
+            raise SummkitError(
+                f"{adapter} cannot be merged: {broken} holds NaN or infinity; train it again with a lower learning_rate"
+            )
         _save(model, settings, folder)
     return Path(out)
 
@@ -95,7 +97,7 @@ def to_ctranslate2(adapter: str | Path, out: str | Path, quantization: str = "fl
             )
         _convert(merged, folder, "float32", name)
         difference = _logits_difference(merged, folder)  # before anything is rounded
-        if difference > 0.01:  # converters may silently omit parts of an unusual architecture
+        if not difference <= 0.01:  # or NaN; converters may silently omit parts of an unusual architecture
             raise SummkitError(
                 f"CTranslate2 computes {name} differently: its logits are off by {difference:.0%}; use the format 'hf'"
             )
@@ -126,7 +128,9 @@ class Exported(Prompter):
             generator = ctranslate2.Generator(str(folder), device="auto")
         except RuntimeError as error:
             raise SummkitError(f"{folder} is broken ({error}): export it again") from None
-        return cls.from_settings(generator, loading.load_tokenizer(str(folder)), checkpoints.settings_in(Path(folder)))
+        settings = checkpoints.settings_in(Path(folder))
+        settings |= files.read_mapping(Path(folder) / checkpoints.SETTINGS, "settings")
+        return cls.from_settings(generator, loading.load_tokenizer(str(folder)), settings)
 
     def summarize(self, documents: Sequence[str]) -> list[Summary]:
         """Summarise documents, in order. Raises SummkitError with the number of a document that cannot be used."""
@@ -138,7 +142,7 @@ class Exported(Prompter):
             [self.tokenizer.convert_ids_to_tokens(row["input_ids"]) for row in rows],
             max_length=self.max_new_tokens,
             include_prompt_in_result=False,
-            end_token=self.tokenizer.eos_token,
+            end_token=list(self.end_tokens),
             return_end_token=True,
         )
         return [result.sequences_ids[0] for result in results]
@@ -148,12 +152,47 @@ def _save(model: PreTrainedModel, settings: dict, folder: Path) -> None:
     asked = Prompter.from_settings(model, loading.load_tokenizer(settings["model"]), settings)
     # The base model's own configuration may set lengths and penalties that were not used in training.
     model.generation_config = decoder_start(
-        model, max_new_tokens=asked.max_new_tokens, do_sample=False, **special_tokens(asked.tokenizer)
+        model, max_new_tokens=asked.max_new_tokens, do_sample=False, **asked.special_tokens()
     )
     model.save_pretrained(folder)
     asked.tokenizer.save_pretrained(folder)
-    settings = settings | {"head": asked.template.head, "tail": asked.template.tail}
+    prompt = {"head": asked.template.head, "tail": asked.template.tail, "end_tokens": list(asked.end_tokens)}
+    settings = settings | prompt
     files.write_text(folder / checkpoints.SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False))
+    for name, change in (("config.json", _older_config), ("tokenizer_config.json", _older_tokenizer)):
+        values = change(files.read_mapping(folder / name, "configuration"))
+        files.write_text(folder / name, json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def _older_config(config: dict) -> dict:
+    """Add the names by which transformers 4 knows the settings of RoPE; it would take its defaults in silence."""
+    config = {key: _older_config(value) if key == "text_config" else value for key, value in config.items()}
+    rope = config.get("rope_parameters") or {}
+    # Models with two kinds of layers have settings for each: those of full attention have the usual names.
+    full = rope.get("full_attention", rope)
+    if "rope_theta" in full:
+        kind = full.get("rope_type", "default")
+        scaling = {key: value for key, value in full.items() if key not in ("rope_theta", "partial_rotary_factor")}
+        if config["model_type"] == "phi3":  # takes three keys and no other
+            scaling = {"type": kind, **{key: full.get(key) for key in ("short_factor", "long_factor")}}
+        config |= {"rope_theta": full["rope_theta"], "rope_scaling": None if kind == "default" else scaling}
+    if "partial_rotary_factor" in full:
+        config["partial_rotary_factor"] = full["partial_rotary_factor"]
+    if config.get("model_type", "").startswith("gpt_neox"):
+        config |= {"rotary_emb_base": full["rope_theta"], "rotary_pct": full["partial_rotary_factor"]}
+    if "sliding_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    return config
+
+
+def _older_tokenizer(config: dict) -> dict:
+    """Return a tokenizer's settings by the names of transformers 4, which transformers 5 reads too."""
+    tokens = config.get("extra_special_tokens")
+    if isinstance(tokens, list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    return config
 
 
 @contextmanager

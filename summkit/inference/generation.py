@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from summkit import progress
 from summkit.config import detect_hardware
 from summkit.data import templates, tokenisation
 from summkit.data.checks import reason_unusable
-from summkit.errors import SummkitError
+from summkit.errors import Interrupted, SummkitError
 from summkit.inference.prefill import Prefill
 from summkit.models import families, loading
+from summkit.models.methods import METHODS
 from summkit.registry import Registry
 from summkit.training import checkpoints
 
@@ -33,6 +35,10 @@ DECODINGS: Registry[dict[str, Any]] = Registry(
         "nucleus": {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.1},
     },
 )
+# The marks around what a model thinks before it answers: tags, and those of Mistral, Kimi and gpt-oss.
+_TAG = "(?:seed:)?(?:think|thinking|thought|reasoning)"
+_THINKING = re.compile(rf"<{_TAG}>|\[THINK\]|◁think▷|<\|channel\|>analysis", re.IGNORECASE)
+_THOUGHT = re.compile(rf"</{_TAG}>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,12 @@ class Summary:
     """A model's answer.
 
     Attributes:
-        text: The answer in one line, up to the first end-of-sequence token (EOS).
+        text: The answer in one line, up to the first end-of-sequence token (EOS), without what the model thought.
         ended: Whether the answer ended with EOS.
         tokens: The number of generated tokens, including EOS.
         cut: The number of the document's tokens that were cut.
         prompt_tokens: The number of tokens in the prompt, including instruction and examples.
+        thought: Whether the model thought before its answer, or until the last token, and the text is then empty.
     """
 
     text: str
@@ -52,6 +59,7 @@ class Summary:
     tokens: int
     cut: int = 0
     prompt_tokens: int = 0
+    thought: bool = False
 
 
 @dataclass
@@ -65,6 +73,8 @@ class Prompter:
         max_length: Tokens of prompt and answer together, or of the prompt of an encoder-decoder.
         max_new_tokens: The largest number of tokens in an answer.
         batch_size: Documents per batch.
+        end_tokens: The tokens that end an answer. Empty: the tokenizer's EOS, and those that the model's own generation
+            settings name: a chat model often ends its turns with another token.
     """
 
     model: Any
@@ -73,13 +83,27 @@ class Prompter:
     max_length: int
     max_new_tokens: int
     batch_size: int = 16
+    end_tokens: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if not self.end_tokens:
+            own = getattr(getattr(loading.unwrapped(self.model), "generation_config", None), "eos_token_id", None)
+            ids = [self.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])]
+            self.end_tokens = list(dict.fromkeys(token for token in ids if token is not None))
 
     @classmethod
     def from_settings(cls, model: Any, tokenizer: Tokenizer, settings: dict) -> Self:
         """Use the prompt and limits of the training, from the `settings` that `checkpoints.read_settings` returns."""
         wording = templates.get_wording(settings["wording"], settings["instruction"])
         template = templates.build_template(settings["template"], tokenizer, wording)
-        return cls(model, tokenizer, template, settings["max_length"], settings["max_new_tokens"])
+        limits = (settings["max_length"], settings["max_new_tokens"])
+        return cls(model, tokenizer, template, *limits, end_tokens=settings.get("end_tokens", ()))
+
+    def special_tokens(self) -> dict[str, Any]:
+        """Return the ids that end an answer, BOS and padding by their names in GenerationConfig."""
+        ends = list(self.end_tokens) if len(self.end_tokens) > 1 else next(iter(self.end_tokens), None)
+        others = {f"{kind}_token_id": getattr(self.tokenizer, f"{kind}_token_id") for kind in ("pad", "bos")}
+        return {"eos_token_id": ends} | others
 
     @property
     def seq2seq(self) -> bool:
@@ -102,18 +126,32 @@ class Prompter:
         return [tokenisation.encode(*prompt, text, None, *limits, seq2seq=self.seq2seq) for text in documents]
 
     def answer(self, rows: list[dict], write: Callable[[list[dict]], list[list[int]]], title: str) -> list[Summary]:
-        """Return summaries of encoded rows, in order; `write` maps a batch, longest row first, to new token ids."""
+        """Return summaries of encoded rows, in order; `write` maps a batch, longest row first, to new token ids.
+
+        Raises:
+            Interrupted: The user stopped it. The model is as it was before.
+        """
         answers: dict[int, Summary] = {}
+        # Some chat formats open the thinking in the prompt: what the model writes is then a thought until it closes it.
+        before = "<think>" if _THINKING.search(_THOUGHT.split(self.template.tail)[-1]) else ""
+        batches = tokenisation.length_sorted_batches([row["length"] for row in rows], self.batch_size)
         with progress.bar(total=len(rows), desc=f"summaries ({title})", unit="text", leave=False) as bar:
-            for batch in tokenisation.length_sorted_batches([row["length"] for row in rows], self.batch_size):
-                for number, ids in zip(batch, write([rows[number] for number in batch]), strict=True):
-                    answers[number] = read_answer(self.tokenizer, ids, rows[number]["cut"], rows[number]["length"])
-                bar.update(len(batch))
+            try:
+                for batch in batches:
+                    for number, ids in zip(batch, write([rows[number] for number in batch]), strict=True):
+                        about = (rows[number]["cut"], rows[number]["length"], self.end_tokens, before)
+                        answers[number] = read_answer(self.tokenizer, ids, *about)
+                    bar.update(len(batch))
+            except KeyboardInterrupt:
+                raise Interrupted(f"interrupted: {len(answers)} of {len(rows)} texts were answered") from None
         return [answers[number] for number in range(len(rows))]
 
 
 class Summarizer(Prompter):
     """Summarises with a model or a saved adapter.
+
+    Attributes:
+        has_base: Whether the model without its training is there too; not if its own weights were trained.
 
     Example:
         >>> from summkit import data, models
@@ -126,6 +164,8 @@ class Summarizer(Prompter):
         (0, True)
     """
 
+    has_base = True
+
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Load the adapter in `folder` on a fresh copy of its base model.
@@ -137,7 +177,9 @@ class Summarizer(Prompter):
         name = settings["model"]
         tokenizer = loading.load_tokenizer(name)
         base = loading.load_model(name, settings["precision"], _compute_dtype(settings["compute_dtype"], name))
-        return cls.from_settings(checkpoints.load_adapter(base, folder, name), tokenizer, settings)
+        summarizer = cls.from_settings(checkpoints.load_adapter(base, folder, name), tokenizer, settings)
+        summarizer.has_base = not METHODS.find(settings["method"]).own_weights
+        return summarizer
 
     def summarize(
         self,
@@ -153,7 +195,7 @@ class Summarizer(Prompter):
         Args:
             documents: The texts. A text that does not fit into `max_length` is cut at the end.
             decoding: A name in DECODINGS.
-            base: Answer without the model's adapter.
+            base: Answer as the base model, with the adapter off. Zero-shot answers stay so after a training.
             seed: Seed for sampling. Samples also depend on the batches.
             temperature: Above 0, each token is sampled from all tokens at this temperature, instead of `decoding`.
             reuse_head: Read the part of the template before the document only once for all documents, which saves time
@@ -165,12 +207,16 @@ class Summarizer(Prompter):
 
         Raises:
             SummkitError: The decoding is unknown; a document cannot be used; an encoder-decoder has too few positions;
-                or the head cannot be reused: with beams, with prompt tuning, in an encoder, or in a model whose cache
-                drops keys and values.
+                the head cannot be reused: with beams, with prompt tuning, in an encoder, or in a model whose cache
+                drops keys and values; the model computes NaN or infinity; or `base` is set and the own weights of a
+                loaded model were trained.
+            Interrupted: The user stopped it. The model is as it was before.
         """
         import torch
 
         settings = _generation_settings(decoding, temperature)
+        if base and not self.has_base:
+            raise SummkitError("this training changed the model's own weights: load the base model to ask it")
         rows = self.encode(documents)
         torch.manual_seed(seed)
         with loading.adapter_off(self.model) if base else nullcontext(), ready_to_answer(self.model):
@@ -182,14 +228,14 @@ class Summarizer(Prompter):
     def _generate(self, tensors: dict[str, Any], settings: dict) -> list[list[int]]:
         """Return new token ids, (rows, at most max_new_tokens), with padding after EOS."""
         import torch
-        from transformers import GenerationConfig
+        from transformers import GenerationConfig, LogitsProcessorList
 
-        config = GenerationConfig(**settings, max_new_tokens=self.max_new_tokens, **special_tokens(self.tokenizer))
+        config = GenerationConfig(**settings, max_new_tokens=self.max_new_tokens, **self.special_tokens())
+        how: dict[str, Any] = {"generation_config": config, "logits_processor": LogitsProcessorList([_check_finite])}
         with torch.inference_mode():
             if loading.virtual_tokens(self.model) and not self.seq2seq:
-                tensors = _with_tuned_prompt(self.model, tensors)
-                return self.model.base_model.generate(**tensors, generation_config=config).tolist()
-            output = self.model.generate(**tensors, generation_config=config)  # (rows, tokens)
+                return self.model.base_model.generate(**_with_tuned_prompt(self.model, tensors), **how).tolist()
+            output = self.model.generate(**tensors, **how)  # (rows, tokens)
         # A decoder's output begins with the prompt, an encoder-decoder's with its start token.
         return output[:, 1 if self.seq2seq else tensors["input_ids"].shape[1] :].tolist()
 
@@ -268,9 +314,14 @@ def decoder_start(model: PreTrainedModel, **settings: Any) -> GenerationConfig:
     return GenerationConfig(**settings)
 
 
-def special_tokens(tokenizer: Tokenizer) -> dict[str, int | None]:
-    """Return the ids of EOS, BOS and padding by their names in GenerationConfig."""
-    return {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("eos", "pad", "bos")}
+def _check_finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Raise an error for logits of NaN or infinity, from which any text could come; −inf is a token left out."""
+    if not (scores < float("inf")).all():
+        raise SummkitError(
+            "the model computes NaN or infinity, so it has no answer: its numbers overflow (use the precision 'fp32', "
+            "or the compute_dtype 'bfloat16' or 'float32'), or its training diverged (use a lower learning_rate)"
+        )
+    return scores
 
 
 def _with_tuned_prompt(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -291,10 +342,26 @@ def _with_tuned_prompt(model: PreTrainedModel, tensors: dict[str, torch.Tensor])
     return {"inputs_embeds": torch.stack(rows), "attention_mask": longer}
 
 
-def read_answer(tokenizer: Tokenizer, ids: list[int], cut: int, prompt_tokens: int = 0) -> Summary:
-    """Decode new token ids, up to the first EOS, into a Summary."""
-    ended = tokenizer.eos_token_id in ids
-    if ended:
-        ids = ids[: ids.index(tokenizer.eos_token_id)]
-    text = " ".join(tokenizer.decode(ids, skip_special_tokens=True).split())
-    return Summary(text, ended, len(ids) + ended, cut, prompt_tokens)
+def without_thinking(text: str) -> str | None:
+    """Return the answer in a model's text, without what it thought before; None if the text is nothing but thinking.
+
+    Example:
+        >>> without_thinking("<think>Rain, a river.</think> The river rose.")
+        'The river rose.'
+        >>> without_thinking("<think>Rain, a") is None
+        True
+    """
+    answer = _THINKING.split(_THOUGHT.split(text)[-1])[0]
+    return text if answer == text else answer.strip() or None
+
+
+def read_answer(
+    tokenizer: Tokenizer, ids: list[int], cut: int, prompt_tokens: int = 0, ends: Sequence[int] = (), before: str = ""
+) -> Summary:
+    """Decode new token ids into a Summary, up to the first of `ends` (by default EOS); `before` precedes them."""
+    ends = ends or [tokenizer.eos_token_id]
+    size = next((number for number, token in enumerate(ids) if token in ends), len(ids))
+    ended = size < len(ids)
+    text = before + tokenizer.decode(ids[:size], skip_special_tokens=True)
+    answer = without_thinking(text)
+    return Summary(" ".join((answer or "").split()), ended, size + ended, cut, prompt_tokens, thought=answer != text)

@@ -6,17 +6,18 @@ piece by piece, so time and memory grow linearly.
 
 from __future__ import annotations
 
-import time
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from summkit import progress
 from summkit.data import chunking, tokenisation
 from summkit.data.checks import MAX_BOOK, reason_unusable
 from summkit.data.sentences import split_sentences
 from summkit.errors import SummkitError
-from summkit.inference import extracts
 from summkit.models import embeddings
 from summkit.registry import Registry
 
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 
 FITTED = "whole"  # `how` of a text that fits
 _LEAST_TOKENS = 16  # the fewest tokens of a text in a prompt
+RELEVANCE = 0.7  # weight of a sentence's relevance; the rest is the weight of not repeating others
+_TITLES = (
+    "abstract|author summary|introduction|background|related work|(?:materials? and )?methods?|methods and materials|"
+    "experiments|(?:experimental )?results|results and discussion|(?:general )?discussion|"
+    "(?:discussion|summary) and conclusions?|conclusions?(?: and [a-z ]{1,30})?|concluding remarks|outlook|references|"
+    "bibliography|acknowledge?ments?|supporting information|author contributions|funding|appendix(?: [a-z0-9])?"
+)
+_HEADING = re.compile(rf"^[^\S\n]*(?:[\dIVX]+[.)]*[^\S\n]+)?({_TITLES})[^\S\n]*[.:]?[^\S\n]*$", re.IGNORECASE | re.M)
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,6 @@ class LongSummary:
         fitted: Whether the text fitted into the model's window.
         how: How the text was shortened; "whole" if it fitted.
         read: Tokens of the text that the model read. Overlaps of chunks count again, later rounds do not.
-        seconds: The text's share of the call's time, in proportion to its tokens.
     """
 
     text: str
@@ -48,7 +56,6 @@ class LongSummary:
     fitted: bool
     how: str
     read: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def lead_and_end(text: str, window: Window) -> tuple[list[str], str]:
 
     Each gets half of the window and any room that the other leaves, filled with whole sentences.
     """
-    introduction, conclusion = extracts.opening_and_closing(text)
+    introduction, conclusion = opening_and_closing(text)
     opening = introduction or text[: text.rindex(conclusion) if conclusion else None]
     closing = conclusion or text
     room = window.tokens - 1  # a newline between the two
@@ -124,7 +131,7 @@ def extract(text: str, window: Window) -> tuple[list[str], str]:
         fits = window.fits(sentence)
         units += [sentence] if fits else chunking.chunks(sentence, window.tokenizer, window.tokens)
     costs = [window.count(unit) + 1 for unit in units]  # one for the newline before the next
-    chosen = extracts.central(units, costs, window.tokens + 1, window.encoder())
+    chosen = central(units, costs, window.tokens + 1, window.encoder())
     tokens = sum(costs[number] for number in chosen) - 1
     how = f"{len(chosen):,} of its {len(units):,} sentences were read, those nearest to the whole ({tokens:,} tokens)"
     return ["\n".join(units[number] for number in chosen)], how
@@ -175,7 +182,6 @@ def summarize_long(
             leave no room for the text.
     """
     cut = STRATEGIES.find(strategy)
-    started = time.perf_counter()
     _check_settings(summarizer.window, summarizer.max_new_tokens, strategy, overlap, budget)
     tokens = summarizer.window
     load_encoder = embeddings.load_encoder if encoder is None else lambda: encoder
@@ -194,8 +200,7 @@ def summarize_long(
         answers = iter(summarizer.summarize([piece for job in waiting for piece in job.pieces], **options))
         for job in waiting:
             job.take([next(answers) for _ in job.pieces], window, budget)
-    seconds_per_token = (time.perf_counter() - started) / max(1, sum(job.tokens for job in jobs))
-    return [job.summary(seconds_per_token) for job in jobs]
+    return [job.summary() for job in jobs]
 
 
 @dataclass
@@ -208,24 +213,21 @@ class _Job:
     ended: bool = False
     rounds: int = 0
     read: int = 0
-    tokens: int = 0
 
     def take(self, answers: list[Summary], window: Window, budget: int | None) -> None:
         """Process one round's answers to the pieces, and make the pieces of the next round."""
         if not self.rounds:
             self.read = sum(min(window.count(piece), window.tokens) for piece in self.pieces)
         self.rounds += 1
-        self.tokens += sum(answer.prompt_tokens + answer.tokens for answer in answers)
         summaries = [text for answer in answers if (text := answer.text.replace("\0", " ").strip())]
         self.text = answers[0].text if len(answers) == 1 else " ".join(summaries)
         self.ended = all(answer.ended for answer in answers)
         is_last = len(summaries) < 2 or (budget is not None and window.count(self.text) <= budget)
         self.pieces = [] if is_last else _join_in_groups(summaries, window)
 
-    def summary(self, seconds_per_token: float) -> LongSummary:
+    def summary(self) -> LongSummary:
         how = self.how if self.rounds < 2 else f"{self.how}, {self.rounds} rounds"
-        fitted = self.how == FITTED
-        return LongSummary(self.text, self.ended, fitted, how, self.read, self.tokens * seconds_per_token)
+        return LongSummary(self.text, self.ended, self.how == FITTED, how, self.read)
 
 
 def _check_settings(tokens: int, max_new_tokens: int, strategy: str, overlap: float, budget: int | None) -> None:
@@ -266,3 +268,58 @@ def _fill(text: str, window: Window, tokens: int, end: bool = False) -> str:
             break
         start = before
     return slab[start:] or chunking.chunks(slab, window.tokenizer, tokens)[-1]
+
+
+def opening_and_closing(text: str) -> tuple[str, str]:
+    """Find the introduction and the conclusion of a paper by their headings.
+
+    A heading is a separate line, with or without a number. A section ends at the next common heading, so it includes
+    its own subheadings.
+
+    Args:
+        text: The paper.
+
+    Returns:
+        The section called introduction or background, and the one called conclusion or else discussion; "" for a
+        missing one.
+    """
+    headings = list(_HEADING.finditer(text))
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    sections = [(h[1].lower(), text[h.end() : end].strip()) for h, end in zip(headings, ends, strict=False)]
+    opening = [body for title, body in sections if title in ("introduction", "background") and body]
+    closing = [body for word in ("conclu", "discussion") for title, body in sections if word in title and body]
+    return next(iter(opening), ""), next(iter(closing), "")
+
+
+def central(sentences: list[str], costs: list[int], budget: int, encoder: embeddings.Encoder) -> list[int]:
+    """Choose the most central sentences by maximal marginal relevance (Carbonell and Goldstein 1998).
+
+    Each next sentence is near the centre of all sentences and far from those already chosen. The last tenth of the
+    budget is not filled with fragments.
+
+    Args:
+        sentences: The sentences.
+        costs: The cost of each sentence, such as its tokens.
+        budget: The largest total cost of the chosen sentences.
+        encoder: Maps each sentence to a unit vector.
+
+    Returns:
+        Numbers of the chosen sentences, ascending.
+    """
+    with progress.clock(f"embedding {len(sentences):,} sentences"):
+        vectors: np.ndarray = encoder.encode(sentences).astype(np.float32)  # (sentences, width)
+    prices = np.array(costs)
+    centre = vectors.mean(axis=0)
+    relevance = vectors @ (centre / max(1e-9, float(np.linalg.norm(centre))))
+    repetition: np.ndarray = np.zeros(len(vectors), np.float32)
+    available: np.ndarray = np.ones(len(vectors), dtype=bool)
+    left = budget
+    chosen: list[int] = []
+    while (fits := available & (prices <= left)).any() and (left > budget / 10 or not chosen):
+        worth = RELEVANCE * relevance - (1 - RELEVANCE) * repetition
+        best = int(np.where(fits, worth, -np.inf).argmax())
+        chosen.append(best)
+        available[best] = False
+        left -= costs[best]
+        repetition = np.maximum(repetition, vectors @ vectors[best])
+    return sorted(chosen)

@@ -321,13 +321,13 @@ def unpacked(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
         ...     output = model(input_ids=load_tokenizer("tiny-llama")("Rain.", return_tensors="pt")["input_ids"])
     """
     layers = [m for m in model.modules() if _packed(m) and m.weight.device.type == "cpu" and "forward" not in vars(m)]
-    for layer in layers:
-        layer.forward = _unpacked_forward(layer)
     try:
+        for layer in layers:
+            layer.forward = _unpacked_forward(layer)
         yield model
     finally:
         for layer in layers:
-            del layer.forward
+            vars(layer).pop("forward", None)  # not yet there if this was interrupted
 
 
 def _packed(module: torch.nn.Module) -> bool:

@@ -177,6 +177,62 @@ def test_an_adapter_of_numbers_that_are_none_is_refused(saved, tmp_path):
         export.merge_adapter(tmp_path / "gone", tmp_path / "out")
 
 
+def test_the_merged_folder_has_the_names_of_transformers_4(merged):
+    """Checked with transformers 4.57.1: without them it took its own RoPE base, and no tokenizer."""
+    config = json.loads((merged / "config.json").read_text())
+    assert (config["rope_theta"], config["rope_scaling"]) == (100_000.0, None)
+    assert config["rope_parameters"] == {"rope_theta": 100_000.0, "rope_type": "default"}
+    tokens = json.loads((merged / "tokenizer_config.json").read_text())
+    assert tokens["tokenizer_class"] == "PreTrainedTokenizerFast" and "extra_special_tokens" not in tokens
+    assert tokens["additional_special_tokens"] == ["<|system|>", "<|user|>", "<|assistant|>"]
+    loaded = AutoTokenizer.from_pretrained(merged)
+    assert loaded.all_special_tokens == loading.tiny_tokenizer().all_special_tokens
+    assert AutoModelForCausalLM.from_pretrained(merged).config.rope_parameters["rope_theta"] == 100_000.0
+
+
+LINEAR = {"rope_type": "linear", "factor": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("config", "older"),
+    [
+        ({"model_type": "gpt2"}, {}),
+        ({"model_type": "llama", "rope_parameters": {"rope_theta": 5.0, **LINEAR}},
+         {"rope_theta": 5.0, "rope_scaling": LINEAR}),
+        ({"model_type": "phi", "rope_parameters": {"rope_theta": 5.0, "partial_rotary_factor": 0.4}},
+         {"rope_theta": 5.0, "rope_scaling": None, "partial_rotary_factor": 0.4}),
+        ({"model_type": "gpt_neox", "rope_parameters": {"rope_theta": 5.0, "partial_rotary_factor": 0.4}},
+         {"rope_theta": 5.0, "rope_scaling": None, "partial_rotary_factor": 0.4, "rotary_emb_base": 5.0,
+          "rotary_pct": 0.4}),
+        ({"model_type": "gemma3_text", "rope_parameters": {
+            "full_attention": {"rope_theta": 5.0, **LINEAR}, "sliding_attention": {"rope_theta": 3.0}}},
+         {"rope_theta": 5.0, "rope_scaling": LINEAR, "rope_local_base_freq": 3.0}),
+        ({"model_type": "phi3", "rope_parameters": {"rope_theta": 5.0, "rope_type": "longrope", "short_factor": [1],
+                                                    "long_factor": [2], "original_max_position_embeddings": 9}},
+         {"rope_theta": 5.0, "rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [2]}}),
+    ],
+)  # fmt: skip
+def test_rope_is_named_as_in_transformers_4(config, older):
+    assert export._older_config(config) == config | older
+    nested = export._older_config({"model_type": "x", "text_config": config})
+    assert nested == {"model_type": "x", "text_config": config | older}
+
+
+def test_an_export_ends_its_answers_where_the_model_does(base, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(base)
+    end = loading.tiny_tokenizer().convert_tokens_to_ids("e")  # stands for the end of a turn
+    model.generation_config.eos_token_id = [0, end]
+    model.save_pretrained(tmp_path / "base")
+    loading.tiny_tokenizer().save_pretrained(tmp_path / "base")
+    made = adapter(str(tmp_path / "base"), tmp_path)
+    answers = generation.Summarizer.load(made).summarize(TEXTS)
+    assert not any("e" in answer.text for answer in answers)
+    merged = export.merge_adapter(made, tmp_path / "merged")
+    assert json.loads((merged / "generation_config.json").read_text())["eos_token_id"] == [0, end]
+    exported = export.Exported.load(export.to_ctranslate2(made, tmp_path / "converted"))
+    assert exported.end_tokens == [0, end] and exported.summarize(TEXTS) == answers
+
+
 # CTranslate2
 
 

@@ -7,7 +7,7 @@ import pytest
 from summkit.data import sentences as sentences_of
 from summkit.errors import SummkitError
 from summkit.evaluation import baselines, metrics, summarisation
-from summkit.inference import extracts
+from summkit.inference import long_documents
 
 ARTICLE = (
     "The bridge over the Marran was closed on Monday. A crack was found in a cable. Drivers go through Ashby. "
@@ -55,7 +55,7 @@ def test_oracles_of_rows_stand_beside_the_lead():
 )  # fmt: skip
 def test_headings_of_introductions(heading, is_one):
     text = f"Title\n\n{heading}\n\nIt began.\n\nResults\nAll held."
-    assert extracts.opening_and_closing(text) == ("It began." if is_one else "", "")
+    assert long_documents.opening_and_closing(text) == ("It began." if is_one else "", "")
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_headings_of_introductions(heading, is_one):
 )
 def test_headings_of_conclusions(heading):
     text = f"Results\nAll held.\n{heading}\nIt held.\nAt last\nReally.\nAcknowledgments\nThanks."
-    assert extracts.opening_and_closing(text) == ("", "It held.\nAt last\nReally.")
+    assert long_documents.opening_and_closing(text) == ("", "It held.\nAt last\nReally.")
 
 
 def test_a_conclusion_is_preferred_to_a_discussion_and_an_empty_section_is_none():
     text = "Introduction\nBackground\nWhy.\nDiscussion\nWell.\nConclusions\nSo.\n"
-    assert extracts.opening_and_closing(text) == ("Why.", "So.")
-    assert extracts.opening_and_closing("Conclusion\n") == extracts.opening_and_closing("") == ("", "")
+    assert long_documents.opening_and_closing(text) == ("Why.", "So.")
+    assert long_documents.opening_and_closing("Conclusion\n") == long_documents.opening_and_closing("") == ("", "")

@@ -9,7 +9,7 @@ import torch
 
 from summkit.config import choose_profile
 from summkit.data import templates, tokenisation
-from summkit.errors import SummkitError
+from summkit.errors import Interrupted, SummkitError
 from summkit.inference import generation, prefill
 from summkit.models import loading, methods
 from summkit.models.tiny import tiny_llama
@@ -417,3 +417,134 @@ def test_a_temperature_that_is_none(tiny, wrong):
 def test_a_temperature_and_another_decoding_is_one_too_many(tiny):
     with pytest.raises(SummkitError, match="temperature=0.7 with decoding='beam'"):
         generation.summarize(*tiny, TEXTS, temperature=0.7, decoding="beam", **LIMITS)
+
+
+@pytest.fixture
+def two_ends():
+    """A model that writes "OK", ends its turn with <|assistant|> and not with EOS, and then goes on: "!!!!"."""
+    tokenizer = loading.tiny_tokenizer()
+    end = tokenizer.convert_tokens_to_ids("<|assistant|>")
+    o, k, bang = (tokenizer.convert_tokens_to_ids(letter) for letter in "OK!")
+    config = tiny_llama().config
+    config.update({"hidden_size": 264, "num_hidden_layers": 1, "intermediate_size": 8, "tie_word_embeddings": False})
+    model = type(tiny_llama())(config)
+    head = torch.zeros(264, 264)  # (next token, last token)
+    head[o] = 1
+    for token, following in ((o, k), (k, end), (end, bang), (bang, bang)):
+        head[:, token] = 0
+        head[following, token] = 1
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.model.norm.weight.fill_(1)
+        model.model.embed_tokens.weight.copy_(torch.eye(264))
+        model.lm_head.weight.copy_(head)
+    model.generation_config.eos_token_id = [0, end]
+    return model.eval(), tokenizer, templates.build_template("instruction", tokenizer)
+
+
+def test_each_of_the_models_own_end_tokens_ends_an_answer(two_ends):
+    [answer] = generation.summarize(*two_ends, ["A bridge was closed."], **LIMITS)
+    assert (answer.text, answer.ended, answer.tokens) == ("OK", True, 3)
+    two_ends[0].generation_config.eos_token_id = 0
+    [answer] = generation.summarize(*two_ends, ["A bridge was closed."], **LIMITS)
+    assert (answer.ended, answer.tokens) == (False, 12)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Rain fell.", "Rain fell."),
+        ("", ""),
+        ("<think>\n\n</think>\n\nRain fell.", "Rain fell."),
+        ("<think>They ask for\na line.</think> Rain fell.", "Rain fell."),
+        ("They ask for a line.</think>Rain fell.", "Rain fell."),
+        ("<Thinking>A line.</Thinking>Rain fell.", "Rain fell."),
+        ("[THINK]A line.[/THINK]Rain fell.", "Rain fell."),
+        ("<seed:think>A line.</seed:think>Rain fell.", "Rain fell."),
+        ("◁think▷A line.◁/think▷Rain fell.", "Rain fell."),
+        ("<|channel|>analysis<|message|>A line.<|end|><|channel|>final<|message|>Rain fell.", "Rain fell."),
+        ("Rain fell. <think>Is that all", "Rain fell."),
+        ("<think>They ask for", None),
+        ("<think>They ask for a line.</think>", None),
+        ("If x < 3 and y > 4, think.", "If x < 3 and y > 4, think."),
+    ],
+)
+def test_what_is_thought_is_no_part_of_an_answer(text, answer):
+    assert generation.without_thinking(text) == answer
+    tokenizer = loading.tiny_tokenizer()
+    found = generation.read_answer(tokenizer, [*tokenizer(text, split_special_tokens=True)["input_ids"], 0], 0)
+    assert (found.text, found.thought) == (answer or "", answer != text) and found.ended
+
+
+def test_thinking_that_the_prompt_opens_is_no_answer(tiny):
+    model, tokenizer, template = tiny
+    opened = dataclasses.replace(template, tail=template.tail + "<think>\n")
+    found = generation.summarize(model, tokenizer, opened, TEXTS[:2], **LIMITS)
+    assert all(answer.thought and not answer.text for answer in found)
+    closed = dataclasses.replace(template, tail=template.tail + "<think>\n\n</think>\n\n")
+    assert not any(answer.thought for answer in generation.summarize(model, tokenizer, closed, TEXTS[:2], **LIMITS))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("decoding", ["greedy", "beam", "nucleus"])
+def test_a_model_that_computes_no_numbers_has_no_answer(value, decoding):
+    model, tokenizer = tiny_llama(), loading.tiny_tokenizer()
+    model.model.layers[1].mlp.down_proj.weight.data.fill_(value)
+    asked = (model, tokenizer, templates.build_template("instruction", tokenizer), TEXTS)
+    with pytest.raises(SummkitError, match="computes NaN or infinity.*learning_rate"):
+        generation.summarize(*asked, decoding=decoding, **LIMITS)
+
+
+def test_the_base_answers_before_and_after_an_adapter_is_there(saved, profile):
+    tokenizer = loading.load_tokenizer(profile.model)
+    asked = (tokenizer, templates.build_template(profile.template, tokenizer), TEXTS[:2])
+    fresh = loading.load_model(profile.model, profile.precision)
+    before = generation.summarize(fresh, *asked, base=True, **LIMITS)
+    assert generation.summarize(saved[1], *asked, base=True, **LIMITS) == before
+    assert generation.summarize(saved[1], *asked, **LIMITS) != before
+
+
+def test_the_base_of_a_model_whose_own_weights_were_trained_is_not_there(profile, tmp_path):
+    full = profile.replace(method="head", precision="fp32")
+    folder = save_adapter(methods.apply_method(loading.load_model(full.model), full), tmp_path / "adapter", full)
+    with pytest.raises(SummkitError, match="changed the model's own weights: load the base model"):
+        generation.Summarizer.load(folder).summarize(TEXTS[:1], base=True)
+
+
+def test_a_stopped_answer_leaves_the_model_as_it_was_and_a_short_message(saved, profile, monkeypatch):
+    model = saved[1].train()
+    tokenizer = loading.load_tokenizer(profile.model)
+    asked = (model, tokenizer, templates.build_template(profile.template, tokenizer), TEXTS)
+    own, generate, calls = model.generation_config, model.base_model.model.generate, []
+
+    def stopped(**inputs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return generate(**inputs)
+
+    monkeypatch.setattr(model.base_model.model, "generate", stopped)
+    with pytest.raises(Interrupted, match="interrupted: 2 of 4 texts were answered") as stop:
+        generation.summarize(*asked, batch_size=1, base=True, **LIMITS)
+    assert stop.value._render_traceback_() == [str(stop.value)] and stop.value.__suppress_context__
+    assert model.training and model.generation_config is own
+    assert not any("forward" in vars(module) for module in model.modules())
+    monkeypatch.undo()
+    assert len({summary.text for summary in generation.summarize(*asked, **LIMITS)}) > 1
+    model.eval()
+
+
+def test_an_interrupt_while_weights_are_unpacked_leaves_none_behind(saved, monkeypatch):
+    unpack, calls = loading._unpacked_forward, []
+
+    def stopped(layer):
+        calls.append(layer)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return unpack(layer)
+
+    monkeypatch.setattr(loading, "_unpacked_forward", stopped)
+    with pytest.raises(KeyboardInterrupt), loading.unpacked(saved[1]):
+        pass
+    assert len(calls) == 3 and not any("forward" in vars(module) for module in saved[1].modules())

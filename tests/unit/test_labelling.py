@@ -352,16 +352,87 @@ def test_ctrl_c_says_that_it_goes_on(abstracts):
     assert "summkit: interrupted: 0 of 20 rows are in l.jsonl; run the same command again to resume" in err
 
 
-def test_labelled_rows_are_data_for_a_student(tmp_path):
-    dataset = datasets.Dataset.from_list([row | {"summary": "a title"} for row in ROWS[:20]])
-    labels = label(Teacher(), tmp_path / "l.jsonl", rows=dataset)
-    rows, left_out = labelling.labelled_rows(dataset.select(range(18)), labels)
-    assert rows.column_names == ["id", "document", "summary"] and len(rows) == 16
-    assert left_out == {"empty": 1, "refusal": 1}
-    assert rows["id"] == [row["id"] for row in ROWS[:18] if row["id"] not in ("a8", "a17")]
-    assert rows[1] == ROWS[1] | {"summary": "Bridges; river 1; at 0.0"}
-    with pytest.raises(SummkitError, match="no row has a label; left out: {'not asked': 20}"):
-        labelling.labelled_rows(datasets.Dataset.from_list(ROWS[20:]), labels)
+ERROR = (200, {"Content-Type": "application/json"}, b'{"error": "Unexpected endpoint or method."}')
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    monkeypatch.setattr(labelling, "PAUSE", 0.0)
+
+
+def test_a_server_that_only_fails_labels_nothing_and_is_asked_again(abstracts, capsys, no_pause):
+    documents = [row["document"] for row in ROWS[:20]]
+    with LocalEndpoint(answer, broken=dict.fromkeys(documents, ERROR)) as server:
+        ask = [*ASK, "--url", server.url, "--model", "teacher"]
+        assert main(ask) == 1
+        said = capsys.readouterr()
+        assert said.out.startswith("l.jsonl: labelled 0, server error 20; 20 rows asked now")
+        assert len(server.asked) == 60 and "the same command asks again" in said.err
+        assert {(line["status"], line["label"]) for line in lines_of("l.jsonl")} == {("failed", None)}
+        server.broken.clear()
+        assert main(ask) == 0
+        assert capsys.readouterr().out.startswith("l.jsonl: labelled 19, empty 1; 20 rows asked now, 0 before")
+        assert main(ask) == 0
+    assert capsys.readouterr().out.startswith("l.jsonl: labelled 19, empty 1; 0 rows asked now, 20 before")
+
+
+def test_a_job_ends_where_the_server_fails_for_a_whole_batch(tmp_path, no_pause):
+    failing = {row["document"]: ERROR for row in ROWS[16:32]}
+    with LocalEndpoint(answer, broken=failing) as server:
+        teacher = teachers.EndpointTeacher(server.url, "teacher", WORDING, max_new_tokens=24)
+        labels = label(teacher, tmp_path / "l.jsonl", retries=1)
+        assert labels.counts() == {"labelled": 7, "refusal": 1, "server error": 8, "not asked": 24}
+        assert (labels.asked, labels.reused) == (16, 0)
+        server.broken.clear()
+        again = label(teacher, tmp_path / "l.jsonl")
+    assert (again.asked, again.reused) == (32, 8) and again.counts()["labelled"] == 36
+
+
+def test_one_failure_is_asked_again_after_a_pause(tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(labelling.time, "sleep", pauses.append)
+    with LocalEndpoint(answer, script=[ERROR, ERROR]) as server:
+        teacher = teachers.EndpointTeacher(server.url, "teacher", WORDING, max_new_tokens=24, workers=1)
+        labels = label(teacher, tmp_path / "l.jsonl", rows=ROWS[1:2])
+    assert pauses[:2] == [1.0, 2.0] and labels.counts() == {"labelled": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "reason"),
+    [
+        ("<think>\n\n</think>\n\nrobots; ice", "robots; ice", None),
+        ("<think>They want topics.</think>robots; ice", "robots; ice", None),
+        ("<think>\nOkay, the user wants the", None, "thinking"),
+    ],
+)
+@pytest.mark.parametrize("wording", ["topics", "title"])
+def test_what_a_teacher_thinks_is_no_label(tmp_path, text, label, reason, wording):
+    teacher = Teacher()
+    teacher.ask = lambda documents, temperature, seed: [text] * len(documents)
+    check = labelling.answer_checker(wording)
+    labels = labelling.label_rows(ROWS[:1], teacher, tmp_path / "l.jsonl", check=check)
+    assert labels.labels == ({"a0": label} if label else {}) and labels.set_aside == ({"a0": reason} if reason else {})
+    assert lines_of(tmp_path / "l.jsonl")[0]["raw"] == text
+
+
+def test_a_cut_answer_is_asked_again_and_then_set_aside(tmp_path):
+    cut = Teacher()
+    cut.ask = lambda documents, temperature, seed: [teachers.Answer("A title that", "cut") for _ in documents]
+    labels = label(cut, tmp_path / "l.jsonl", rows=ROWS[:1])
+    assert labels.set_aside == {"a0": "cut"} and lines_of(tmp_path / "l.jsonl")[0]["attempts"] == 3
+    assert label(cut, tmp_path / "l.jsonl", rows=ROWS[:1]).asked == 0
+
+
+def test_the_command_changes_the_fields_of_a_request(abstracts, capsys):
+    changes = ["--without", "seed", "--rename", "max_tokens=max_completion_tokens", "--extra", "temperature=1"]
+    with LocalEndpoint(answer) as server:
+        ask = [*ASK, "--url", server.url, "--model", "teacher"]
+        assert main([*ask, *changes]) == 0
+        assert "seed" not in server.asked[0] and server.asked[0]["max_completion_tokens"] > 0
+        assert main(ask) == 2
+    assert "labelled with request {'without': ['seed']" in capsys.readouterr().err
+    assert main([*ASK, "--without", "seed"]) == 2
+    assert "without: these change the requests to a url, and none was named" in capsys.readouterr().err
 
 
 def test_a_plugin_adds_a_teacher(abstracts, monkeypatch):

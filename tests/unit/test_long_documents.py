@@ -4,7 +4,6 @@ import copy
 import random
 import time
 import tracemalloc
-from dataclasses import replace
 
 import pytest
 
@@ -71,7 +70,7 @@ def test_a_text_that_fits_is_read_whole(tiny, strategy):
     text = "The bridge was closed on Monday."
     answer = one(tiny, f"  {text}\n", strategy)
     assert (answer.fitted, answer.how, answer.read) == (True, "whole", len(text))
-    assert answer.text == tiny.summarize([text])[0].text and answer.seconds > 0
+    assert answer.text == tiny.summarize([text])[0].text
 
 
 def test_the_window_is_what_the_encoding_keeps(tiny):
@@ -191,7 +190,6 @@ def test_texts_keep_their_order_and_share_rounds_and_time():
     answers = long_documents.summarize_long(told, texts, "chunks", seed=7)
     assert [answer.text for answer in answers] == [one(Told(), text, "chunks").text for text in texts]
     assert len(told.rounds) < 4 and told.asked[0] == {"seed": 7}
-    assert answers[0].seconds > answers[2].seconds > answers[1].seconds > 0
 
 
 def test_extract_takes_what_is_central_and_does_not_repeat():
@@ -290,4 +288,4 @@ def test_a_book_without_an_end_mark_is_one_sentence_and_read_all_the_same():
 
 def test_a_summary_is_a_plain_value():
     answer = one(Told(), "Rain.", "first")
-    assert replace(answer, seconds=0) == long_documents.LongSummary("Rain.", True, True, "whole", 5, 0)
+    assert answer == long_documents.LongSummary("Rain.", True, True, "whole", 5)

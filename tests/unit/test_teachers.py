@@ -250,3 +250,97 @@ def test_without_the_client_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(SummkitError, match=r"openai is not installed: pip install 'summkit\[distill\]'"):
         teachers.EndpointTeacher("http://127.0.0.1:1/v1", "teacher", WORDING, max_new_tokens=8)
+
+
+def reply(body, kind="application/json", status=200):
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return status, {"Content-Type": kind}, text
+
+
+def choice(message, finish="stop", **more):
+    return reply({"choices": [{"index": 0, "message": message, "finish_reason": finish} | more]})
+
+
+THOUGHT = {"content": None, "reasoning_content": "They want"}
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "reason", "failed"),
+    [
+        (reply({"error": "Unexpected endpoint or method."}), "", "server error", True),
+        (reply({"error": {"code": 429, "message": "rate-limited upstream"}}), "", "server error", True),
+        (choice({"content": "half an ans"}, "error", error={"code": 502}), "", "server error", True),
+        (reply(b"<!doctype html><title>Sign in</title>", "text/html"), "", "HTML instead of JSON", True),
+        (reply(b"<!doctype html><title>Sign in</title>"), "", "HTML instead of JSON", True),
+        (reply(b"ok"), "", "not JSON", True),
+        (reply({"detail": "Not Found"}), "", "no answer in the reply", True),
+        (reply([]), "", "no answer in the reply", True),
+        (choice({"content": "robots; ice"}), "robots; ice", None, False),
+        (choice({"content": [{"type": "text", "text": "robots; "}, {"type": "text", "text": "ice"}]}), "robots; ice",
+         None, False),
+        (choice({"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "ice"}]}), "ice", None,
+         False),
+        (choice({"content": "robots that"}, "length"), "robots that", "cut", False),
+        (choice({"content": "robots"}, "content_filter"), "robots", "content filter", False),
+        (choice({"content": None, "refusal": "I cannot."}), "", "refusal", False),
+        (choice(THOUGHT), "", "thinking", False),
+        (choice(THOUGHT, "length"), "", "cut", False),
+        (choice({"content": ""}), "", None, False),
+    ],
+)  # fmt: skip
+def test_what_else_a_server_says_with_status_200_is_told_apart(given, text, reason, failed, caplog):
+    with LocalEndpoint(topics_of, script=[given]) as server:
+        [answer] = endpoint(server).ask(TEXTS[:1])
+    assert (answer, answer.reason, answer.failed) == (text, reason, failed)
+    assert len(server.asked) == 1 and ("answers with status 200, but" in caplog.text) == failed
+
+
+def test_what_a_failing_server_says_is_logged_once(caplog):
+    page = reply({"error": {"message": f"no quota for {KEY}"}})
+    with LocalEndpoint(topics_of, broken=dict.fromkeys(TEXTS, page)) as server:
+        teacher = endpoint(server)
+        teacher._key = KEY
+        teacher.ask(TEXTS)
+    [record] = [record for record in caplog.records if record.name == "summkit.distillation.teachers"]
+    assert "server error: no quota for …" in record.getMessage()
+
+
+def test_fields_are_left_out_renamed_and_added():
+    changes = {"without": ["seed", "system"], "rename": {"max_tokens": "max_completion_tokens"}}
+    with LocalEndpoint(topics_of) as server:
+        teacher = endpoint(server, **changes, extra={"temperature": 1, "reasoning_effort": "low"})
+        assert teacher.ask(TEXTS[:1]) == [topics_of(TEXTS[0], 1)]
+        plain = endpoint(server)
+    [body] = server.asked
+    first = {"role": "user", "content": f"Name the topics.\n\n{PAIRS[0][0]}"}
+    assert body["messages"][0] == first and body["messages"][-1]["content"] == TEXTS[0]
+    expected = {"model": "teacher", "max_completion_tokens": 24, "temperature": 1, "reasoning_effort": "low"}
+    assert {key: value for key, value in body.items() if key != "messages"} == expected
+    assert teacher.about["request"]["without"] == ["seed", "system"] and "request" not in plain.about
+    assert teacher.about["prompt"] != plain.about["prompt"]
+
+
+def test_the_system_role_may_have_another_name():
+    with LocalEndpoint(topics_of) as server:
+        endpoint(server, rename={"system": "developer"}).ask(TEXTS[:1])
+    assert server.asked[0]["messages"][0] == {"role": "developer", "content": "Name the topics."}
+
+
+@pytest.mark.parametrize("change", [{"without": ["sed"]}, {"rename": {"top": "top_p"}}])
+def test_an_unknown_field_is_refused(change):
+    with pytest.raises(SummkitError, match="unknown field of a request '.*'; known: max_tokens, seed, system, temp"):
+        teachers.EndpointTeacher("http://127.0.0.1:1/v1", "teacher", WORDING, max_new_tokens=8, **change)
+
+
+def test_a_refused_field_is_named_with_the_way_out():
+    refusal = failure(400, "Unsupported parameter: 'max_tokens' is not supported with this model.")
+    server = LocalEndpoint(topics_of, script=[refusal])
+    with server, pytest.raises(SummkitError, match="Leave max_tokens out of requests with --without max_tokens, or"):
+        endpoint(server).ask(TEXTS[:1])
+
+
+def test_a_model_here_that_only_thinks_has_no_answer(tiny):
+    model, tokenizer, template = tiny
+    opened = templates.Template("chat", template.head, template.tail + "<think>")
+    teacher = teachers.LocalTeacher(generation.Summarizer(model, tokenizer, opened, **LIMITS), "tiny-llama")
+    assert [(answer, answer.reason) for answer in teacher.ask(TEXTS[:2])] == [("", "thinking")] * 2

@@ -1,10 +1,9 @@
-"""Topics: what is read out of an answer, what is refused and why, scores by hand, merging, the adapter's wording."""
+"""Topics: what is read out of an answer, what is refused and why, merging, the adapter's wording."""
 
 import json
 import random
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from summkit.config import PROFILES, choose_profile
@@ -14,7 +13,7 @@ from summkit.errors import SummkitError
 from summkit.evaluation import metrics, summarisation
 from summkit.evaluation.tables import score_table
 from summkit.inference import generation
-from summkit.models import embeddings, loading, methods
+from summkit.models import loading, methods
 from summkit.recipes import finetune
 from summkit.reporting import records, report, tables
 from summkit.training import checkpoints
@@ -25,14 +24,6 @@ DOCUMENT = (
     "We study how graph neural networks can learn to predict the toxicity of small molecules before any of them is "
     "made in a laboratory, and compare them with forests of decision trees."
 )
-REFERENCES = ["graph networks; toxicity; drug design", "dark matter; galaxies", "sorting; data structures", "speech"]
-GOOD = ["graph networks; toxicity", "galaxies; dark matter", "sorting algorithms; data structures", "speech"]
-BAD = ["weather", "", "the the the the", "planets; moons"]
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return embeddings.load_encoder("tiny")
 
 
 @pytest.mark.parametrize(
@@ -113,14 +104,6 @@ def test_a_good_answer_survives_as_its_topics():
     assert topics.check_topics(DOCUMENT, "Toxicity, Graph networks.") == (["toxicity", "graph networks"], None)
 
 
-def test_topic_f1_by_hand():
-    found = topics.topic_f1_rows(GOOD, REFERENCES)
-    assert found == pytest.approx([100 * 4 / 5, 100, 50, 100])
-    assert topics.topic_f1_rows(["", "x"], ["a", ""]).tolist() == [0, 0]
-    with pytest.raises(SummkitError, match="1 predictions, 2 references"):
-        topics.topic_f1_rows(["a"], ["a", "b"])
-
-
 def test_bleu_of_the_counts_is_sacrebleus():
     generator = random.Random(1)
     for rows in (1, 2, 5, 40):
@@ -132,59 +115,20 @@ def test_bleu_of_the_counts_is_sacrebleus():
             assert metrics.bleu3_of(counts.sum(axis=0)[None])[0] == pytest.approx(metrics.corpus_bleu3(*texts)["bleu3"])
 
 
-def test_scores_have_the_records_form(encoder):
-    entry = topics.score_topics(GOOD, REFERENCES, encoder, ended=[True, True, True, False])
-    assert list(entry) == [*topics.MEASURES, "ended_by_eos", "n"]
-    for name in topics.MEASURES:
-        assert entry[name]["low"] <= entry[name]["mean"] <= entry[name]["high"]
-    assert entry["bleu3"]["mean"] == pytest.approx(metrics.corpus_bleu3(GOOD, REFERENCES)["bleu3"])
-    assert entry["rouge1"]["mean"] == pytest.approx(metrics.rouge_rows(GOOD, REFERENCES)["rouge1"].mean())
-    assert entry["similarity"]["mean"] == pytest.approx(encoder.similarity(GOOD, REFERENCES).mean())
-    assert entry["topic_f1"]["mean"] == pytest.approx(82.5) and entry["ended_by_eos"] == 0.75 and entry["n"] == 4
-    assert entry == topics.score_topics(GOOD, REFERENCES, encoder, ended=[1, 1, 1, 0])
-    assert topics.score_topics(BAD, REFERENCES, encoder)["ended_by_eos"] is None
-    one = topics.score_topics(GOOD[:1], REFERENCES[:1], encoder)
-    assert one["bleu3"]["low"] is None and one["bleu3"]["mean"] > 0
-    with pytest.raises(SummkitError, match="4 predictions, 1 ended"):
-        topics.score_topics(GOOD, REFERENCES, encoder, ended=[True])
-
-
-def test_the_interval_of_bleu_is_that_of_corpora_drawn_again(encoder):
-    predictions, references = GOOD * 5 + BAD * 5, REFERENCES * 10
-    entry = topics.score_topics(predictions, references, encoder)["bleu3"]
-    generator, drawn = np.random.default_rng(7), []
-    for _ in range(400):
-        rows = generator.integers(len(references), size=len(references))
-        drawn.append(metrics.corpus_bleu3([predictions[r] for r in rows], [references[r] for r in rows])["bleu3"])
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    assert (entry["low"], entry["high"]) == (pytest.approx(low, abs=3), pytest.approx(high, abs=3))
-
-
-def test_compare_is_paired_and_signed(encoder):
-    better = topics.compare_topics(GOOD * 4, BAD * 4, REFERENCES * 4, encoder)
-    assert tuple(better) == topics.MEASURES
-    assert all(better[name]["low"] > 0 for name in ("rouge1", "bleu3", "topic_f1"))
-    worse = topics.compare_topics(BAD * 4, GOOD * 4, REFERENCES * 4, encoder)
-    scores = [topics.score_topics(texts * 4, REFERENCES * 4, encoder) for texts in (GOOD, BAD)]
-    for name in topics.MEASURES:
-        assert worse[name]["difference"] == pytest.approx(-better[name]["difference"])
-        assert better[name]["difference"] == pytest.approx(scores[0][name]["mean"] - scores[1][name]["mean"])
-    same = topics.compare_topics(GOOD, GOOD, REFERENCES, encoder)
-    assert same["bleu3"] == same["similarity"] == {"difference": 0, "low": 0, "high": 0}
-
-
-def test_tables_and_reports_show_the_columns_where_a_system_has_them(encoder, tmp_path):
-    entry = topics.score_topics(GOOD, REFERENCES, encoder)
-    frame = score_table({"student": entry, "title": topics.score_topics(BAD, REFERENCES, encoder)})
+def test_tables_and_reports_show_the_columns_where_a_system_has_them(tmp_path):
+    names = [*metrics.ROUGE_TYPES, "bleu3", "similarity", "topic_f1", "words"]
+    entry = {name: {"mean": 82.5, "low": 70.0, "high": 90.0} for name in names} | {"ended_by_eos": None, "n": 4}
+    frame = score_table({"student": entry, "title": entry})
     rouge = ["ROUGE-1", "ROUGE-2", "ROUGE-L", "ROUGE-Lsum"]
     assert list(frame.columns) == [*rouge, "BLEU-3", "similarity", "topic F1", "words", "ended by EOS, %"]
     assert frame.loc["student", "topic F1"].startswith("82.5 [")
-    old = score_table({"lead1": summarisation.score_summaries(GOOD, REFERENCES, REFERENCES)})
+    texts = ["A bridge shut.", "Rain fell."]
+    old = score_table({"lead1": summarisation.score_summaries(texts, texts, texts)})
     assert not {"BLEU-3", "similarity", "topic F1"} & set(old.columns) and len(old.columns) == 8
     record = records.new_record("notebooks/02", "smoke", 0)
-    records.fill_record(record, "scores", student=entry, few_shot=topics.score_topics(BAD, REFERENCES, encoder))
-    differences = {"student_minus_few_shot": topics.compare_topics(GOOD * 4, BAD * 4, REFERENCES * 4, encoder)}
-    records.fill_record(record, "details", differences=differences)
+    records.fill_record(record, "scores", student=entry, few_shot=entry)
+    apart = {name: {"difference": 5.0, "low": 1.0, "high": 9.0} for name in names}
+    records.fill_record(record, "details", differences={"student_minus_few_shot": apart})
     records.write_record(record, tmp_path / "run.json")
     page = report.report_page(records.read_record(tmp_path / "run.json"))
     assert "| BLEU-3 | similarity | topic F1 |" in page and "points of topic F1" in page and "BLEU-3 points" in page
