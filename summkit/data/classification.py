@@ -76,11 +76,13 @@ def load_labels(profile: Profile, seed: int = 0, data: str | Path | None = None)
     data_set = _data_set(profile, own)
     raw, source = read_rows(data_set, own)
     find = partial(_columns, profile, data_set)
-    schema = data_set.labels or _schema_of(raw, find, DATASETS[LABEL_TASKS[profile.task]].labels or Schema((), ()))
-    rows = CheckedRows(raw, find, partial(_row, schema=schema, several=data_set.several_labels))
+    reference = DATASETS[LABEL_TASKS[profile.task]]
+    several = data_set.several_labels
+    schema = data_set.labels or _schema_of(raw, find, reference.labels or Schema((), ()), several)
+    rows = CheckedRows(raw, find, partial(_row, schema=schema, several=several))
     _drop_conflicts(rows)
     rows.drop_duplicates()
-    if not data_set.several_labels:
+    if not several:
         _drop_lone_classes(rows)
     return LabelledSplits(**rows.deal(profile, seed), source=source, dropped=rows.dropped, schema=schema)
 
@@ -139,7 +141,7 @@ def _schema(names: Iterable[str], location: str) -> Schema:
     return Schema(classes, words)
 
 
-def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema) -> Schema:
+def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema, several: bool) -> Schema:
     """Return the schema of rows without one: of the Hub's feature, of the task's data set, or of the labels themselves.
 
     The task's is taken if any of the labels is one of its classes, so that a wrong label in the rows is an error.
@@ -151,7 +153,7 @@ def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema) -> Schema:
         if named := getattr(getattr(feature, "feature", feature), "names", None):
             return _schema(named, split)
         for row in rows:
-            values |= {_label_name(label): label for label in _labels(row.get(column))}
+            values |= {_label_name(label): label for label in _labels(row.get(column), several)}
             if len(values) > MOST_CLASSES:
                 raise SummkitError(f"{split}: too many labels in {column!r}; name another column with label_column")
     if not values or any(_class_number(label, task) is not None for label in values.values()):
@@ -193,7 +195,7 @@ def label_numbers(value: object, schema: Schema, location: str, several: bool = 
         [[1], [1], [0], [1], [0, 1], []]
     """
     numbers = set()
-    for item in _labels(value):
+    for item in _labels(value, several):
         number = _class_number(item, schema)
         if number is None:
             known = ", ".join(f"{number} {name}" for number, name in enumerate(schema.classes))
@@ -204,10 +206,13 @@ def label_numbers(value: object, schema: Schema, location: str, several: bool = 
     return sorted(numbers)
 
 
-def _labels(value: Any) -> list:
-    """Return the labels of a row, none for a missing value."""
-    missing = value is None or value != value or str(value).strip() in ("", "-1", "-1.0")
-    return value if isinstance(value, list) else [] if missing else [value]
+def _labels(value: Any, several: bool) -> list:
+    """Return the labels of a row, none for a missing value; several labels may be a text such as "1, 5"."""
+    if isinstance(value, list):
+        return value
+    if value is None or value != value or str(value).strip() in ("", "-1", "-1.0", "[]"):
+        return []
+    return re.split(r"\s*[,;|]\s*", value.strip("[] ")) if several and isinstance(value, str) else [value]
 
 
 def _label_name(value: object) -> str:

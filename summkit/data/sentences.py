@@ -69,6 +69,10 @@ def lead(document: str, k: int) -> str:
 
 
 def excerpt(text: str, words: int = 25) -> str:
-    """Return the first words of a text as a quotation, with an ellipsis if there are more."""
-    parts = text.split()
-    return " ".join(parts[:words]) + (" […]" if len(parts) > words else "")
+    """Return the first words of a text as a quotation, with an ellipsis if there are more.
+
+    Without spaces between words, as in Chinese, twenty characters count as one word.
+    """
+    whole = " ".join(text.split())
+    shown = " ".join(whole.split()[:words])[: 20 * words]
+    return shown if shown == whole else f"{shown} […]"

@@ -130,10 +130,13 @@ def _table_rows(path: Path) -> Iterator[dict]:
     headings = next(lines, "")
     if headings.lower().startswith("sep="):  # a spreadsheet may write this before the headings
         headings = next(lines, "")
-    separator = max(",;|\t", key=headings.count)
+    separator = max(",;|\t", key=re.sub('"[^"]*"', "", headings).count)
     csv.field_size_limit(sys.maxsize)
     table = csv.DictReader(itertools.chain([headings], lines), delimiter=separator, strict=True)
     try:
+        names = [name for name in table.fieldnames or [] if name.strip()]
+        if len(set(names)) < len(names):
+            raise csv.Error(f"two columns have the same name: {', '.join(names)}")
         for row in table:
             if any(row.pop(None, [])):  # type: ignore[call-overload]
                 raise csv.Error(f"more fields than headings: a text with {separator!r} in it needs quotes around it")
@@ -164,7 +167,7 @@ def own_data(data: str | Path | None) -> Path | None:
         return None
     path = Path(name).expanduser().absolute()
     if not path.exists():
-        raise SummkitError(f"data {name}: no such file or folder")
+        raise SummkitError(f"data {name}: no such file or folder (a set of the Hub is named by the option dataset)")
     return path
 
 
@@ -200,6 +203,8 @@ def read_hub(data_set: DataSet) -> Mapping[str, Rows]:
     import datasets
 
     name = data_set.name
+    if Path(name).exists():
+        raise SummkitError(f"data set {name} is a path on this machine: name it by the option data")
     hub.require_hub(f"data set {name}")
     options = {"revision": data_set.revision} if data_set.revision else {}
     try:

@@ -92,7 +92,8 @@ class CheckedRows:
         checked = write_rows(usable())
         if not len(checked):
             reasons = ", ".join(f"{reason} ({len(taken)})" for reason, taken in self.dropped.items())
-            raise SummkitError(f"{split}: nothing is left of {len(rows)} rows; dropped: {reasons}")
+            advice = "; widen min_words and max_words (null: no limit)" if " words (" in reasons else ""
+            raise SummkitError(f"{split}: nothing is left of {len(rows)} rows; dropped: {reasons}{advice}")
         return checked
 
     def keep(self, column: str, wanted: Callable, reason: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from summkit.data.checks import DOCUMENT_COLUMNS, MAX_BOOK, find_column, reason_unusable
-from summkit.data.sources import FORMATS, file_rows
+from summkit.data.sources import FORMATS, file_rows, text_lines
 from summkit.errors import SummkitError
 
 _END_MARKS = (".", "!", "?", ":", ";", "…", '"', "”", "’", ")")
@@ -30,10 +30,7 @@ def read_texts(names: list[str]) -> list[tuple[str, str]]:
     Raises:
         SummkitError: A file cannot be read or contains no text; the message names file and row.
     """
-    if names:
-        texts = [pair for name in names for pair in _read(name)]
-    else:
-        texts = [("standard input", _decoded(sys.stdin.buffer.read(), "standard input"))]
+    texts = [pair for name in names for pair in _read(name)] if names else [("standard input", _standard_input())]
     for location, text in texts:
         reason = reason_unusable(text, MAX_BOOK)
         if reason:
@@ -42,23 +39,26 @@ def read_texts(names: list[str]) -> list[tuple[str, str]]:
 
 
 def _read(name: str) -> list[tuple[str, str]]:
+    path = Path(name)
     try:
-        content = Path(name).read_bytes()
+        path.open("rb").close()
     except OSError as error:
         raise SummkitError(f"{name}: {error.strerror}") from None
-    if name.lower().removesuffix(".gz").endswith(FORMATS):
-        rows = {f"{name}, row {number}": row for number, row in enumerate(file_rows(Path(name)), 1)}
-        if not rows:
-            raise SummkitError(f"{name}: no rows; there is no text to summarise")
-        return [(place, row[find_column(row, DOCUMENT_COLUMNS, "text", place)]) for place, row in rows.items()]
-    return [(name, _pdf(name) if name.lower().endswith(".pdf") else _decoded(content, name))]
+    if name.lower().endswith(".pdf"):
+        return [(name, _pdf(name))]
+    if not name.lower().removesuffix(".gz").endswith(FORMATS):
+        return [(name, "".join(text_lines(path)))]
+    rows = {f"{name}, row {number}": row for number, row in enumerate(file_rows(path), 1)}
+    if not rows:
+        raise SummkitError(f"{name}: no rows; there is no text to summarise")
+    return [(place, row[find_column(row, DOCUMENT_COLUMNS, "text", place)]) for place, row in rows.items()]
 
 
-def _decoded(content: bytes, name: str) -> str:
+def _standard_input() -> str:
     try:
-        return content.decode("utf-8-sig")
+        return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise SummkitError(f"{name}: not a text in UTF-8; save a document as plain text or PDF") from None
+        raise SummkitError("standard input: not a text in UTF-8") from None
 
 
 def _pdf(name: str) -> str:

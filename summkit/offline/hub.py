@@ -32,9 +32,9 @@ def require_hub(what: str, seconds: float = 10) -> None:
     """
     if not _offline() and not _answers(seconds):
         raise SummkitError(
-            f"{what} comes from the Hugging Face Hub, and {_endpoint()} does not answer. Without the Hub: profile "
-            "'cpu' uses a model and data from the Python package index; --data PATH (SUMMKIT_DATA_DIR) uses your own "
-            "rows; HF_HUB_OFFLINE=1 uses what an earlier run has cached"
+            f"{what} comes from the Hugging Face Hub, since no folder has this name, and {_endpoint()} does not "
+            "answer. Without the Hub: profile 'cpu' uses a model and data from the Python package index; --data PATH "
+            "(SUMMKIT_DATA_DIR) uses your own rows; HF_HUB_OFFLINE=1 uses what an earlier run has cached"
         )
 
 

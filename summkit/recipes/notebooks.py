@@ -145,7 +145,11 @@ def run_notebooks(
     for name in names:
         check_known("stage", name, known)
     chosen = [known[name] for name in dict.fromkeys(names)]
-    given = dict(parameters or {})
+    # A notebook runs in its own folder: a folder that is named from here needs its whole path.
+    given = {
+        name: str(Path(value).absolute()) if name.lower() == "model" and value and Path(value).is_dir() else value
+        for name, value in (parameters or {}).items()
+    }
     profile = given.pop("PROFILE", None) or profile
     rows = own_data(given.pop("DATA", None) or data)
     settings = _check_parameters(chosen, given, profile)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from summkit.errors import SummkitError, check_known
-from summkit.files import read_mapping, write_text
+from summkit.files import make_folder, read_mapping, write_text
 
 if TYPE_CHECKING:
     from summkit.config import Profile
@@ -43,13 +43,7 @@ def run_folder(stage: str) -> Path:
     Raises:
         SummkitError: The folder cannot be made.
     """
-    folder = Path(os.environ.get("SUMMKIT_RUN_DIR", "runs")) / stage
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"cannot make the run folder {folder}: {error.strerror}; choose another with --out"
-        raise SummkitError(message) from None
-    return folder
+    return make_folder(Path(os.environ.get("SUMMKIT_RUN_DIR", "runs")) / stage, "--out")
 
 
 def new_record(stage: str, profile: Profile | str, seed: int, device: str = "cpu") -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import textwrap
+import unicodedata
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -23,6 +24,7 @@ from summkit.reporting import records, tables
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+FEW = 30  # rows; below, the note under a table says that they are few
 _ELSEWHERE = ("differences", "examples", "scored_on")  # details with a separate place on the page
 _SIDE_BY_SIDE = ("reference", "zero_shot", "fine_tuned")  # columns of the examples on a terminal
 
@@ -178,6 +180,8 @@ def scores_note(record: dict) -> str:
     sizes = sorted({entry["n"] for entry in record["scores"].values() if entry["n"]})
     n = " to ".join(f"{size:,}" for size in dict.fromkeys(sizes[:1] + sizes[-1:]))
     note = f"n = {n} {rows} rows; in brackets 95 % intervals (bootstrap over rows)."
+    if sizes and sizes[0] < FEW:
+        note += " So few rows show only large differences."
     if any(entry["rouge1"] is not None for entry in record["scores"].values()):
         note += " ROUGE goes from 0 to 100."
     for tokenizer in {entry["tokenizer"]: None for entry in record["scores"].values() if "tokenizer" in entry}:
@@ -210,10 +214,20 @@ def result_lines(record: dict, examples: int = 3) -> str:
     width = max(16, room // len(columns))
     lines += ["", "  ".join(tables.display_name(key).ljust(width) for key in columns).rstrip()]
     for example in shown:
-        texts = ["".join(c if c.isprintable() else " " for c in example.get(key) or "–") for key in columns]
-        rows = zip_longest(*(textwrap.wrap(text, width) for text in texts), fillvalue="")
-        lines += ["  ".join(cell.ljust(width) for cell in row).rstrip() for row in rows] + [""]
+        texts = (_wrapped(example.get(key) or "–", width) for key in columns)
+        lines += ["  ".join(row).rstrip() for row in zip_longest(*texts, fillvalue=" " * width)] + [""]
     return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return the lines of a text, each as wide as `width` letters; Chinese, for example, is twice as wide as Latin."""
+
+    def wide(part: str) -> int:
+        return sum(unicodedata.east_asian_width(character) in "WF" for character in part)
+
+    text = "".join(character if character.isprintable() else " " for character in text)
+    lines = textwrap.wrap(text, width // 2 if wide(text) > len(text) // 2 else width)
+    return [line.ljust(width - wide(line)) for line in lines]
 
 
 def _differences(pairs: dict[str, dict]) -> list[dict]:

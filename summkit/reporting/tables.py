@@ -13,6 +13,7 @@ from typing import Any
 
 from summkit.evaluation import METRICS, markdown_table, score_table
 from summkit.files import read_mapping
+from summkit.resources.memory import size_text
 
 _NAMES = read_mapping(Path(__file__).with_name("names.yaml"), "names")
 _SCORE = {"mean", "low", "high"}
@@ -46,19 +47,18 @@ def rows_table(rows: dict[str, Any] | list, index: str = "") -> str:
         return scores_table(named)
     cells = {key: {"value": row} if is_single(row) or isinstance(row, list) else row for key, row in named.items()}
     columns = dict.fromkeys(column for row in cells.values() for column in row)
-    texts = {
-        display_name(column): [
-            _with_unit(key if column == "value" else column, row.get(column)) for key, row in cells.items()
-        ]
-        for column in columns
-    }
+
+    def text(key: str, row: dict, column: str) -> str:
+        return _with_unit(key if column == "value" else column, row.get(column))
+
+    texts = {display_name(column): [text(key, row, column) for key, row in cells.items()] for column in columns}
     return _table(texts, named, index)
 
 
 def _with_unit(key: str, value: Any) -> str:
     """Return `cell_text`, or a number with a readable unit if its key names one."""
     if isinstance(value, int | float) and str(key).endswith("_bytes"):
-        return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
+        return size_text(value)
     if isinstance(value, int | float) and str(key).endswith("_kwh"):
         return f"{1000 * value:.2g} Wh"
     return cell_text(value)

@@ -10,6 +10,7 @@ from summkit import progress
 from summkit.data import sentences
 from summkit.errors import SummkitError
 from summkit.evaluation import unsupported_spans
+from summkit.evaluation.languages import USUAL, choose_tokenizer
 from summkit.inference.generation import DECODINGS
 
 if TYPE_CHECKING:
@@ -29,13 +30,20 @@ MARK = '<mark style="background:#ffd54f;color:#1a1a1a" title="not in the article
 
 
 def marked(summary: str, document: str) -> str:
-    """Return a summary as escaped HTML, with <mark> around each name or number that `document` does not support."""
+    """Return a summary as escaped HTML, with <mark> around each name or number that `document` does not support.
+
+    The rules for names are English: in other languages nothing is marked.
+    """
     parts = []
     last = 0
-    for start, end in unsupported_spans(summary, document):
+    for start, end in unsupported_spans(summary, document) if _is_english(document) else []:
         parts += [html.escape(summary[last:start]), MARK, html.escape(summary[start:end]), "</mark>"]
         last = end
     return "".join([*parts, html.escape(summary[last:])])
+
+
+def _is_english(document: str) -> bool:
+    return choose_tokenizer([document]) == USUAL
 
 
 def side_by_side(rows: Iterable[dict[str, Any]]) -> HTML:
@@ -52,7 +60,9 @@ def side_by_side(rows: Iterable[dict[str, Any]]) -> HTML:
     columns = {key: name for key, name in COLUMNS.items() if any(row[key] is not None for row in rows)}
     template = Environment(loader=PackageLoader("summkit.reporting"), autoescape=True)
     page = template.get_template("side_by_side.html.j2")
-    return HTML(page.render(rows=rows, columns=columns, marked=marked, excerpt=sentences.excerpt, mark=MARK))
+    english = all(_is_english(row["document"]) for row in rows)
+    shown = {"rows": rows, "columns": columns, "marked": marked, "mark": MARK, "english": english}
+    return HTML(page.render(**shown, excerpt=sentences.excerpt))
 
 
 def answer_html(summarizer: Summarizer, text: str, which: str = "both", decoding: str = "greedy") -> str:

@@ -205,13 +205,13 @@ def plan_lines(profile: Profile, splits: Splits | LabelledSplits, seed: int = 0)
     lines = [
         f"rows: {', '.join(f'{len(getattr(splits, name)):,} {name}' for name in ('train', 'validation', 'test'))}",
         f"memory, planned for batches of {profile.batch_size} × {profile.max_length} tokens:",
-        *(f"  {_size(size):>8}  {part}: {how}" for part, size, how in plan.rows() if size),
+        *(f"  {memory.size_text(size):>8}  {part}: {how}" for part, size, how in plan.rows() if size),
     ]
     if not plan.fits(room):
         changes = _fitting(model, profile, room, device)
         options = " ".join(f"-p {name}={str(value).lower()}" for name, value in changes.items())
         way_out = f"these settings would fit: {options}" if changes else "choose a smaller model"
-        return "\n".join([*lines, f"this machine ({machine.name}) has {_size(room)}: too little; {way_out}"])
+        return "\n".join([*lines, f"this machine ({machine.name}) has {memory.size_text(room)}: too little; {way_out}"])
     share = min(1.0, SAMPLE / len(splits.train))
     parts = [splits.train.select(range(min(SAMPLE, len(splits.train))))]
     parts.append(splits.validation.select(range(math.ceil(share * len(splits.validation)))))
@@ -224,10 +224,10 @@ def plan_lines(profile: Profile, splits: Splits | LabelledSplits, seed: int = 0)
     checkpoints = 2 * (saved + plan["optimizer state"])  # the best and the newest
     duration = f"{seconds / 60:,.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
     lines += [
-        f"this machine ({machine.name}) has {_size(room)}: it fits",
+        f"this machine ({machine.name}) has {memory.size_text(room)}: it fits",
         f"time, from {STEPS} steps measured here: about {seconds / steps:.2g} s a step with its share of the "
         f"evaluations; {steps:,} steps take about {duration}",
-        f"disk: about {_size(saved + checkpoints)}, for the adapter and two checkpoints",
+        f"disk: about {memory.size_text(saved + checkpoints)}, for the adapter and two checkpoints",
     ]
     return "\n".join(lines)
 
@@ -251,10 +251,6 @@ def _fitting(model: PreTrainedModel, profile: Profile, room: int, device: str) -
                 changes |= {"batch_size": size, "gradient_accumulation": math.ceil(rows / size)}
             return changes
     return {}
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _now(model: PreTrainedModel) -> float:

@@ -76,7 +76,6 @@ def plan_training(
     model: str | PretrainedConfig | PreTrainedModel,
     *,
     precision: str = "nf4",
-    double_quantization: bool = True,
     compute_dtype: str = "float32",
     method: str = "lora",
     targets: str | Sequence[str] = "attention",
@@ -94,7 +93,6 @@ def plan_training(
     Args:
         model: A known name, a configuration, or a model of which the configuration is taken.
         precision: What the weights are held in, one of `models.PRECISIONS`.
-        double_quantization: Also quantise the constants of "nf4".
         compute_dtype: "float32", or half precision by autocast over fp32 adapters, as in the Trainer.
         method: A name in `models.METHODS`.
         targets: Layers with adapters, as in a profile, or a list of their names.
@@ -118,14 +116,12 @@ def plan_training(
         >>> plan_training("tiny-llama", precision="fp32", batch_size=4)["gradients"]
         57344
     """
-    if precision == "nf4-single":
-        precision, double_quantization = "nf4", False
     _check(precision, compute_dtype, device)
     check_known("optimizer", optimizer, OPTIMIZERS)
     meta = on_meta(model)
     answer = logits_tokens or sequence_length
     compute = COMPUTE_BYTES[compute_dtype]
-    weights, packed = _weights(meta, precision, double_quantization, compute)
+    weights, packed = _weights(meta, precision, compute)
     vocabulary = meta.get_output_embeddings().weight.shape[0]
     read = f"{batch_size} × {sequence_length} tokens"
     if loading.is_encoder_decoder(meta):
@@ -181,7 +177,7 @@ def plan_inference(
     _check(precision, compute_dtype, device)
     meta = on_meta(model)
     compute = WEIGHT_BYTES.get(precision, COMPUTE_BYTES[compute_dtype])
-    weights, sizes = _weights(meta, precision.removesuffix("-single"), precision == "nf4", compute)
+    weights, sizes = _weights(meta, precision, compute)
     vocabulary = meta.get_output_embeddings().weight.shape[0]
     if precision in WEIGHT_BYTES:
         unpacked, how = 0, "the widest tensors in flight"
@@ -279,6 +275,11 @@ def _has_own_head(model: Any, config: PretrainedConfig) -> bool:
     return not (config.scale_decoder_outputs and config.tie_word_embeddings)
 
 
+def size_text(size: float) -> str:
+    """Return a number of bytes as text, such as "19.6 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def _prepare(
     meta: PreTrainedModel, method: str, precision: str, targets: str | Sequence[str], rank: int, dropout: float
 ) -> PreTrainedModel:
@@ -304,9 +305,7 @@ def _trained(
     ]
 
 
-def _weights(
-    meta: PreTrainedModel, precision: str, double: bool, compute: int
-) -> tuple[list[tuple[str, int, str]], list[int]]:
+def _weights(meta: PreTrainedModel, precision: str, compute: int) -> tuple[list[tuple[str, int, str]], list[int]]:
     """Return the parts of the plan for weights, and the sizes of the packed layers.
 
     All linear layers are packed, except for the head and layers that stay in fp32.
@@ -327,7 +326,8 @@ def _weights(
         how = "one fp32 scale an output"
         # GPT-2's Conv1D stores the transposed weight.
         constants = sum(4 * layer.weight.shape[type(layer).__name__ == "Conv1D"] for layer in layers)
-    elif precision == "nf4":
+    elif precision in loading.FOUR_BITS:
+        double = precision == "nf4"
         packed = sum(math.ceil(n / 2) for n in sizes)
         how = f"an absmax for 64 weights, in {8 if double else 32} bits"
         constants = sum(_absmax_bytes(math.ceil(n / 64), double) for n in sizes)

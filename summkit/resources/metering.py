@@ -75,22 +75,24 @@ class Meter:
 
     def __enter__(self) -> Meter:
         """Start to measure."""
+        import psutil
+
         self._price, self.country = _price(), _country()
         self._tracker = _start_tracker(self.country) if self.energy else None
         self._peak_before = 0
-        self._held = _resident_bytes()
+        self._held = psutil.Process().memory_info().rss
         if _cuda():
             _cuda().reset_peak_memory_stats()
             self._held = _cuda().memory_allocated()
         _begin_peak(self)  # after all that may fail: it registers this meter
         self._lap = self._wall = time.perf_counter()
-        self._cpu = _cpu_seconds()
+        self._cpu = sum(os.times()[:4])
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop, and read all values."""
         self.wall_seconds = time.perf_counter() - self._wall
-        self.cpu_seconds = _cpu_seconds() - self._cpu
+        self.cpu_seconds = sum(os.times()[:4]) - self._cpu
         self.peak_rss_bytes = _end_peak(self)
         self.peak_device_bytes = _cuda().max_memory_allocated() if _cuda() else None
         peak = self.peak_device_bytes or self.peak_rss_bytes
@@ -175,16 +177,6 @@ def peak_rss_bytes() -> int | None:
         import psutil
 
         return getattr(psutil.Process().memory_info(), "peak_wset", None)
-
-
-def _resident_bytes() -> int:
-    import psutil
-
-    return psutil.Process().memory_info().rss
-
-
-def _cpu_seconds() -> float:
-    return sum(os.times()[:4])
 
 
 def _cuda() -> Any:

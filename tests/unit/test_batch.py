@@ -175,6 +175,10 @@ def test_an_option_of_the_profile_goes_into_the_parameter_options(repository):
     folder = notebooks.run_notebooks(["task7"], "smoke", "out", given)
     text = (folder / "task7" / "task7.ipynb").read_text(encoding="utf-8")
     assert "{'rank': 4, 'dropout': 0, 'max_words': None}" in text
+    Path("models/mine").mkdir(parents=True)
+    folder = notebooks.run_notebooks(["task7"], "smoke", "out1", {"model": "models/mine"})
+    text = (folder / "task7" / "task7.ipynb").read_text(encoding="utf-8")
+    assert str({"model": str(Path("models/mine").absolute())}) in text, "a notebook runs in its own folder"
     with pytest.raises(SummkitError, match="option dropout=2: input should be less than 1"):
         notebooks.run_notebooks(["task7"], "smoke", "out2", {"dropout": 2})
     with pytest.raises(SummkitError, match="unknown option 'droput'; .*; did you mean 'dropout'?"):

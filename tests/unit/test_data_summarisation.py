@@ -318,3 +318,4 @@ for folder in sys.argv[1:]:
 
 def test_an_excerpt_is_short():
     assert excerpt("one two  three", 2) == "one two […]" and excerpt("one two", 2) == "one two"
+    assert excerpt("桥" * 500, 2) == "桥" * 40 + " […]"

@@ -200,7 +200,9 @@ def test_a_plan_that_does_not_fit_loads_nothing_and_says_what_would(monkeypatch,
     monkeypatch.setattr(forecast, "forecast_training", None)
     machine(monkeypatch, gigabytes)
     text = forecast.plan_lines(choose_profile("cpu", precision="fp32"), Splits(*rows, rows[1], "code"))
-    assert text.endswith(way_out) and f"(2 CPU cores) has {forecast._size(round(gigabytes * 1e9))}: too little" in text
+    assert (
+        text.endswith(way_out) and f"(2 CPU cores) has {memory.size_text(round(gigabytes * 1e9))}: too little" in text
+    )
 
 
 def test_every_optimizer_of_a_profile_can_be_planned():

@@ -56,6 +56,10 @@ FILES = {
     "pretty.json.gz": gzip.compress(json.dumps(ROWS, indent=1).encode()),
     "comma.csv": table(),
     "semicolon.CSV": table(separator=";", encoding="utf-8-sig"),
+    "quoted.csv": table(separator=";")
+    .replace(b"document;", b'"document";"Stadt, Land";', 1)
+    .replace(b"dawn.;", b"dawn.;x;")
+    .replace(b'dawn.";', b'dawn.";x;'),
     "excel.csv": table(separator=";", start="sep=;\r\n"),
     "utf16.csv": table(separator="\t", encoding="utf-16"),
     "tabs.tsv": table(separator="\t"),
@@ -144,6 +148,7 @@ def test_a_file_of_no_split_is_named_and_not_used(tmp_path, caplog):
         (b'document,summary\nA, b, c,d\n', "rows.csv, line 2: more fields than headings: a text with ',' in it"),
         (b'document,summary\n"A,b\nc,d\n', "rows.csv, line \\d: unexpected end of data"),
         (b"", "no rows|no column"),
+        (b"text,text,summary\na,b,c\n", "rows.csv, line 1: two columns have the same name: text, text, summary"),
         (b"Text;Kurz\na;b\n", "no column for the document; there are: Text, Kurz|no column for the summary"),
     ],
 )  # fmt: skip
@@ -249,6 +254,27 @@ def labelled(tmp_path, values, task="agnews", **options):
 )
 def test_labels_that_are_not_the_tasks_are_their_own_classes(tmp_path, values, classes):
     assert labelled(tmp_path, values).schema.classes == classes
+
+
+def test_several_labels_may_be_one_text(tmp_path):
+    splits = labelled(tmp_path, ["0,3", "[1, 2]", "admiration", "2|4", "[]"], "goemotions")
+    found = sorted(row["labels"] for name in SPLITS for row in getattr(splits, name))
+    assert found == sorted([[0, 3], [1, 2], [0], [2, 4]] * 3)
+
+
+def test_rows_outside_the_word_limits_name_the_options(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(table())
+    with pytest.raises(SummkitError, match="dropped: under 40 words \\(12\\); widen min_words and max_words"):
+        load_summaries(choose_profile("cpu"), 0, tmp_path)
+
+
+def test_a_path_is_not_a_set_of_the_hub_nor_the_other_way_round(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_bytes(table())
+    with pytest.raises(SummkitError, match="data set rows.csv is a path on this machine: name it by the option data"):
+        read(None, dataset="rows.csv")
+    with pytest.raises(SummkitError, match="data org/news: no such file or folder .a set of the Hub is named by the"):
+        read("org/news")
 
 
 def test_a_missing_label_drops_its_row_and_a_wrong_column_is_refused(tmp_path):

@@ -263,6 +263,17 @@ def test_the_result_of_a_run_is_a_table_and_three_examples(tmp_path, monkeypatch
     assert report.result_lines(records.read_record(made / "run.json")).endswith("ROUGE goes from 0 to 100.")
 
 
+def test_texts_of_wide_characters_stay_in_their_columns(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "79")
+    example = {"reference": "大桥" * 20, "zero_shot": "A bridge.", "fine_tuned": "大桥开放。"}
+    made = make_run(tmp_path, "train", {"examples": [example]}, {"fine_tuned": entry(9, 8)})
+    text = report.result_lines(records.read_record(made / "run.json"))
+    assert "n = 8 test rows; in brackets 95 % intervals (bootstrap over rows). So few rows show only large" in text
+    lines = text[text.index("reference  ") :].splitlines()
+    widths = [sum(2 if "一" <= c <= "鿿" or c == "。" else 1 for c in line) for line in lines]
+    assert max(widths) <= 79 and len(lines) == 5 and lines[1].index("A bridge.") == 12 + 3
+
+
 def test_a_training_without_a_notebook_has_a_page_to_read(tmp_path):
     details = {
         "rows": {"test": {"rouge1": [12.345] * 64}},

@@ -43,6 +43,9 @@ def test_plain_text_standard_input_and_json_lines(here, monkeypatch):
     (here / "a.txt").write_bytes("\ufeffRain.\n".encode())
     rows = [{"article": "First.", "abstract": "no"}, {"id": 3, "text": "Second."}]
     (here / "b.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (here / "d.csv").write_bytes("Text;Note\nFünfte.;x\n".encode("utf-8-sig"))
+    (here / "e.txt").write_text("Sechste.", encoding="utf-16")
+    assert text_files.read_texts(["d.csv", "e.txt"]) == [("d.csv, row 1", "Fünfte."), ("e.txt", "Sechste.")]
     (here / "c.jsonl.gz").write_bytes(gzip.compress(json.dumps({"document": "Third."}).encode()))
     assert text_files.read_texts(["a.txt", "b.jsonl", "c.jsonl.gz"]) == [
         ("a.txt", "Rain.\n"),
@@ -57,7 +60,7 @@ def test_plain_text_standard_input_and_json_lines(here, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.txt", b"\xff\xfe\x00", "a.txt: not a text in UTF-8"),
+        ("a.txt", b"\xfcber", "a.txt, after line 0: cannot be read as text in UTF-8"),
         ("a.txt", b" \n", "a.txt: empty; there is no text to summarise"),
         ("a.txt", b"a\0b", "a.txt: NUL or half a character"),
         ("a.jsonl", b"", "a.jsonl: no rows"),

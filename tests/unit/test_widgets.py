@@ -56,6 +56,17 @@ def test_text_is_escaped_before_the_marks_are_added():
     assert Reader(shown).marked == ["1", "Zed"]
 
 
+def test_nothing_is_marked_in_other_languages_and_an_empty_answer_is_seen():
+    row = {
+        "document": "Die Brücke über die Müggel öffnet für Fußgänger.",
+        "base": "Das Rathaus öffnet.",
+        "fine_tuned": "",
+    }
+    page = widgets.side_by_side([row]).data
+    assert Reader(page).marked == ["Marked"] and "; only in English texts." in page and "<i>(empty)</i>" in page
+    assert "only in English" not in widgets.side_by_side([{"document": ARTICLE, "base": "Zed."}]).data
+
+
 @pytest.mark.parametrize("key", ["id", "document", "reference", "base", "fine_tuned"])
 def test_no_cell_of_the_table_lets_markup_through(key):
     evil = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
