@@ -7,6 +7,7 @@ tokenizer that suits the references (see `languages`). `overlap` is an `evaluate
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ import numpy as np
 
 from summkit.data.checks import check_texts
 from summkit.data.sentences import split_sentences
-from summkit.errors import SummkitError
 from summkit.evaluation import languages
 from summkit.evaluation.intervals import Statistic, mean_statistic
 from summkit.evaluation.support import supported_facts
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import evaluate
     from sacrebleu.metrics import BLEU
 
+_log = logging.getLogger(__name__)
 Texts = Sequence[str]
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 BLEU_TOKENIZERS = {languages.USUAL: "13a", languages.WORDS: "intl", languages.CHARACTERS: "char"}  # sacrebleu's names
@@ -78,11 +79,11 @@ def rouge_rows(predictions: Texts, references: Texts) -> dict[str, np.ndarray]:
         references: The reference texts.
 
     Returns:
-        F1 times 100: {type: float array [rows]}.
+        F1 times 100: {type: float array [rows]}. ROUGE-L and Lsum of a pair longer than 2,000 by 2,000 words are nan,
+        with a warning: their time grows with the product.
 
     Raises:
-        SummkitError: There is no row, a row is not a text, or a pair is longer than 2,000 by 2,000 words: the time
-            of ROUGE-L grows with the product.
+        SummkitError: There is no row, or a row is not a text.
 
     Example:
         >>> rouge_rows(["the cat sat on the mat"], ["the cat lay on a mat"])["rouge2"]
@@ -100,26 +101,27 @@ def _rouge_scores(predictions: tuple[str, ...], references: tuple[str, ...]) -> 
 
     usual = languages.choose_tokenizer(references) == languages.USUAL
     tokenizer = None if usual else SimpleNamespace(tokenize=languages.unicode_words)
-    scorer = RougeScorer(list(ROUGE_TYPES), use_stemmer=True, tokenizer=tokenizer)
+    kinds = {False: ROUGE_TYPES, True: ROUGE_TYPES[:2]}  # by whether the row is too long for a table of words
+    scorers = {is_long: RougeScorer(list(kinds[is_long]), use_stemmer=True, tokenizer=tokenizer) for is_long in kinds}
     rows = []
+    too_long = []
     for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True), 1):
-        _check_cells(row, *(_words(text, usual) for text in (prediction, reference)))
+        is_long = _words(prediction, usual) * _words(reference, usual) > MAX_ROUGE_CELLS
+        if is_long:
+            too_long.append(row)
         lines = ("\n".join(split_sentences(text)) for text in (reference, prediction))
-        scores = scorer.score(*lines)
-        rows.append([100 * scores[kind].fmeasure for kind in ROUGE_TYPES])
+        scores = scorers[is_long].score(*lines)
+        rows.append([100 * scores[kind].fmeasure if kind in scores else np.nan for kind in ROUGE_TYPES])
+    if too_long:
+        _log.warning(
+            f"ROUGE-L and ROUGE-Lsum of {len(too_long)} of {len(rows)} rows (the first is row {too_long[0]}) are not "
+            f"calculated: their time grows with the product of both texts' words, here above {MAX_ROUGE_CELLS:,}"
+        )
     return np.array(rows, dtype=float)
 
 
-def _words(text: str, usual: bool) -> list[str]:
-    return re.findall(r"[a-z0-9]+", text.lower()) if usual else languages.unicode_words(text)
-
-
-def _check_cells(row: int, prediction: list[str], reference: list[str]) -> None:
-    if len(prediction) * len(reference) > MAX_ROUGE_CELLS:
-        raise SummkitError(
-            f"row {row}: a prediction of {len(prediction):,} words against a reference of {len(reference):,} is too "
-            "long for ROUGE-L (its time grows with the product): shorten either, or score it by chapters"
-        )
+def _words(text: str, usual: bool) -> int:
+    return len(re.findall(r"[a-z0-9]+", text.lower()) if usual else languages.unicode_words(text))
 
 
 def corpus_bleu3(predictions: Texts, references: Texts) -> dict[str, float]:
@@ -271,7 +273,7 @@ def overlap() -> evaluate.Metric:
 
         def _compute(self, predictions: Texts, references: Texts) -> dict[str, float]:
             rows = rouge_rows(predictions, references)
-            return {kind: float(rows[kind].mean()) for kind in rows} | corpus_bleu3(predictions, references)
+            return {kind: float(np.nanmean(rows[kind])) for kind in rows} | corpus_bleu3(predictions, references)
 
         def _build_data_dir(self) -> str:
             return ""  # all in memory: no folder in the home directory, and no file shared by processes

@@ -70,6 +70,7 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | Non
         ax: The Axes to draw on; None: new Axes.
     """
     import pandas as pd
+    from matplotlib.container import BarContainer
 
     ax = _axes(ax)
     means = {display_name(system): [_percent(entry[key]) for key in measures] for system, entry in scores.items()}
@@ -78,6 +79,9 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | Non
     # pandas expects errors as (systems, below and above, measures).
     errors = 100 * whiskers.transpose(0, 2, 1)
     frame.plot.bar(ax=ax, yerr=errors, capsize=2, width=0.8, rot=0, error_kw={"elinewidth": 1})
+    bars = [container for container in ax.containers if isinstance(container, BarContainer)]
+    for container, entry in zip(bars, scores.values(), strict=True):
+        ax.bar_label(container, ["n/a" if entry[key]["mean"] is None else "" for key in measures])
     ax.set(ylabel="percent", title="Scores with 95 % intervals")
     ax.legend(**_BESIDE)
     return ax

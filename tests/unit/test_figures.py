@@ -37,6 +37,14 @@ def test_a_bar_without_an_interval_has_no_whiskers():
     assert drawn == [pytest.approx([40, 70]), pytest.approx([50, 50])]
 
 
+def test_a_metric_that_does_not_apply_has_no_bar():
+    scores = {"a": {"support": {"mean": None, "low": None, "high": None}}, "b": {"support": {"mean": 0.5, "low": None}}}
+    scores["b"]["support"]["high"] = None
+    ax = figures.score_bars(scores, {"support": "support"})
+    bars = [bar for container in ax.containers if hasattr(container, "patches") for bar in container.patches]
+    assert [bar.get_height() for bar in bars] == [0, 50] and [text.get_text() for text in ax.texts] == ["n/a", ""]
+
+
 def test_counts_of_a_confusion_are_written_in_it(tmp_path):
     ax = figures.confusion(classification.confusion_matrix(SAID, ACTUAL, ["a", "b", "c"]), plt.subplots()[1])
     assert [text.get_text() for text in ax.texts] == ["2", "0", "0", "0", "2", "1", "1", "0", "2"]
