@@ -17,6 +17,7 @@ from summkit.models.loading import (
     load_tokenizer,
     padding,
     parameter_report,
+    public_name,
     unpacked,
     virtual_tokens,
 )

@@ -112,6 +112,16 @@ def load_model(
     return model
 
 
+def public_name(name: str) -> str:
+    """Return the name by which any machine finds a model: an embedded one's id on the Hub, else the name itself.
+
+    Example:
+        >>> public_name("smollm2-135m-instruct")
+        'HuggingFaceTB/SmolLM2-135M-Instruct'
+    """
+    return assets.ASSETS[name].hub_id or name if name in assets.ASSETS else name
+
+
 def load_config(name: str) -> PreTrainedConfig:
     """Load only the configuration of a model.
 

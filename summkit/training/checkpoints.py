@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from summkit import files
 from summkit.config import Profile
 from summkit.errors import SummkitError
+from summkit.models import loading
 from summkit.training import sharding
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ def save_adapter(
     """
     with files.whole_folder(folder) as part:
         if hasattr(model, "peft_config"):  # else peft checks on the Hub for a larger vocabulary
+            if profile:  # by default peft writes the path of the folder from which the base was loaded
+                model.peft_config["default"].base_model_name_or_path = loading.public_name(profile.model)
             model.save_pretrained(part, state_dict=weights, save_embedding_layers=False)
+            (part / "README.md").unlink(missing_ok=True)  # an empty form; `reporting.write_card` writes a card
         else:
             from safetensors.torch import save_file
 
