@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import os
 import re
 import sys
@@ -138,6 +139,8 @@ def _values(texts: list[str]) -> dict[str, Any]:
         try:
             values[name] = words[value.lower()] if value.lower() in words else ast.literal_eval(value)
         except (ValueError, SyntaxError):
+            with contextlib.suppress(ValueError):
+                value = json.loads(value)
             values[name] = value
     return values
 
@@ -281,7 +284,7 @@ def _label(options: Namespace) -> None:
     counts = ", ".join(f"{reason} {rows}" for reason, rows in labels.counts().items())
     print(f"{options.out}: {counts}; {labels.asked} rows asked now, {labels.reused} before, {labels.seconds:.0f} s")
     if not labels.labels or distillation.NOT_ASKED in labels.set_aside.values():
-        raise RunFailedError("not done; the same command asks again about the rows for which the server failed")
+        raise RunFailedError("rows are without a label; the same command asks again where the server failed")
 
 
 def _export(options: Namespace) -> None:

@@ -11,7 +11,7 @@ from summkit.config import Profile, choose_profile, detect_hardware
 from summkit.models import TINY, footprint, parameter_report
 from summkit.offline import ASSETS
 from summkit.registry import load_plugins
-from summkit.reporting import add_earlier_runs, figures, fill_record, new_record, run_folder, write_record
+from summkit.reporting import add_earlier_runs, figures, fill_record, new_record, run_folder, write_card, write_record
 from summkit.resources import Meter
 
 if TYPE_CHECKING:
@@ -97,6 +97,9 @@ class Run:
             fill_record(self.record, section, **values)
         add_earlier_runs(self.record, list(earlier))
         path = write_record(self.record, self.folder / "run.json")
+        adapter = Path(getattr(training, "adapter", "") or self.folder / "none")
+        if adapter.is_dir() and progress.first_process():
+            write_card(adapter, self.record, self.profile)
         peak = self.record["resources"]["peak_rss_bytes"]
         memory = f", peak memory {peak / 1e9:.1f} GB" if peak else ""
         if progress.first_process():

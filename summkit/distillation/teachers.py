@@ -268,7 +268,8 @@ class EndpointTeacher:
             return f"{start} after up to {self.retries + 1} tries; the server is busy or broken: {words}. {_RESUME}"
         field = next((name for name in FIELDS if name in words.lower()), None)
         way = f". Leave {field} out of requests with --without {field}, or see --rename and --extra" if field else ""
-        return f"{start}, for the text that begins {sentences.excerpt(document, 8)!r}; the server says: {words}{way}"
+        start += f", for the text that begins {sentences.excerpt(document, 8)!r}"
+        return f"{start}; the server says: {words.rstrip('.')}{way}"
 
     def _models(self) -> list[str]:
         import openai

@@ -288,17 +288,18 @@ def ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     was_training = model.training
-    use_cache = model.config.use_cache
+    config = loading.text_config(model)
+    use_cache = getattr(config, "use_cache", None)
     own_settings = base.generation_config
     try:
         model.eval()
-        model.config.use_cache = True
+        config.use_cache = True
         base.generation_config = decoder_start(base)
         with loading.unpacked(model):
             yield
     finally:
         base.generation_config = own_settings
-        model.config.use_cache = use_cache
+        config.use_cache = use_cache
         model.train(was_training)
 
 

@@ -69,6 +69,7 @@ class Asset:
         converted_bytes: Size of the converted folder.
         parameters: Number of weights of the model.
         source: The embedded model from which this one is made, instead of a member.
+        hub_id: The model's id on the Hub, by which an adapter names its base.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Asset:
     converted_bytes: int = 0
     parameters: int = 0
     source: str = ""
+    hub_id: str = ""
 
     @property
     def path(self) -> Path:

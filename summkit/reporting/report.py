@@ -18,11 +18,15 @@ from summkit.errors import SummkitError
 from summkit.evaluation import METRICS, Metric, score_table
 from summkit.evaluation.languages import CHARACTERS, WORDS
 from summkit.files import write_text
+from summkit.models import public_name
+from summkit.offline import ASSETS
 from summkit.progress import near
 from summkit.reporting import records, tables
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from summkit.config import Profile
 
 FEW = 30  # rows; below, the note under a table says that they are few
 _ELSEWHERE = ("differences", "examples", "scored_on")  # details with a separate place on the page
@@ -124,6 +128,33 @@ def report_page(record: dict, folder: str = "") -> str:
             parts={key: value for key, value in details.items() if not tables.is_single(value)},
         )
     )
+
+
+def write_card(adapter: str | Path, record: dict, profile: Profile) -> Path:
+    """Write an adapter's README.md: its base, what it was trained on and how, its scores, and how to ask it.
+
+    Args:
+        adapter: The adapter's folder.
+        record: The record of the run.
+        profile: The settings of the training.
+
+    Returns:
+        The file.
+    """
+    base = public_name(profile.model)
+    is_public = record["model"]["source"] == "hub" or base != profile.model
+    asset = ASSETS.get(profile.model)
+    page = _page_environment().get_template("adapter.md.j2")
+    text = page.render(
+        record=record,
+        profile=profile,
+        base=base if is_public else record["model"]["id"],
+        is_public=is_public,
+        is_adapter=(Path(adapter) / "adapter_config.json").is_file(),
+        about=asset.about if asset else "",
+        credit=find_dataset(str(record["data"]["id"])).credit,
+    )
+    return write_text(Path(adapter) / "README.md", text)
 
 
 @cache

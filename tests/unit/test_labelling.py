@@ -367,7 +367,7 @@ def test_a_server_that_only_fails_labels_nothing_and_is_asked_again(abstracts, c
         assert main(ask) == 1
         said = capsys.readouterr()
         assert said.out.startswith("l.jsonl: labelled 0, server error 20; 20 rows asked now")
-        assert len(server.asked) == 60 and "the same command asks again" in said.err
+        assert len(server.asked) == 60 and "the same command asks again where the server failed" in said.err
         assert {(line["status"], line["label"]) for line in lines_of("l.jsonl")} == {("failed", None)}
         server.broken.clear()
         assert main(ask) == 0
@@ -425,9 +425,11 @@ def test_a_cut_answer_is_asked_again_and_then_set_aside(tmp_path):
 
 def test_the_command_changes_the_fields_of_a_request(abstracts, capsys):
     changes = ["--without", "seed", "--rename", "max_tokens=max_completion_tokens", "--extra", "temperature=1"]
+    changes += ["--extra", 'chat_template_kwargs={"enable_thinking": false}']
     with LocalEndpoint(answer) as server:
         ask = [*ASK, "--url", server.url, "--model", "teacher"]
         assert main([*ask, *changes]) == 0
+        assert server.asked[0]["chat_template_kwargs"] == {"enable_thinking": False}
         assert "seed" not in server.asked[0] and server.asked[0]["max_completion_tokens"] > 0
         assert main(ask) == 2
     assert "labelled with request {'without': ['seed']" in capsys.readouterr().err
