@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,7 +39,7 @@ class Hardware:
     """The hardware that a run computes on.
 
     Attributes:
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" (also AMD's GPUs, with ROCm) or "mps" (a Mac's GPU).
         name: The GPU's name, or the number of CPU cores as text.
         memory_bytes: Memory of the GPU, or of the machine without a GPU, in bytes.
         capability: CUDA's compute capability (major, minor); None without a GPU.
@@ -130,14 +131,16 @@ def options() -> dict[str, str]:
 
 
 def detect_hardware() -> Hardware:
-    """Detect the hardware of this machine. Torch is imported only if an NVIDIA driver is present."""
+    """Detect the hardware of this machine. Torch is imported only if there may be a GPU that it can use."""
     import psutil
 
-    drivers = ("/proc/driver/nvidia", "/dev/nvidia0", "/dev/dxg")  # the last is WSL's
-    if os.name == "nt" or any(map(os.path.exists, drivers)):
+    drivers = ("/proc/driver/nvidia", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")  # the last two are WSL's and ROCm's
+    if os.name == "nt" or sys.platform == "darwin" or any(map(os.path.exists, drivers)):
         import torch
 
-        if torch.cuda.is_available():
+        if torch.backends.mps.is_available():
+            return Hardware("mps", "Apple's GPU", psutil.virtual_memory().total)
+        if torch.cuda.is_available():  # also on ROCm
             gpu = torch.cuda.get_device_properties(0)
             return Hardware("cuda", gpu.name, gpu.total_memory, (gpu.major, gpu.minor))
     return Hardware("cpu", f"{os.cpu_count()} CPU cores", psutil.virtual_memory().total)
@@ -169,7 +172,10 @@ def choose_profile(name: str = "auto", task: str = "summary", **overrides: Any) 
     if name == "auto" and os.environ.get("SUMMKIT_PROFILE"):
         name, reason = os.environ["SUMMKIT_PROFILE"], "set by SUMMKIT_PROFILE"
     if name == "auto":
-        name, reason = _from_hardware(detect_hardware())
+        machine = detect_hardware()
+        name, reason = _from_hardware(machine)
+        if machine.device == "mps":  # bitsandbytes has no optimizers for it
+            overrides = {"precision": "fp32", "optimizer": "adamw_torch"} | overrides
     check_known("profile", name, (*PROFILES, "auto"))
     check_known("task", task, TASKS)
     for option in overrides:
@@ -189,6 +195,8 @@ def _preset(task: str) -> dict[str, dict]:
 
 
 def _from_hardware(machine: Hardware) -> tuple[str, str]:
+    if machine.device == "mps":
+        return "cpu", f"{machine.name}, with fp32 weights"
     if machine.device != "cuda" or machine.memory_bytes is None:
         return "cpu", f"no GPU here, {machine.name}"
     gpu = f"{machine.name}, {machine.memory_bytes / 2**30:.0f} GiB"

@@ -36,6 +36,7 @@ SLOW = {
     "test_memory_seq2seq.py",
     "test_metering.py",
     "test_methods.py",
+    "test_model_matrix.py",
     "test_plugin.py",
     "test_prefill.py",
     "test_processes.py",

@@ -17,7 +17,7 @@ from summkit.data import templates
 from summkit.data.checks import LABEL_COLUMNS, SECOND_COLUMNS, TEXT_COLUMNS, columns_of, reason_unusable
 from summkit.data.registry import DATASETS, DataSet, Schema, find_dataset
 from summkit.data.sources import own_data, read_rows, text_lines
-from summkit.data.splits import CheckedRows, Splits, column_values, names_of, row_id
+from summkit.data.splits import CheckedRows, Splits, column_values, names_of, row_id, writing_rows
 from summkit.errors import SummkitError, check_known
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def labels_as_text(rows: Dataset, schema: Schema) -> Dataset:
     So the order of a row's labels has no effect, and its label words share the probability.
     """
     words = {"words": schema.words}
-    return rows.map(_worded, batched=True, fn_kwargs=words, remove_columns=rows.column_names, desc="labels")
+    with writing_rows():
+        return rows.map(_worded, batched=True, fn_kwargs=words, remove_columns=rows.column_names, desc="labels")
 
 
 def _worded(batch: dict, words: tuple[str, ...]) -> dict:

@@ -228,6 +228,8 @@ def _by_split(loaded: Mapping[str, Rows], location: str) -> Mapping[str, Rows]:
         return {"all": next(iter(loaded.values()))}
     if "train" not in found:
         raise SummkitError(f"{location} has no split 'train'; it has: {', '.join(loaded)}")
+    for split in set(SPLITS) - set(found):
+        _log.warning("%s has no split %r: its rows are taken from the training rows", location, split)
     return {split: found[split] for split in SPLITS if split in found}
 
 
@@ -250,21 +252,16 @@ def read_own(path: Path) -> Mapping[str, Rows]:
         words = re.split(r"[^a-z]+", f"{file.parent.name if file.parent != path else ''} {file.name}".lower())
         split = next((_SPLIT_NAMES[word] for word in words if word in _SPLIT_NAMES), "all")
         groups.setdefault("all" if path.is_file() else split, []).append(file)
-    names = ", ".join(file.name for parts in groups.values() for file in parts) or "none"
     if "train" in groups and "all" in groups:
         _log.warning("data %s: %s: in no split, and not used", path, ", ".join(f.name for f in groups.pop("all")))
     for split, parts in groups.items():
         if len(parts) > 1 and not all(re.search(r"\d-of-\d", part.name) for part in parts):
             wanted = "one file" if split == "all" else f"one file for {split}"
-            raise SummkitError(f"data {path}: {wanted} is needed, or train, validation and test; found: {names}")
-    if len(groups) == 1:
-        return {"all": FileRows(*next(iter(groups.values())))}
-    if "train" not in groups:
-        kinds = ", ".join(FORMATS)
-        raise SummkitError(f"data {path}: a file is needed, or one named train; formats: {kinds}; found: {names}")
-    for split in set(SPLITS) - set(groups):
-        _log.warning("data %s: no file for %s; its rows are taken from the training rows", path, split)
-    return {split: FileRows(*groups[split]) for split in SPLITS if split in groups}
+            found = ", ".join(part.name for part in parts)
+            raise SummkitError(f"data {path}: {wanted} is needed, or train, validation and test; found: {found}")
+    if not groups:
+        raise SummkitError(f"data {path}: no file of rows is here; the formats are {', '.join(FORMATS)}, also as .gz")
+    return _by_split({split: FileRows(*parts) for split, parts in groups.items()}, f"data {path}")
 
 
 def _data_files(path: Path) -> list[Path]:

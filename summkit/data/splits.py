@@ -14,6 +14,7 @@ import tempfile
 import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -178,6 +179,16 @@ def rows_folder() -> str:
     return folder.name
 
 
+@contextmanager
+def writing_rows() -> Iterator[None]:
+    """Report a full disk, or another failure to write rows, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{rows_folder()} ({error.strerror or error})"
+        raise SummkitError(f"rows cannot be written to {reason}; set TMPDIR to another folder") from None
+
+
 def write_rows(rows: Iterable[dict]) -> Dataset:
     """Write rows to disk and open them memory-mapped; results of `map` go to the same folder.
 
@@ -193,7 +204,7 @@ def write_rows(rows: Iterable[dict]) -> Dataset:
     path = Path(rows_folder(), f"{uuid.uuid4().hex}.arrow")
     characters = 0
     try:
-        with ArrowWriter(path=str(path), writer_batch_size=_ROWS) as writer:
+        with writing_rows(), ArrowWriter(path=str(path), writer_batch_size=_ROWS) as writer:
             for row in rows:
                 writer.write(row)
                 characters += len(row["document"])
@@ -206,9 +217,6 @@ def write_rows(rows: Iterable[dict]) -> Dataset:
         path.unlink(missing_ok=True)
         if isinstance(error, SchemaInferenceError):  # no rows
             return datasets.Dataset.from_dict({})
-        if isinstance(error, OSError):
-            reason = f"{rows_folder()} ({error.strerror or error})"
-            raise SummkitError(f"rows cannot be written to {reason}; set TMPDIR to another folder") from None
         raise
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from summkit.data.splits import writing_rows
 from summkit.errors import SummkitError
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def encode_rows(
     numbers = datasets.List(number)
     columns = datasets.Features(input_ids=numbers, labels=numbers, length=number, cut=number)
     options = {"batched": True, "batch_size": 500, "features": columns, "remove_columns": rows.column_names}
-    encoded = rows.map(_encode_batch, fn_kwargs={"encoding": encoding}, desc="tokenising", **options)
+    with writing_rows():
+        encoded = rows.map(_encode_batch, fn_kwargs={"encoding": encoding}, desc="tokenising", **options)
     if len(encoded) < len(rows):
         if not len(encoded):
             encoding.row(rows[0]["document"], rows[0]["summary"])  # raises the error that says why

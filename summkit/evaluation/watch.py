@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from summkit.errors import SummkitError
 from summkit.evaluation import metrics
 from summkit.inference import generation
-from summkit.training import sharding
+from summkit.training import environment
 
 Scores = Callable[[list[str], list[str]], dict[str, float]]  # of texts and references
 
@@ -62,7 +62,7 @@ def generation_scores(
 
     class GenerationScores(TrainerCallback):
         def on_evaluate(self, args, state, control, model=None, metrics=None, **_) -> None:  # noqa: ANN001, ANN003
-            if not (state.is_world_process_zero or sharding.is_spread(profile)):
+            if not (state.is_world_process_zero or environment.is_spread(profile)):
                 return
             # Answering may seed torch and draw random numbers, which must not change dropout or the order of rows.
             with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):

@@ -292,11 +292,12 @@ def ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     was_training = model.training
-    use_cache = model.config.use_cache
+    config = loading.text_config(model)
+    use_cache = getattr(config, "use_cache", None)
     own_settings = base.generation_config
     try:
         model.eval()
-        model.config.use_cache = True
+        config.use_cache = True
         base.generation_config = decoder_start(base)
         with loading.unpacked(model):
             yield
@@ -304,7 +305,7 @@ def ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
         raise Interrupted(str(stop) or "interrupted: there is no answer; the model is as it was before") from None
     finally:
         base.generation_config = own_settings
-        model.config.use_cache = use_cache
+        config.use_cache = use_cache
         model.train(was_training)
 
 

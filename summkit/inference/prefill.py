@@ -161,4 +161,5 @@ def _keeps_all(cache: Cache) -> bool:
     """Whether the cache keeps all keys and values: a sliding window or a recurrent state would include padding."""
     from transformers.cache_utils import DynamicLayer
 
-    return all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None]))
+    layers = getattr(cache, "layers", [None])
+    return all(type(layer) is DynamicLayer and layer.keys is not None for layer in layers)

@@ -8,18 +8,15 @@ with random weights that tests and the profile `smoke` use.
 from summkit.models.embeddings import Encoder, load_encoder
 from summkit.models.families import FAMILIES, Family
 from summkit.models.loading import (
-    PRECISIONS,
     adapter_off,
     footprint,
     is_encoder_decoder,
-    linear_layers,
     load_model,
     load_tokenizer,
     padding,
     parameter_report,
     public_name,
     unpacked,
-    virtual_tokens,
 )
-from summkit.models.methods import METHODS, Method, apply_method, check_fits, target_layers
+from summkit.models.methods import METHODS, Method, apply_method, check_model, target_layers
 from summkit.models.tiny import TINY, tiny_llama, tiny_t5, tiny_tokenizer

@@ -15,6 +15,7 @@ import numpy as np
 
 from summkit.data.checks import check_texts
 from summkit.errors import SummkitError
+from summkit.models import tiny
 from summkit.models.loading import clear_errors
 from summkit.offline import assets
 
@@ -66,7 +67,9 @@ def load_encoder(name: str = "minilm") -> Encoder:
     """
     if name == "tiny":
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            return Encoder(_load(_write_tiny(folder)))
+            tiny.tiny_model("tiny-bert").save_pretrained(folder)
+            tiny.tiny_tokenizer().save_pretrained(folder)
+            return Encoder(_load(folder))
     if name != "minilm" and not Path(name).is_dir():
         raise SummkitError(f"unknown sentence encoder {name!r}; known: minilm, tiny, or a folder with one")
     with clear_errors(name):
@@ -87,19 +90,3 @@ def _load(folder: str | Path) -> SentenceTransformer:
     settings["modality_config"] = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
     transformer = Transformer(str(folder), module_output_name="token_embeddings", **settings)
     return SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension(), "mean")])
-
-
-def _write_tiny(folder: str) -> str:
-    """Write a BERT with 26 thousand fixed random weights and the byte tokenizer of `tiny`."""
-    import torch
-    from transformers import BertConfig, BertModel
-
-    from summkit.models.tiny import tiny_tokenizer
-
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    sizes |= {"vocab_size": 264, "max_position_embeddings": MAX_TOKENS, "pad_token_id": 1}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertModel(BertConfig(**sizes, initializer_range=0.5)).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder

@@ -1,4 +1,4 @@
-"""Model families: one entry for each `model_type` that needs special treatment.
+"""Model families: one entry for each `model_type` that needs special treatment, most of them in families.yaml.
 
 A family without an entry needs no special treatment. A plugin adds its own with `FAMILIES.add`.
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from summkit.files import read_mapping
 from summkit.registry import Registry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 Positions = tuple[int | None, int | None]
+_TABLE = read_mapping(Path(__file__).with_name("families.yaml"), "families")
 
 
 def _sparse_length(config: PreTrainedConfig) -> int:
@@ -26,9 +29,9 @@ def _sparse_length(config: PreTrainedConfig) -> int:
 
 def _positions(config: PreTrainedConfig) -> Positions:
     """Return the positions of encoder and decoder: BART and BigBird set one number for both, LED two, T5 none."""
-    if not config.is_encoder_decoder:
-        return None, None  # most decoders compute positions without a limit
     both = getattr(config, "max_position_embeddings", None)
+    if not config.is_encoder_decoder:
+        return both if config.model_type in _TABLE["table of positions"] else None, None
     encoder = getattr(config, "max_encoder_position_embeddings", both)
     decoder = getattr(config, "max_decoder_position_embeddings", both)
     return encoder, decoder
@@ -42,18 +45,23 @@ class Family:
         overflows_in_fp16: Whether activations exceed fp16's largest number, 65,504, so that the loss becomes NaN.
         global_first: Whether the first token of each row needs global attention.
         shortest_batch: Configuration → the smallest length of a batch in tokens; 0 for any length.
-        positions: Configuration → the number of positions of encoder and decoder; None for no limit.
+        positions: Configuration → the number of positions of encoder and decoder; None for no limit. A decoder's
+            prompt and answer together are its first number.
+        refused: Why this library cannot train such models; "" if it can.
     """
 
     overflows_in_fp16: bool = False
     global_first: bool = False
     shortest_batch: Callable[[PreTrainedConfig], int] = lambda config: 0
     positions: Callable[[PreTrainedConfig], Positions] = _positions
+    refused: str = ""
 
 
 FAMILIES: Registry[Family] = Registry("model family")
-for _name in ("t5", "mt5", "umt5", "longt5"):
+for _name in _TABLE["overflows in fp16"]:
     FAMILIES.add(_name, Family(overflows_in_fp16=True))
+for _name, _reason in _TABLE["refused"].items():
+    FAMILIES.add(_name, Family(refused=_reason))
 FAMILIES.add("led", Family(global_first=True))
 FAMILIES.add("bigbird_pegasus", Family(shortest_batch=_sparse_length))
 

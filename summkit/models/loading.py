@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -24,7 +25,7 @@ from summkit.offline import assets, hub
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 PRECISIONS = get_args(Precision)
 FOUR_BITS = ("nf4", "nf4-single")
@@ -69,13 +70,14 @@ def load_model(
             "nf4-single" does not; "int8" is LLM.int8().
         compute_dtype: The dtype of products with quantised weights: "float32", "float16" or "bfloat16".
         device: The device of the model; None: the first GPU (under torchrun, the one of this process), or the CPU.
+            Apple's GPU takes no quantised weights: bitsandbytes trains them on the CPU.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        SummkitError: The model or the precision does not exist, the model is broken, the Hub does not answer, or the
-            model overflows in fp16.
+        SummkitError: The model or the precision does not exist, the model is broken or of a kind that cannot be
+            trained here, the Hub does not answer, or the model overflows in fp16.
 
     Example:
         >>> model = load_model("tiny-llama", "nf4")
@@ -83,23 +85,24 @@ def load_model(
         36864
     """
     import torch
-    from transformers import AutoConfig
+    from transformers import AutoConfig, BitsAndBytesConfig
 
     check_known("precision", precision, PRECISIONS)
-    device = device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
+    quantised = precision in (*FOUR_BITS, "int8")
     dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(precision, compute_dtype)
-    settings: dict[str, Any] = {"dtype": getattr(torch, dtype), "device_map": {"": device}}
+    settings: dict[str, Any] = {"dtype": getattr(torch, dtype), "device_map": {"": device or _device(quantised)}}
     settings |= {"trust_remote_code": False, "use_safetensors": True}  # by default it may prompt, or read pickles
-    if precision in (*FOUR_BITS, "int8"):
-        settings["quantization_config"] = _quantization(precision, compute_dtype)
+    if quantised:
+        settings["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=precision == "int8",
+            load_in_4bit=precision in FOUR_BITS,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=compute_dtype,
+            bnb_4bit_use_double_quant=precision == "nf4",
+        )
     with _located(name) as location:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-        if "float16" in (dtype, compute_dtype) and family_of(config).overflows_in_fp16:
-            raise SummkitError(
-                f"model {name}: T5 models overflow in fp16, and the loss becomes NaN: use "
-                "compute_dtype='bfloat16' (on a GPU of compute capability 8.0 or more) or 'float32', with the "
-                "precision 'nf4' or 'fp32'"
-            )
+        check_config(config, name, dtype, compute_dtype)
         model = auto_class(config).from_pretrained(location, config=config, **settings)
     head = model.get_output_embeddings()
     if head is not None and head.weight is not model.get_input_embeddings().weight:
@@ -110,6 +113,42 @@ def load_model(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+def _device(quantised: bool) -> str:
+    import torch
+
+    if torch.cuda.is_available():  # also on ROCm
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return "mps" if torch.backends.mps.is_available() and not quantised else "cpu"
+
+
+def check_config(config: PreTrainedConfig, name: str, *dtypes: str) -> None:
+    """Check by the configuration alone, before weights are downloaded, that a model can be trained here.
+
+    Args:
+        config: The model's configuration.
+        name: The model's name, for messages.
+        dtypes: The dtypes of weights and computation.
+
+    Raises:
+        SummkitError: It cannot; the message says what can.
+    """
+    family = family_of(config)
+    reason = family.refused
+    if not config.is_encoder_decoder and getattr(config, "is_decoder", None) is False:
+        reason = "it reads a text in both directions and writes none"  # BERT and the like
+    if reason:
+        raise SummkitError(
+            f"model {name} ({config.model_type}) cannot be trained: {reason}; use a decoder such as Llama, Qwen or "
+            "Gemma, or an encoder-decoder such as T5 or BART"
+        )
+    if "float16" in dtypes and family.overflows_in_fp16:
+        raise SummkitError(
+            f"model {name}: {config.model_type} models overflow in fp16, and the loss becomes NaN: use "
+            "compute_dtype='bfloat16' (on a GPU of compute capability 8.0 or more) or 'float32', with the "
+            "precision 'nf4' or 'fp32'"
+        )
 
 
 def public_name(name: str) -> str:
@@ -156,6 +195,12 @@ def auto_class(config: PreTrainedConfig) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
+def text_config(model: torch.nn.Module) -> Any:
+    """Return the configuration of the part that writes text: models that also see have a nested one."""
+    config = unwrapped(model).config
+    return getattr(config, "text_config", config)
+
+
 def unwrapped(model: torch.nn.Module) -> PreTrainedModel:
     """Return the model without the wrapper of DistributedDataParallel, if there is one."""
     return getattr(model, "module", model)
@@ -179,19 +224,24 @@ def padding(model: torch.nn.Module) -> dict[str, Any]:
 
 
 def check_positions(model: torch.nn.Module, max_length: int, max_new_tokens: int) -> None:
-    """Check that an encoder-decoder has enough positions; on a GPU, too few would crash the process.
+    """Check that a model has enough positions; on a GPU, too few would crash the process.
+
+    Args:
+        model: The model, or its configuration.
+        max_length: Tokens of prompt and summary, or of an encoder-decoder's prompt.
+        max_new_tokens: Tokens of a summary.
 
     Raises:
         SummkitError: It has too few; the message names the option.
     """
-    config = unwrapped(model).config
+    config = getattr(unwrapped(model), "config", model)
     encoder, decoder = family_of(config).positions(config)
-    read = max_length + virtual_tokens(model)
-    for option, tokens, most in (("max_length", read, encoder), ("max_new_tokens", max_new_tokens, decoder)):
+    virtual = virtual_tokens(model)
+    read = f"max_length={max_length}" + (f" and {virtual} virtual tokens" if virtual else "")
+    limits = ((read, max_length + virtual, encoder), (f"max_new_tokens={max_new_tokens}", max_new_tokens, decoder))
+    for option, tokens, most in limits:
         if most is not None and tokens > most:
-            raise SummkitError(
-                f"{option}={tokens}: this model ({config.model_type}) has positions for {most:,}; set it lower"
-            )
+            raise SummkitError(f"{option}: this model ({config.model_type}) has positions for {most:,}; set it lower")
 
 
 def writable_rows(rows: Dataset, model: torch.nn.Module) -> Dataset:
@@ -214,10 +264,10 @@ def writable_rows(rows: Dataset, model: torch.nn.Module) -> Dataset:
     if most is None:
         return rows
     short = [number for number, labels in enumerate(rows["labels"]) if len(labels) <= most]
-    longer = len(rows) - len(short)
-    if not longer:
+    if len(short) == len(rows):
         return rows
-    count = f"{longer:,} of {len(rows):,} summaries are longer than the {most:,} tokens that the model can write"
+    longer = f"{len(rows) - len(short):,} of {len(rows):,} summaries are longer"
+    count = f"{longer} than the {most:,} tokens that the model can write"
     if not short:
         raise SummkitError(f"{count}: no row is left")
     if progress.first_process():
@@ -271,11 +321,12 @@ def parameter_report(model: torch.nn.Module) -> dict[str, int]:
 
 
 def linear_layers(model: PreTrainedModel, within: str = "") -> dict[str, int]:
-    """Count the linear layers that an adapter can target, without the output head.
+    """Count the linear layers that an adapter can target.
 
     Args:
         model: The model.
-        within: Count only layers whose parent's name contains this, in any case: "att" for the attention's projections.
+        within: Count only layers whose parent's name or class contains this, in any case: "att" for the attention's
+            projections.
 
     Returns:
         Last part of the layer's name → number of such layers.
@@ -284,16 +335,35 @@ def linear_layers(model: PreTrainedModel, within: str = "") -> dict[str, int]:
         >>> linear_layers(load_model("tiny-llama"), "att")
         {'q_proj': 2, 'k_proj': 2, 'v_proj': 2, 'o_proj': 2}
     """
+    return dict(Counter(path.rpartition(".")[2] for path in adaptable_layers(model, within)[0]))
+
+
+def adaptable_layers(model: PreTrainedModel, within: str = "") -> tuple[list[str], list[str]]:
+    """Find the paths of the linear layers that an adapter can target, and of those that it cannot.
+
+    It cannot target the output head, the parts that read images or sound, layers with more than one output such as a
+    router, layers of a list, which have numbers in place of names, and the layers of a state-space mixer such as
+    Mamba's whose weights its kernels read past any adapter.
+    """
     import torch
 
+    modules = dict(model.named_modules())
     head = model.get_output_embeddings()
-    counts: dict[str, int] = {}
-    for path, module in model.named_modules():
-        parent, _, name = path.rpartition(".")
-        linear = isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
-        if linear and module is not head and within in parent.lower():
-            counts[name] = counts.get(name, 0) + 1
-    return counts
+    text: Any = model if is_encoder_decoder(model) or text_config(model) is model.config else model.get_decoder()
+    inside = set(text.modules())
+    found: tuple[list[str], list[str]] = ([], [])
+    for path, module in modules.items():
+        if not (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"):
+            continue
+        above, _, name = path.rpartition(".")
+        parent = modules[above]
+        past = hasattr(parent, "A_log") and hasattr(parent, "D") and name in ("out_proj", "dt_proj")
+        special = type(module).__module__.startswith("transformers.models")
+        if module is head or module not in inside or past or special or name.isdigit():
+            found[1].append(path)
+        elif within in above.lower() or within in type(parent).__name__.lower():
+            found[0].append(path)
+    return found
 
 
 def virtual_tokens(model: torch.nn.Module) -> int:
@@ -351,15 +421,6 @@ def _unpacked_forward(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
     weight = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.float32)
     return lambda hidden: torch.nn.functional.linear(hidden, weight.to(hidden.dtype), layer.bias)
-
-
-def _quantization(precision: str, compute_dtype: str) -> BitsAndBytesConfig:
-    from transformers import BitsAndBytesConfig
-
-    if precision == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": compute_dtype}
-    return BitsAndBytesConfig(bnb_4bit_use_double_quant=precision == "nf4", **nf4)
 
 
 @contextmanager

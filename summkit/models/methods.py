@@ -50,7 +50,7 @@ def apply_method(model: PreTrainedModel, profile: Profile) -> PreTrainedModel | 
     """Prepare a model for training by the profile's method; all other weights are frozen.
 
     Args:
-        model: The model from `load_model`. It is changed.
+        model: The model from `load_model`. It is changed: an adapter that it has already is taken off.
         profile: Sets the method, its options and the model's precision. Adapters are initialised at random: set the
             seed first.
 
@@ -67,9 +67,45 @@ def apply_method(model: PreTrainedModel, profile: Profile) -> PreTrainedModel | 
         16384
     """
     method = check_fits(profile.method, model, profile.precision)
+    model = _without_adapter(model)
     if profile.gradient_checkpointing:
         model.enable_input_require_grads()  # otherwise frozen embeddings cut the graph that checkpointing recomputes
     return method.prepare(model, profile)
+
+
+def check_model(profile: Profile) -> None:
+    """Check by its configuration alone that a model can be trained as the profile says, before weights are downloaded.
+
+    Raises:
+        SummkitError: The model, its precision, its positions or the layers do not fit; or as for `load_config`.
+
+    Example:
+        >>> from summkit.config import choose_profile
+        >>> check_model(choose_profile("smoke"))
+    """
+    import torch
+
+    config = loading.load_config(profile.model)
+    dtypes = ("float16" if profile.precision == "fp16" else "", profile.compute_dtype)
+    loading.check_config(config, profile.model, *dtypes)
+    loading.check_positions(config, profile.max_length, profile.max_new_tokens)
+    with loading.clear_errors(profile.model), torch.device("meta"):
+        meta = loading.auto_class(config).from_config(config)
+    check_fits(profile.method, meta, profile.precision).prepare(meta, profile)
+
+
+def _without_adapter(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """Return the base of a model that was prepared before, so that the preparing cell can run twice."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for path, layer in list(base.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            above, _, name = path.rpartition(".")
+            setattr(base.get_submodule(above), name, layer.get_base_layer())
+    if hasattr(base, "peft_config"):
+        del base.peft_config
+    return base
 
 
 def check_fits(name: str, model: torch.nn.Module, precision: str | None = None) -> Method:
@@ -94,17 +130,12 @@ def check_fits(name: str, model: torch.nn.Module, precision: str | None = None) 
             f"method {name!r} needs precision={wanted}, not {precision!r}; an adapter ('lora') works with weights "
             "of any precision"
         )
-    if method.encoder_decoder:
-        _require_encoder(model, name)
-    return method
-
-
-def _require_encoder(model: torch.nn.Module, name: str) -> None:
-    if not loading.is_encoder_decoder(model):
+    if method.encoder_decoder and not loading.is_encoder_decoder(model):
         raise SummkitError(
             f"method {name!r} needs an encoder-decoder, but this model is a decoder: use 'frozen-embeddings', "
             "'last-block' or 'lora'"
         )
+    return method
 
 
 def target_layers(model: PreTrainedModel, targets: str) -> list[str]:
@@ -127,10 +158,13 @@ def target_layers(model: PreTrainedModel, targets: str) -> list[str]:
     known = loading.linear_layers(model)
     if targets == "all-linear":
         return sorted(known)
-    wanted = loading.linear_layers(model, "att") if targets == "attention" else targets.split(",")
+    wanted = loading.linear_layers(model, "att") if targets == "attention" else targets.replace(" ", "").split(",")
     missing = [name for name in wanted if name not in known]
     if missing or not wanted:
-        raise SummkitError(f"no layers {targets!r} in this model; its linear layers: {', '.join(sorted(known))}")
+        raise SummkitError(
+            f"no layers {targets!r} in this model; its linear layers: {', '.join(sorted(known))}. Set targets to some "
+            "of these, or to 'all-linear'"
+        )
     return sorted(wanted)
 
 
@@ -142,7 +176,7 @@ def blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
     """
     import torch
 
-    decoder, count = model, model.config.num_hidden_layers
+    decoder, count = model, loading.text_config(model).num_hidden_layers
     if loading.is_encoder_decoder(model):
         decoder = model.get_decoder()
         count = getattr(model.config, "num_decoder_layers", None) or model.config.decoder_layers  # T5's name, BART's
@@ -157,12 +191,15 @@ def _lora(**variant: Any) -> Prepare:
     def prepare(model: PreTrainedModel, profile: Profile) -> PeftModel:
         from peft import LoraConfig, get_peft_model
 
+        targets = target_layers(model, profile.targets)
+        others = [path for path in loading.adaptable_layers(model)[1] if path.rpartition(".")[2] in targets]
         config = LoraConfig(
             r=profile.rank,
             lora_alpha=profile.alpha,
             lora_dropout=profile.dropout,
             task_type=_task(model),
-            target_modules=target_layers(model, profile.targets),
+            target_modules=targets,
+            exclude_modules=others or None,
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),  # GPT-2's linear layer
             **variant,
         )
@@ -175,43 +212,37 @@ def _task(model: PreTrainedModel) -> str:
     return "SEQ_2_SEQ_LM" if loading.is_encoder_decoder(model) else "CAUSAL_LM"
 
 
-def _random_prompt(model: PreTrainedModel, profile: Profile) -> PeftModel:
-    from peft import PromptTuningConfig, get_peft_model
+def _prompt(from_text: bool) -> Prepare:
+    """Return a function that adds virtual tokens, at random or from the wording's instruction, repeated as needed."""
 
-    if any(loading.padding(model).values()):
-        raise SummkitError(
-            f"method {profile.method!r}: the sparse attention of {profile.model} does not support virtual tokens; "
-            "use 'lora', or 'frozen-encoder'"
-        )
-    # In an encoder-decoder only the encoder reads them: by default peft adds unused ones for the decoder.
-    config = PromptTuningConfig(
-        task_type=_task(model), num_virtual_tokens=profile.virtual_tokens, num_transformer_submodules=1
-    )
-    return get_peft_model(model, config)
+    def prepare(model: PreTrainedModel, profile: Profile) -> PeftModel:
+        from peft import PromptTuningConfig, get_peft_model
 
+        if any(loading.padding(model).values()):
+            raise SummkitError(
+                f"method {profile.method!r}: the sparse attention of {profile.model} does not support virtual tokens; "
+                "use 'lora', or 'frozen-encoder'"
+            )
+        count = profile.virtual_tokens
+        # In an encoder-decoder only the encoder reads them: by default peft adds unused ones for the decoder.
+        config = PromptTuningConfig(task_type=_task(model), num_virtual_tokens=count, num_transformer_submodules=1)
+        prepared = get_peft_model(model, config)
+        weight = prepared.prompt_encoder["default"].embedding.weight  # (virtual tokens, hidden)
+        if from_text and not weight.is_meta:
+            instruction = templates.get_wording(profile.wording, profile.instruction).instruction
+            ids = loading.load_tokenizer(profile.model)(instruction, add_special_tokens=False)["input_ids"]
+            ids = (ids * math.ceil(count / len(ids)))[:count]
+            weight.data.copy_(model.get_input_embeddings().weight.data[ids])
+        return prepared
 
-def _prompt(model: PreTrainedModel, profile: Profile) -> PeftModel:
-    """Initialise the virtual tokens with the token embeddings of the wording's instruction, repeated as needed."""
-    prepared = _random_prompt(model, profile)
-    weight = prepared.prompt_encoder["default"].embedding.weight  # (virtual tokens, hidden)
-    if not weight.is_meta:
-        instruction = templates.get_wording(profile.wording, profile.instruction).instruction
-        ids = loading.load_tokenizer(profile.model)(instruction, add_special_tokens=False)["input_ids"]
-        ids = (ids * math.ceil(len(weight) / len(ids)))[: len(weight)]
-        weight.data.copy_(model.get_input_embeddings().weight.data[ids])
-    return prepared
-
-
-def _encoder(model: PreTrainedModel) -> PreTrainedModel:
-    _require_encoder(model, "frozen-encoder")  # the memory planner prepares without `check_fits`
-    return model.get_encoder()
+    return prepare
 
 
 _PARTS: dict[str, Callable[[Any], Any]] = {
     "everything": lambda model: model,
     "head": lambda model: model.get_output_embeddings(),
     "embeddings": lambda model: model.get_input_embeddings(),
-    "encoder": _encoder,
+    "encoder": lambda model: model.get_encoder(),
     "last block": lambda model: blocks(model)[-1],
 }
 
@@ -245,8 +276,8 @@ def _own(trains: str, *switches: str, **needs: Any) -> Method:
 
 
 _ROWS = {
-    "prompt": Method("virtual tokens initialised from the instruction", _prompt, prompt_tuning=True),
-    "prompt-random": Method("virtual tokens initialised at random", _random_prompt, prompt_tuning=True),
+    "prompt": Method("virtual tokens initialised from the instruction", _prompt(True), prompt_tuning=True),
+    "prompt-random": Method("virtual tokens initialised at random", _prompt(False), prompt_tuning=True),
     "lora": Method("low-rank matrices beside the linear layers", _lora()),
     "rslora": Method("LoRA scaled by alpha over the root of the rank", _lora(use_rslora=True)),
     "dora": Method("LoRA for the direction of each weight, and its length apart", _lora(use_dora=True)),

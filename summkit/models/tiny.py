@@ -50,18 +50,19 @@ def tiny_tokenizer(ends_inputs: bool = False) -> PreTrainedTokenizerFast:
 
 def tiny_llama(seed: int = 0) -> PreTrainedModel:
     """Make a Llama with 0.1 million random weights, the same for the same seed."""
-    return _tiny_model("tiny-llama", seed)
+    return tiny_model("tiny-llama", seed)
 
 
 def tiny_t5(seed: int = 0) -> PreTrainedModel:
     """Make a T5 with 0.05 million random weights, the same for the same seed."""
-    return _tiny_model("tiny-t5", seed)
+    return tiny_model("tiny-t5", seed)
 
 
 TINY = {"tiny-llama": tiny_llama, "tiny-t5": tiny_t5}
 
 
-def _tiny_model(name: str, seed: int) -> PreTrainedModel:
+def tiny_model(name: str, seed: int = 0) -> PreTrainedModel:
+    """Make a model of tiny.yaml with random weights, the same for the same seed."""
     import torch
     import transformers
 

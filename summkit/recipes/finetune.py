@@ -17,7 +17,7 @@ from summkit.errors import SummkitError, build, descriptions
 from summkit.models import METHODS, tiny
 from summkit.offline import assets, hub
 from summkit.run import Run
-from summkit.training import sharding, trackers
+from summkit.training import environment
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,8 +77,7 @@ def train(
         KeyboardInterrupt: It was interrupted; the message says how to continue. The adapter so far is saved.
     """
     settings, profile = read_configuration(Path(config), changes or {})
-    trackers.check_tracker(profile.track)
-    sharding.check_sharding(profile)
+    environment.check_environment(profile)
     rows = own_data(settings.data)
     if not (resume or overwrite):
         files.check_unused(settings.out, "--resume continues it")
@@ -144,6 +143,7 @@ def _train(settings: Settings, profile: Profile, own_rows: Path | None, resume: 
     from summkit import data, evaluation, models, resources, training
 
     progress.quiet_libraries()
+    models.check_model(profile)
     run = Run("train", profile, settings.seed, settings.out)
     tokenizer = models.load_tokenizer(profile.model)
     splits, template, rows = _load(profile, tokenizer, settings.rows_seed, own_rows)
@@ -152,7 +152,7 @@ def _train(settings: Settings, profile: Profile, own_rows: Path | None, resume: 
     train, validation = (data.encode_rows(part, template, tokenizer, **profile.limits, **kind) for part in rows)
     facts = {"footprint_bytes": sum(models.footprint(model).values())}
     asked: dict[str, Dataset] = {split: _rows_to_score(splits, split) for split in settings.score}
-    is_spread = sharding.is_spread(profile)
+    is_spread = environment.is_spread(profile)
     run.lap("set up")
     untrained = {}
     if settings.baselines and progress.first_process() and not is_spread:

@@ -1,7 +1,7 @@
 """Fine-tune a model: the loss, the training loop, checkpoints, several processes.
 
-`trainer` has `fit`, and `loop` its extensions of transformers' Trainer; `losses` has the completion-only loss;
-`checkpoints` writes and reads files; `sharding` supports DeepSpeed and FSDP; `trackers` the experiment trackers.
+`trainer` has `fit`, which extends transformers' Trainer; `losses` has the completion-only loss; `checkpoints` writes
+and reads files; `environment` supports DeepSpeed, FSDP and the experiment trackers.
 """
 
 from summkit.training.checkpoints import load_adapter, read_settings, save_adapter

@@ -19,7 +19,7 @@ from summkit import files
 from summkit.config import Profile
 from summkit.errors import SummkitError
 from summkit.models import loading
-from summkit.training import sharding
+from summkit.training import environment
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ ASKING = (
     *("model", "precision", "compute_dtype", "template", "wording", "instruction"),
     *("max_length", "max_new_tokens", "task", "kind", "method"),
 )
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 OWN_WEIGHTS = "trained_weights.safetensors"  # the trained weights of a method without an adapter
 # Options that may differ when a run is resumed, since they change no training step.
 _FREE = {
@@ -54,11 +55,17 @@ def save_adapter(
         model: The trained model.
         folder: The folder of the adapter; an existing one is replaced at the end.
         profile: The profile whose settings are saved with the adapter; None: no settings.
-        weights: The result of `sharding.trained_weights`, if the weights are spread over processes.
+        weights: The result of `environment.trained_weights`, if the weights are spread over processes.
 
     Returns:
         The folder.
+
+    Raises:
+        SummkitError: A trained weight is not a finite number.
     """
+    trained = environment.trained_weights(model) if weights is None else weights
+    if not _all_finite(trained):
+        raise SummkitError(f"the trained weights hold NaN or infinity, so {folder} is not saved: lower learning_rate")
     with files.whole_folder(folder) as part:
         if hasattr(model, "peft_config"):  # else peft checks on the Hub for a larger vocabulary
             if profile:  # by default peft writes the path of the folder from which the base was loaded
@@ -68,7 +75,7 @@ def save_adapter(
         else:
             from safetensors.torch import save_file
 
-            save_file(sharding.trained_weights(model) if weights is None else weights, part / OWN_WEIGHTS)
+            save_file(trained, part / OWN_WEIGHTS)
         if profile:
             save_settings(part, profile)
     return Path(folder)
@@ -93,15 +100,22 @@ def read_settings(folder: str | Path, kind: str = "summarisation") -> dict[str, 
     Raises:
         SummkitError: `folder` is not a complete adapter of this library, or it is for another kind of task.
     """
+    from safetensors import SafetensorError, safe_open
+
     folder = Path(folder)
     if not folder.is_dir():
         raise SummkitError(f"adapter {folder}: no such folder; a training writes it as adapter in its run's folder")
     own = (folder / OWN_WEIGHTS).is_file()
-    names = (OWN_WEIGHTS,) if own else ("adapter_config.json", "adapter_model.safetensors")
+    names = (OWN_WEIGHTS,) if own else ("adapter_config.json", ADAPTER_WEIGHTS)
     for name in (*names, SETTINGS):
         if not (folder / name).is_file():
             raise SummkitError(f"{folder} is not an adapter that this library saved: {name} is missing")
-    _check_weights(folder / names[-1])
+    try:
+        with safe_open(folder / names[-1], framework="pt"):  # checks the header against the file's length
+            pass
+    except (SafetensorError, OSError) as error:
+        reason = f"is truncated or not a safetensors file ({error}): train or copy it again"
+        raise SummkitError(f"{folder / names[-1]} {reason}") from None
     return settings_in(folder, kind)
 
 
@@ -140,16 +154,20 @@ def load_adapter(base: PreTrainedModel, folder: str | Path, name: str) -> PreTra
         name: The model's name, for the message.
 
     Raises:
-        SummkitError: The adapter was trained with another base model.
+        SummkitError: The adapter was trained with another base model, or holds NaN.
     """
     from peft import PeftModel
     from safetensors.torch import load_file
 
+    own = (Path(folder) / OWN_WEIGHTS).is_file()
+    saved = load_file(Path(folder) / (OWN_WEIGHTS if own else ADAPTER_WEIGHTS))
+    if not _all_finite(saved):
+        raise SummkitError(f"the adapter in {folder} holds NaN or infinity: train it again, with a lower learning_rate")
     try:
-        if not (Path(folder) / OWN_WEIGHTS).is_file():
+        if not own:
             return PeftModel.from_pretrained(base, str(folder))
         weights = dict(base.named_parameters())
-        for key, tensor in load_file(Path(folder) / OWN_WEIGHTS).items():
+        for key, tensor in saved.items():
             weights[key].data.copy_(tensor)
         return base
     except (RuntimeError, ValueError, KeyError) as error:
@@ -157,14 +175,8 @@ def load_adapter(base: PreTrainedModel, folder: str | Path, name: str) -> PreTra
         raise SummkitError(f"the adapter in {folder} does not fit {name}: {reason}") from None
 
 
-def _check_weights(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt"):  # checks the header against the file's length
-            pass
-    except (SafetensorError, OSError) as error:
-        raise SummkitError(f"{path} is truncated or not a safetensors file ({error}): train or copy it again") from None
+def _all_finite(weights: dict[str, torch.Tensor]) -> bool:
+    return all(bool(weight.isfinite().all()) for weight in weights.values())
 
 
 def last_whole_checkpoint(out_dir: str | Path) -> Path | None:
@@ -225,7 +237,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 def fingerprint(profile: Profile, seed: int, train: Iterable[Mapping], validation: Iterable[Mapping]) -> dict[str, Any]:
     """Collect everything that determines a training's steps; encoded rows by their hash."""
     settings = {key: value for key, value in asdict(profile).items() if key not in _FREE}
-    settings |= {"processes": int(os.environ.get("WORLD_SIZE", 1)), "fsdp": sharding.under_fsdp()}
+    settings |= {"processes": int(os.environ.get("WORLD_SIZE", 1)), "fsdp": environment.under_fsdp()}
     return settings | {"seed": seed, "training rows": _rows_hash(train), "validation rows": _rows_hash(validation)}
 
 

@@ -86,16 +86,27 @@ def summary_loss(
     from torch.nn.functional import cross_entropy, pad
 
     arguments = {key: value for key, value in inputs.items() if key != "labels"} | {"use_cache": False}
-    labels = inputs["labels"]  # (rows, tokens)
+    targets = inputs["labels"]  # (rows, tokens)
     if loading.is_encoder_decoder(model):
         # The models' own loss is a mean over the batch, which would give the tokens of a short batch more weight.
-        shift = loading.unwrapped(model).prepare_decoder_input_ids_from_labels
-        logits = model(**arguments, decoder_input_ids=shift(labels)).logits.float()  # (rows, tokens, vocabulary)
-        total = cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
-        return total / ((labels != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch)
-    shifted = pad(labels, (0, 1), value=IGNORE)[:, 1:]  # (rows, tokens): the token to predict at each position
-    predicted = shifted[shifted != IGNORE]  # (summary tokens)
-    keep = pad(shifted != IGNORE, (loading.virtual_tokens(model), 0))  # prompt tuning puts its tokens before the input
-    if num_items_in_batch is not None:
-        arguments["num_items_in_batch"] = num_items_in_batch
-    return model(**arguments, labels=labels, logits_to_keep=keep, shift_labels=predicted).loss
+        logits = model(**arguments, decoder_input_ids=_shifted_right(model, targets)).logits
+    else:
+        shifted = pad(targets, (0, 1), value=IGNORE)[:, 1:]  # (rows, tokens): the token to predict at each position
+        targets = shifted[shifted != IGNORE]  # (summary tokens)
+        # Prompt tuning puts its tokens before the input.
+        keep = pad(shifted != IGNORE, (loading.virtual_tokens(model), 0))
+        logits = model(**arguments, logits_to_keep=keep).logits  # (summary tokens, vocabulary)
+    total = cross_entropy(logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    return total / ((targets != IGNORE).sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+def _shifted_right(model: torch.nn.Module, labels: torch.Tensor) -> torch.Tensor:
+    """Return what the decoder of an encoder-decoder reads: its start token, then the labels but for the last."""
+    import torch
+
+    base = loading.unwrapped(model)
+    if hasattr(base, "prepare_decoder_input_ids_from_labels"):
+        return base.prepare_decoder_input_ids_from_labels(labels)
+    start = labels.new_full((len(labels), 1), base.config.decoder_start_token_id)  # M2M100, Blenderbot
+    shifted = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORE, base.config.pad_token_id)
+    return torch.cat([start, shifted], dim=1)

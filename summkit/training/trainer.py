@@ -1,7 +1,8 @@
 """Train with `fit`: transformers' Trainer, with the loss and the output head on the summary's positions only.
 
 It resumes from the last complete checkpoint, keeps the best one, stops early, and saves the current adapter on Ctrl-C.
-Under torchrun every process trains on its share of each batch; only the first one writes.
+Under torchrun every process trains on its share of each batch; only the first one writes. Functions make the classes
+that extend transformers' own, since these are imported only when a training starts.
 """
 
 from __future__ import annotations
@@ -10,20 +11,25 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from summkit import files, progress
 from summkit.config import Profile
-from summkit.data.tokenisation import Collator
+from summkit.data.tokenisation import IGNORE, Collator
+from summkit.errors import SummkitError
 from summkit.models import loading
-from summkit.training import checkpoints, loop, sharding, trackers
+from summkit.training import checkpoints, environment
+from summkit.training.losses import mean_loss, summary_loss
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from peft import PeftModel
+    from torch.utils.data import Sampler
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 _log = logging.getLogger(__name__)
@@ -89,6 +95,8 @@ def fit(
 ) -> FitResult:
     """Train a model on encoded rows, and save the best adapter in out_dir/adapter.
 
+    Called again with the same model, it starts from the same first adapter; a method without an adapter continues from
+    the trained weights, and a warning says so. Interrupted, it saves what there is so far, which the model also keeps.
     Rows whose summary is longer than an encoder-decoder's decoder can write are dropped, with a warning. If the profile
     names a tracker, the history is also logged there. If it names a DeepSpeed file, or accelerate launches FSDP, the
     training uses that.
@@ -112,24 +120,26 @@ def fit(
 
     Raises:
         SummkitError: The checkpoints were made with other settings, the settings are incompatible with each other or
-            with the model, or the disk has no room for the checkpoints.
+            with the model, the disk has no room for the checkpoints, or a loss is not a finite number.
     """
     job = Job(model, tokenizer, train, validation, profile, seed, Path(out_dir))
     _check(job, resume)
-    trainer = _trainer(job, [loop.bookkeeping(job, on_log), *callbacks])
+    if not environment.is_spread(profile) and job.checkpoint is None:
+        _start_fresh(model)
+    trainer = _trainer(job, [_bookkeeping(job, on_log), *callbacks])
     interrupted = False
     try:
-        with trackers.tracked(profile.track, out_dir):
+        with environment.tracked(profile.track, out_dir):
             trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
     except KeyboardInterrupt:
-        if sharding.is_spread(profile):  # the other processes may be at another step: no weights can be gathered
+        if environment.is_spread(profile):  # the other processes may be at another step: no weights can be gathered
             raise KeyboardInterrupt("interrupted: --resume continues from the last complete checkpoint") from None
         interrupted = True
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         _log.warning(
             "interrupted at step %d: the current adapter is saved; resume to continue", trainer.state.global_step
         )
-    weights = sharding.trained_weights(trainer.model) if sharding.is_spread(profile) else None
+    weights = environment.trained_weights(trainer.model) if environment.is_spread(profile) else None
     if progress.first_process():
         checkpoints.save_adapter(trainer.model, job.out_dir / "adapter", profile, weights)
     return _result(job, trainer, interrupted)
@@ -137,8 +147,10 @@ def fit(
 
 def _check(job: Job, resume: bool) -> None:
     """Check all settings before anything is written, and find the checkpoint to resume from."""
-    trackers.check_tracker(job.profile.track)
-    sharding.check_sharding(job.profile)
+    environment.check_environment(job.profile)
+    optimizer = job.profile.optimizer
+    if job.model.device.type == "mps" and ("bit" in optimizer or "paged" in optimizer):
+        raise SummkitError(f"optimizer {optimizer!r} does not run on Apple's GPU: use 'adamw_torch'")
     loading.check_positions(job.model, job.profile.max_length, job.profile.max_new_tokens)
     job.train = loading.writable_rows(job.train, job.model)
     job.validation = loading.writable_rows(job.validation, job.model)
@@ -148,10 +160,25 @@ def _check(job: Job, resume: bool) -> None:
         manifest = checkpoints.check_same(checkpoint, job.made_with)
         job.checkpoint = checkpoint
     job.counts |= manifest.get("counts", {})
-    job.order = loop.same_order(_rows_in_a_step(job.profile), list(job.train["length"]), manifest.get("order"))
+    job.order = _same_order(_rows_in_a_step(job.profile), list(job.train["length"]), manifest.get("order"))
     if progress.first_process():  # others save only after the first steps, which wait for this process
         checkpoints.clear_after(job.out_dir, job.checkpoint)
-        checkpoints.check_room(job.out_dir, job.model, job.profile.optimizer)
+        checkpoints.check_room(job.out_dir, job.model, optimizer)
+
+
+def _start_fresh(model: PreTrainedModel | PeftModel) -> None:
+    """Put an adapter that was trained before back to its first weights, so that a cell run twice gives one result."""
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    first = getattr(model, "first_weights", None)
+    if first is not None and first.keys() == trained.keys():
+        _log.warning("this adapter was trained before: it starts again from its first weights")
+        for name, weight in trained.items():
+            weight.data.copy_(first[name])
+    elif hasattr(model, "peft_config"):
+        model.first_weights = {name: weight.detach().cpu().clone() for name, weight in trained.items()}
+    elif getattr(model, "was_trained", False):
+        _log.warning("this model was trained before and continues from there: load it again for a fresh start")
+    model.was_trained = True
 
 
 def _trainer(job: Job, callbacks: list[TrainerCallback]) -> Trainer:
@@ -159,7 +186,7 @@ def _trainer(job: Job, callbacks: list[TrainerCallback]) -> Trainer:
 
     if hasattr(job.model, "peft_config"):  # as in `save_adapter`: no checkpoint asks the Hub
         job.model.save_pretrained = functools.partial(job.model.save_pretrained, save_embedding_layers=False)
-    trainer = loop.summary_trainer(
+    trainer = _summary_trainer(
         job,
         model=job.model,
         args=training_arguments(job),
@@ -170,7 +197,7 @@ def _trainer(job: Job, callbacks: list[TrainerCallback]) -> Trainer:
         callbacks=[EarlyStoppingCallback(job.profile.patience), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)  # prints each log as a dict; the progress bar shows it
-    trainer.model.config.use_cache = False
+    loading.text_config(trainer.model).use_cache = False
     return trainer
 
 
@@ -192,7 +219,7 @@ def training_arguments(job: Job) -> TrainingArguments:
         seed=job.seed,
         data_seed=job.seed,
         report_to=profile.track or "none",
-        project=trackers.PROJECT,
+        project=environment.PROJECT,
         deepspeed=profile.deepspeed or None,
         use_cpu=job.model.device.type == "cpu",  # else a Mac's GPU would be used although the weights are on the CPU
         **options,
@@ -227,3 +254,131 @@ def _result(job: Job, trainer: Trainer, interrupted: bool) -> FitResult:
         adapter=str(job.out_dir / "adapter"),
         history=state.log_history,
     )
+
+
+def _summary_trainer(job: Job, **arguments: Any) -> Trainer:
+    """Make a Trainer with `summary_loss` and `mean_loss` that draws the job's order and counts its tokens."""
+    import torch
+    from transformers import Trainer
+
+    class SummaryTrainer(Trainer):
+        control: Any
+
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> torch.Tensor:
+            if model.training:
+                mask = inputs["attention_mask"]  # (rows, tokens)
+                if loading.is_encoder_decoder(model):  # count the decoder's tokens and positions too
+                    mask = torch.cat([mask.flatten(), (inputs["labels"] != IGNORE).flatten()])
+                counted = mask.new_tensor([int(mask.sum()), mask.numel()])
+                tokens, computed = self.accelerator.reduce(counted, "sum").tolist()
+                job.counts["tokens"] += tokens
+                job.counts["positions"] += computed
+            # The loss is divided by the tokens of all processes, but gradients are averaged: multiply to get their sum.
+            return summary_loss(model, inputs, num_items_in_batch) * self.accelerator.num_processes
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+            return job.order  # no public hook: overriding `get_train_dataloader` means building the loader too
+
+        def _run_epoch(self, **arguments: Any) -> None:
+            # Resumed from the last checkpoint of a run that stopped early, transformers would continue to train.
+            if not self.control.should_training_stop:
+                super()._run_epoch(**arguments)
+
+        def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+            metrics = {"eval_loss": mean_loss(self.model, job.validation, job.tokenizer, self.args.eval_batch_size)}
+            _check_finite(metrics, job)  # before a checkpoint of this step is written
+            # Callbacks run before logging, since they may add scores.
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            self.log(metrics)
+            return metrics
+
+    trainer = SummaryTrainer(**arguments)
+    trainer.model_accepts_loss_kwargs = True  # for all models: `summary_loss` divides by all tokens
+    return trainer
+
+
+def _check_finite(logs: dict[str, float], job: Job) -> None:
+    for name, kind in (("loss", "training"), ("eval_loss", "validation")):
+        loss = logs.get(name, 0.0)
+        if not math.isfinite(loss):
+            used = f"learning_rate={job.profile.learning_rate:g} and compute_dtype={job.profile.compute_dtype!r}"
+            raise SummkitError(
+                f"the {kind} loss is {loss}, so the training stops, and nothing of this step is saved. It used {used}: "
+                "lower the rate, or compute in 'float32'. If the first loss is not finite, the model itself is broken"
+            )
+
+
+def _same_order(batch_size: int, lengths: list[int], again: str | None = None) -> Any:
+    """Make a sampler that groups rows of similar length, in the order drawn by the first process.
+
+    So N processes with batches of B see the same rows in each step as one process with batches of N × B.
+
+    Args:
+        batch_size: Rows in an optimizer step.
+        lengths: Tokens of each row.
+        again: `drawn_from` of an earlier sampler, to draw its last order again; None: draw a new order.
+
+    Returns:
+        The sampler. Its `drawn_from` is the state of torch's random numbers before the last draw, in hex.
+    """
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    class SameOrder(LengthGroupedSampler):
+        again: str | None
+        drawn_from: str | None = None
+
+        def __iter__(self) -> Iterator[int]:
+            if self.again:
+                torch.set_rng_state(torch.tensor(list(bytes.fromhex(self.again)), dtype=torch.uint8))
+            self.again = None
+            self.drawn_from = torch.get_rng_state().numpy().tobytes().hex()
+            order = [list(super().__iter__())]
+            if torch.distributed.is_initialized():
+                torch.distributed.broadcast_object_list(order)
+            return iter(order[0])
+
+    sampler = SameOrder(batch_size, lengths=lengths)
+    sampler.again = again
+    return sampler
+
+
+def _bookkeeping(job: Job, on_log: Callable[[list[dict]], None] | None) -> TrainerCallback:
+    """Make the callback that counts seconds, completes checkpoints, draws the bar and gives `on_log` the history."""
+    from transformers import TrainerCallback
+
+    class Bookkeeping(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.started = time.monotonic() - job.counts["seconds"]
+            if state.best_global_step:  # the run's folder may have been moved
+                state.best_model_checkpoint = str(job.out_dir / f"checkpoint-{state.best_global_step}")
+            control.should_training_stop = state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]
+            disabled = {} if state.is_world_process_zero else {"disable": True}
+            steps = {"total": state.max_steps, "initial": state.global_step}
+            self.bar = progress.bar(**steps, desc="training", unit="step", **disabled)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.update(state.global_step - self.bar.n)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+            _check_finite(logs, job)
+            self.bar.set_postfix({key: f"{value:.3f}" for key, value in logs.items() if key in ("loss", "eval_loss")})
+            if on_log:
+                on_log(state.log_history)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            args.distributed_state.wait_for_everyone()  # each process writes its own files into the checkpoint
+            job.counts["seconds"] = time.monotonic() - self.started
+            if state.is_world_process_zero:
+                folder = job.out_dir / f"checkpoint-{state.global_step}"
+                at_end = state.epoch.is_integer()  # the next epoch draws a new order
+                order = None if at_end else job.order.drawn_from
+                checkpoints.write_manifest(folder, job.counts, job.made_with, order)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            job.counts["seconds"] = time.monotonic() - self.started
+            self.bar.close()
+
+    return Bookkeeping()

@@ -39,7 +39,8 @@ def encoded(tokenizer, rows=ROWS):
         ("led", (512, 256)),
         ("bigbird", (512, 512)),
         ("longt5", (None, None)),
-        ("gpt2", (None, None)),
+        ("gpt2", (1024, None)),
+        ("phi", (None, None)),
     ],
 )
 def test_encoder_and_decoder_have_their_own(kind, expected):
@@ -49,11 +50,38 @@ def test_encoder_and_decoder_have_their_own(kind, expected):
 
 def test_a_plugin_adds_a_family_with_one_row(monkeypatch):
     monkeypatch.setattr(families, "FAMILIES", Registry("model family", families.FAMILIES))
-    model, _ = tiny_models.published("gpt2")
+    model, _ = tiny_models.published("phi")
     loading.check_positions(model, 10**6, 16)
-    families.FAMILIES.add("gpt2", families.Family(positions=lambda config: (config.n_positions, None)))
+    families.FAMILIES.add("phi", families.Family(positions=lambda config: (config.max_position_embeddings, None)))
+    with pytest.raises(SummkitError, match="max_length=2049: this model .phi. has positions for 2,048"):
+        loading.check_positions(model, 2049, 16)
+
+
+def test_a_decoder_with_a_table_of_positions_is_refused_more_tokens_before_it_trains():
+    """Mistaken once: more tokens than GPT-2 has positions for were an index out of range in the first long batch."""
+    model, tokenizer = tiny_models.published("gpt2")
+    profile = dataclasses.replace(PROFILE, max_length=1025, template="instruction")
     with pytest.raises(SummkitError, match="max_length=1025: this model .gpt2. has positions for 1,024"):
-        loading.check_positions(model, 1025, 16)
+        fit(model, tokenizer, None, None, profile, seed=0, out_dir="nowhere")
+    tuned = methods.apply_method(model, dataclasses.replace(profile, method="prompt-random", virtual_tokens=20))
+    with pytest.raises(SummkitError, match="max_length=1010 and 20 virtual tokens: this model"):
+        loading.check_positions(tuned, 1010, 16)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "pegasus", "mt5"])
+def test_families_that_overflow_in_fp16_are_refused_by_their_configuration(name):
+    from transformers import CONFIG_MAPPING
+
+    with pytest.raises(SummkitError, match=f"{name} models overflow in fp16"):
+        loading.check_config(CONFIG_MAPPING[name](), "mine", "float32", "float16")
+    loading.check_config(CONFIG_MAPPING[name](), "mine", "bfloat16", "bfloat16")
+
+
+def test_a_model_that_only_reads_is_refused_by_its_configuration():
+    from transformers import BertConfig
+
+    with pytest.raises(SummkitError, match="model mine .bert. cannot be trained: it reads a text in both directions"):
+        loading.check_config(BertConfig(), "mine", "float32")
 
 
 def test_more_tokens_than_positions_are_refused_by_the_options_name():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit.config import choose_profile
+from summkit.config import choose_profile, detect_hardware
 from summkit.errors import SummkitError
 from summkit.models import families, loading, methods
 from summkit.models.tiny import tiny_llama, tiny_t5
@@ -238,7 +238,7 @@ def test_an_unknown_precision_lists_the_known_ones():
 def test_a_t5_in_fp16_is_refused_with_the_way_out(asked, tmp_path):
     tiny_t5().save_pretrained(tmp_path)
     for name in ("tiny-t5", str(tmp_path)):
-        with pytest.raises(SummkitError, match="T5 models overflow in fp16.*'bfloat16'.*or 'float32'"):
+        with pytest.raises(SummkitError, match="t5 models overflow in fp16.*'bfloat16'.*or 'float32'"):
             loading.load_model(name, *asked)
     assert not families.family_of(loading.load_config("tiny-llama")).overflows_in_fp16
 
@@ -287,3 +287,44 @@ def test_no_code_from_a_model_folder_is_run(load, tmp_path, monkeypatch):
     with pytest.raises(SummkitError, match="could not be loaded"):
         load(str(tmp_path))
     assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "quantised", "device"),
+    [
+        (True, False, True, "cuda:0"),  # ROCm's GPUs are "cuda" too
+        (False, True, False, "mps"),
+        (False, True, True, "cpu"),  # bitsandbytes trains 4-bit weights on a CPU
+        (False, False, False, "cpu"),
+    ],
+)
+def test_a_gpu_is_used_where_torch_says_that_it_works(monkeypatch, cuda, mps, quantised, device):
+    import torch
+
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert loading._device(quantised) == device
+
+
+def test_a_macs_gpu_is_detected_and_gets_weights_that_it_can_train(monkeypatch):
+    """A stand-in: nobody has run it on a Mac."""
+    import torch
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.delenv("SUMMKIT_PROFILE", raising=False)
+    assert detect_hardware().device == "mps"
+    profile = choose_profile()
+    assert (profile.name, profile.precision, profile.optimizer) == ("cpu", "fp32", "adamw_torch")
+    assert "Apple's GPU" in profile.reason and choose_profile(precision="bf16").precision == "bf16"
+
+
+def test_amds_gpu_is_detected_as_torch_reports_it(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/kfd")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gpu = type("Gpu", (), {"name": "AMD Instinct", "total_memory": 2**36, "major": 9, "minor": 4})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: gpu)
+    assert (detect_hardware().device, detect_hardware().bf16) == ("cuda", True)

@@ -82,6 +82,7 @@ def test_checkpointing_gives_the_same_gradients_to_every_adapter(precision):
         ("attention", ["k_proj", "o_proj", "q_proj", "v_proj"]),
         ("all-linear", ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
         ("v_proj,q_proj", ["q_proj", "v_proj"]),
+        ("q_proj, v_proj", ["q_proj", "v_proj"]),
     ],
 )
 def test_target_layers_are_found(targets, names):
@@ -186,8 +187,26 @@ def test_a_prompt_begins_as_the_instructions_words():
 
 def test_a_model_without_blocks_names_its_parts():
     import torch
+    import transformers
 
     model = torch.nn.Linear(2, 2)
-    model.config = type("Config", (), {"num_hidden_layers": 3})
+    model.config = transformers.PreTrainedConfig(num_hidden_layers=3)
     with pytest.raises(SummkitError, match="no list of 3 blocks in this model.*parts: Linear"):
         methods.blocks(model)
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt"])
+def test_the_preparing_cell_twice_gives_what_it_gives_once(method):
+    """Mistaken once: an adapter on an adapter, or 75 lines of NoMatchingPeftModuleError."""
+    settings = {"precision": "fp32", "virtual_tokens": 12, "method": method}
+    base = loading.load_model("tiny-llama")
+    once = methods.apply_method(base, choose_profile("smoke", **settings))
+    names = [name for name, weight in once.named_parameters() if weight.requires_grad]
+    shape = loading.parameter_report(once)
+    for model in (once, base):  # as `model = apply_method(model, …)`, and as `model = apply_method(base, …)`
+        again = methods.apply_method(model, choose_profile("smoke", **settings, rank=4, targets="attention"))
+        fresh = methods.apply_method(tiny_llama(), choose_profile("smoke", **settings, rank=4, targets="attention"))
+        assert loading.parameter_report(again) == loading.parameter_report(fresh)
+    again = methods.apply_method(again, choose_profile("smoke", **settings))
+    assert loading.parameter_report(again) == shape
+    assert [name for name, weight in again.named_parameters() if weight.requires_grad] == names

@@ -122,9 +122,9 @@ def test_splits_are_told_by_the_names_of_files(tmp_path, caplog, names, sizes):
         (("train.csv", "train.jsonl"), "one file for train"),
         (("val.csv", "validation.csv", "train.csv"), "one file for validation"),
         (("a.csv", "b.csv"), "one file is needed, or train, validation and test; found: a.csv, b.csv"),
-        (("val.csv", "test.csv"), "one named train"),
-        (("rows.xlsx",), r"formats: \.jsonl, .*\.csv.*; found: none"),
-        ((), "found: none"),
+        (("val.csv", "test.csv"), "has no split 'train'; it has: test, validation"),
+        (("rows.xlsx",), r"no file of rows is here; the formats are \.jsonl, .*\.csv"),
+        ((), "no file of rows is here"),
     ],
 )
 def test_what_is_unclear_is_an_error(tmp_path, names, about):

@@ -10,7 +10,7 @@ from summkit.config import choose_profile
 from summkit.errors import SummkitError
 from summkit.models import loading
 from summkit.recipes import finetune
-from summkit.training import checkpoints, sharding
+from summkit.training import checkpoints, environment
 
 ZERO3 = str(Path(__file__).parents[2] / "jobs" / "deepspeed" / "zero3.json")
 PLAIN = choose_profile("smoke", precision="fp32", optimizer="adamw_torch")
@@ -22,42 +22,42 @@ def alone(monkeypatch):
     for name in ("LOCAL_RANK", "ACCELERATE_USE_FSDP"):
         monkeypatch.delenv(name, raising=False)
     found = type("Spec", (), {"origin": "there"})
-    monkeypatch.setattr(sharding.importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: found)
     return monkeypatch
 
 
 def refused(**changes):
     with pytest.raises(SummkitError) as raised:
-        sharding.check_sharding(dataclasses.replace(PLAIN, **changes))
+        environment.check_environment(dataclasses.replace(PLAIN, **changes))
     return str(raised.value)
 
 
 def test_a_plain_training_is_not_looked_at(alone):
-    alone.setattr(sharding.importlib.util, "find_spec", lambda name: pytest.fail("looked for DeepSpeed"))
-    sharding.check_sharding(choose_profile("smoke"))
-    assert not sharding.is_spread(PLAIN) and sharding.zero_stage(PLAIN) == 0
+    alone.setattr(environment.importlib.util, "find_spec", lambda name: pytest.fail("looked for DeepSpeed"))
+    environment.check_environment(choose_profile("smoke"))
+    assert not environment.is_spread(PLAIN) and environment.zero_stage(PLAIN) == 0
 
 
 def test_what_deepspeed_needs(alone):
     assert "needs torchrun" in refused(deepspeed=ZERO3)
     alone.setenv("LOCAL_RANK", "0")
-    sharding.check_sharding(dataclasses.replace(PLAIN, deepspeed=ZERO3))
+    environment.check_environment(dataclasses.replace(PLAIN, deepspeed=ZERO3))
     assert "use 'adamw_torch'" in refused(deepspeed=ZERO3, optimizer="paged_adamw_8bit")
     assert "'nf4': quantised weights cannot be spread" in refused(deepspeed=ZERO3, precision="nf4")
     assert "use torchrun alone" in refused(deepspeed=ZERO3, method="prompt")
     zero2 = ZERO3.replace("zero3", "zero2")
-    sharding.check_sharding(
+    environment.check_environment(
         dataclasses.replace(PLAIN, deepspeed=zero2, precision="nf4")
     )  # the optimizer alone is spread
-    alone.setattr(sharding.importlib.util, "find_spec", lambda name: type("Folder", (), {"origin": None}))
+    alone.setattr(environment.importlib.util, "find_spec", lambda name: type("Folder", (), {"origin": None}))
     assert "pip install" in refused(deepspeed=ZERO3)
 
 
 def test_what_fsdp_needs(alone):
     alone.setenv("ACCELERATE_USE_FSDP", "true")
     alone.setenv("LOCAL_RANK", "0")
-    assert sharding.is_spread(PLAIN)
-    sharding.check_sharding(PLAIN)
+    assert environment.is_spread(PLAIN)
+    environment.check_environment(PLAIN)
     assert "use 'adamw_torch'" in refused(optimizer="paged_adamw_8bit")
     assert "'int8': quantised" in refused(precision="int8") and "use one of them" in refused(deepspeed=ZERO3)
 
@@ -95,6 +95,6 @@ def test_what_trains_is_taken_whole():
     model = loading.load_model("tiny-llama")
     model.requires_grad_(False)
     norm = model.model.norm.weight.requires_grad_(True)
-    found = sharding.trained_weights(model)
+    found = environment.trained_weights(model)
     assert list(found) == ["model.norm.weight"] and (found["model.norm.weight"] == norm).all()
     assert not found["model.norm.weight"].requires_grad

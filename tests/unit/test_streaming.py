@@ -96,6 +96,24 @@ except SummkitError as error:
     assert said.startswith(f"rows cannot be written to {tmp_path}/summkit-rows-") and "TMPDIR" in said
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit for files there")
+def test_no_room_for_tokens_is_the_same_error(tmp_path):
+    code = """
+import resource
+from summkit.data import build_template, encode_rows, splits
+from summkit.errors import SummkitError
+from summkit.models import tiny_tokenizer
+rows = splits.write_rows({"document": f"long {n}", "summary": "short"} for n in range(3000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    encode_rows(rows, build_template("instruction", tiny_tokenizer()), tiny_tokenizer(), 320, 24)
+except SummkitError as error:
+    print(error)
+"""
+    said = python(code, TMPDIR=str(tmp_path)).stdout
+    assert said.startswith(f"rows cannot be written to {tmp_path}/summkit-rows-") and "TMPDIR" in said
+
+
 def test_rows_of_a_file_are_read_anew_each_time(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n\n".join(json.dumps(row) for row in [{"a": 1}, {"b": 2, "a": 3}, {}]), encoding="utf-8")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from summkit.config import choose_profile
+from summkit.config import TRACKERS, choose_profile
 from summkit.errors import SummkitError
 from summkit.models.tiny import tiny_llama
-from summkit.training import trackers
+from summkit.training import environment
 from summkit.training.trainer import Job, fit, training_arguments
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def stand_ins(tmp_path, monkeypatch):
     monkeypatch.setenv("TOLD", str(tmp_path / "told.json"))
     monkeypatch.syspath_prepend(folder)
     yield folder
-    for name in [name for name in sys.modules if name.partition(".")[0] in trackers.TRACKERS]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in TRACKERS]:
         del sys.modules[name]
 
 
@@ -150,7 +150,7 @@ def test_an_unknown_tracker_lists_the_known():
         choose_profile("smoke", track="neptune")
 
 
-@pytest.mark.parametrize("name", trackers.TRACKERS)
+@pytest.mark.parametrize("name", TRACKERS)
 def test_one_that_is_not_installed_is_said_with_the_way_out(name, tmp_path, monkeypatch):
     (tmp_path / name).mkdir()  # the runs of an earlier one: Python would import it as an empty package
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
@@ -164,17 +164,17 @@ def test_none_is_the_default_whatever_the_environment_says(stand_ins, tmp_path, 
     monkeypatch.setenv("WANDB_PROJECT", "p")
     assert choose_profile("smoke").track == ""
     assert reports_to(SMOKE, tmp_path) == []
-    with trackers.tracked("", tmp_path):
+    with environment.tracked("", tmp_path):
         assert "wandb" not in sys.modules
 
 
-@pytest.mark.parametrize("name", trackers.TRACKERS)
+@pytest.mark.parametrize("name", TRACKERS)
 def test_the_trainer_reports_to_the_one_that_is_named(stand_ins, tmp_path, name):
     assert reports_to(choose_profile("smoke", track=name), tmp_path) == [name]
 
 
 @pytest.mark.parametrize(
-    ("environment", "mode"),
+    ("variables", "mode"),
     [
         ({}, "offline"),
         ({"WANDB_MODE": "online"}, "offline"),
@@ -183,11 +183,11 @@ def test_the_trainer_reports_to_the_one_that_is_named(stand_ins, tmp_path, name)
         ({"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
     ],
 )
-def test_wandb_without_a_key_is_offline(stand_ins, tmp_path, monkeypatch, environment, mode):
-    for key, value in environment.items():
+def test_wandb_without_a_key_is_offline(stand_ins, tmp_path, monkeypatch, variables, mode):
+    for key, value in variables.items():
         monkeypatch.setenv(key, value)
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
-    with pytest.raises(ZeroDivisionError), trackers.tracked("wandb", tmp_path / "run"):
+    with pytest.raises(ZeroDivisionError), environment.tracked("wandb", tmp_path / "run"):
         len(__import__("wandb").run.rows) / 0
     assert told(tmp_path)["settings"] == {"project": "summkit", "dir": str(tmp_path / "run"), "mode": mode}
 
@@ -195,7 +195,7 @@ def test_wandb_without_a_key_is_offline(stand_ins, tmp_path, monkeypatch, enviro
 def test_a_run_that_is_open_already_is_left_open(stand_ins, tmp_path):
     wandb = __import__("wandb")
     mine = wandb.init(mode="offline")
-    with trackers.tracked("wandb", tmp_path):
+    with environment.tracked("wandb", tmp_path):
         assert wandb.run is mine
     assert wandb.run is mine and not (tmp_path / "told.json").exists()
 
@@ -203,7 +203,7 @@ def test_a_run_that_is_open_already_is_left_open(stand_ins, tmp_path):
 def test_a_refused_key_is_a_message(stand_ins, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "wrong")
     message = "wandb: 403, no such key; without WANDB_API_KEY it runs offline"
-    with pytest.raises(SummkitError, match=message), trackers.tracked("wandb", tmp_path):
+    with pytest.raises(SummkitError, match=message), environment.tracked("wandb", tmp_path):
         pytest.fail("it trains")
 
 
@@ -213,13 +213,13 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     packages = write_packages(folder / "packages")
     config = {"profile": "smoke", "train_rows": 8, "validation_rows": 4, "test_rows": 2, "watch": 1}
-    for name in trackers.TRACKERS:
+    for name in TRACKERS:
         settings = config | {"track": name, "evaluations_per_epoch": 1, "out": f"{name}.run"}
         (folder / f"{name}.json").write_text(json.dumps(settings))
     given = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "TRACKIO_", "MLFLOW_"))}
     given |= {"PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": "somewhere"}
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, *trackers.TRACKERS],
+        [sys.executable, "-c", CHILD, *TRACKERS],
         cwd=folder,
         env=given,
         stdin=subprocess.DEVNULL,
@@ -228,7 +228,7 @@ def trained(tmp_path_factory):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr  # a question would end in EOFError
-    return {name: json.loads((folder / f"{name}.told").read_text()) for name in trackers.TRACKERS}
+    return {name: json.loads((folder / f"{name}.told").read_text()) for name in TRACKERS}
 
 
 @pytest.mark.parametrize("name", ["trackio", "wandb"])

@@ -16,6 +16,7 @@ import datasets
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from summkit.config import choose_profile
 from summkit.data import templates, tokenisation
@@ -274,18 +275,96 @@ def test_a_run_that_was_over_is_trained_no_further(tmp_path, profile):
     assert again == adapter and result.train_loss == whole.train_loss and result.tokens == whole.tokens
 
 
-def test_ctrl_c_saves_the_adapter_so_far_and_resumes(unbroken, tmp_path, caplog):
+def interrupt_at(step):
     def interrupt(history):
-        if history[-1]["step"] == 4 and "loss" in history[-1]:
+        if history[-1]["step"] == step and "loss" in history[-1]:
             raise KeyboardInterrupt
 
-    result, adapter = run(tmp_path, on_log=interrupt)
+    return interrupt
+
+
+def test_ctrl_c_saves_the_adapter_so_far_and_resumes(unbroken, tmp_path, caplog):
+    result, adapter = run(tmp_path, on_log=interrupt_at(4))
     assert result.interrupted and not result.stopped_early and result.seconds > 0
     assert "interrupted at step 4: the current adapter is saved" in caplog.text
     assert len(adapter) == len(unbroken[1]) and adapter != unbroken[1]
     assert checkpoints.read_settings(result.adapter)["model"] == SMOKE.model
     result, adapter = run(tmp_path, resume=True)
     assert result.resumed_from == "checkpoint-2" and adapter == unbroken[1] and losses(result) == losses(unbroken[0])
+
+
+def test_a_moved_run_ends_with_the_best_checkpoint_too(tmp_path):
+    """Mistaken once: the best checkpoint was looked for where the folder had been, and the last one taken."""
+    profile = dataclasses.replace(PLAIN, learning_rate=3.0, patience=50, evaluations_per_epoch=6)
+    whole, adapter = run(tmp_path / "whole", profile)
+    assert whole.best_step < 5, "else the test says nothing"
+    with pytest.raises(MemoryError):
+        run(tmp_path / "before", profile, on_log=stopped_at(6))
+    (tmp_path / "before").rename(tmp_path / "after")
+    result, again = run(tmp_path / "after", profile, resume=True)
+    assert (result.best_step, result.eval_loss) == (whole.best_step, whole.eval_loss) and again == adapter
+    shutil.rmtree(tmp_path / "after" / "adapter")
+    (tmp_path / "after").rename(tmp_path / "ended")  # as after a kill between the last checkpoint and the adapter
+    assert run(tmp_path / "ended", profile, resume=True)[1] == adapter
+
+
+# A loss that is no number, and cells that run twice
+
+
+def broken_model():
+    """A model whose first loss is no number."""
+    model = adapted(PLAIN)
+    next(weight for name, weight in model.named_parameters() if "1.mlp.down_proj.base_layer" in name).data.fill_(
+        torch.nan
+    )
+    return model
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_saves_nothing(tmp_path):
+    """Mistaken once: exit 0, a made-up mean loss in the record, and an adapter of NaN."""
+    profile = dataclasses.replace(PLAIN, learning_rate=1e30, evaluations_per_epoch=6)
+    given = (TOKENIZER, rows(24), rows(6, seed=1))
+    with pytest.raises(SummkitError, match=r"loss is (nan|inf).*learning_rate=1e\+30 .* lower the rate"):
+        fit(adapted(profile), *given, profile, seed=0, out_dir=tmp_path)
+    with pytest.raises(SummkitError, match=r"the training loss is nan.*compute_dtype='float32'.*the model itself is b"):
+        fit(broken_model(), *given, PLAIN, seed=0, out_dir=tmp_path)
+    assert not (tmp_path / "adapter").exists() and not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(finished):
+    model = adapted()
+    next(weight for weight in model.parameters() if weight.requires_grad).data.fill_(float("nan"))
+    with pytest.raises(SummkitError, match="the trained weights hold NaN or infinity"):
+        save_adapter(model, finished / "adapter", SMOKE)
+    path = finished / "adapter" / "adapter_model.safetensors"
+    weights = load_file(path)
+    next(iter(weights.values())).fill_(float("inf"))
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(SummkitError, match="adapter holds NaN or infinity: train it again"):
+        checkpoints.load_adapter(loading.load_model("tiny-llama", "nf4"), finished / "adapter", "tiny-llama")
+
+
+def test_the_training_cell_twice_gives_the_same_adapter_twice(tmp_path, caplog):
+    """Mistaken once: the second run began from the first one's weights, and said nothing."""
+    model = adapted()
+    given = (TOKENIZER, rows(24), rows(6, seed=1), SMOKE)
+    first, second = (fit(model, *given, seed=0, out_dir=tmp_path / str(number)) for number in range(2))
+    assert losses(first) == losses(second)
+    one, other = (Path(result.adapter, "adapter_model.safetensors").read_bytes() for result in (first, second))
+    assert one == other and caplog.text.count("it starts again from its first weights") == 1
+    stopped = fit(model, *given, seed=0, out_dir=tmp_path / "2", on_log=interrupt_at(4))
+    assert stopped.interrupted and stopped.steps == 4
+    limits = {"max_length": 200, "max_new_tokens": 4}
+    assert generation.summarize(model, TOKENIZER, TEMPLATE, ["A ferry."], **limits)[0].tokens
+    assert losses(fit(model, *given, seed=0, out_dir=tmp_path / "2")) == losses(first)
+
+
+def test_a_model_of_its_own_weights_trained_twice_says_that_it_goes_on(tmp_path, caplog):
+    profile = dataclasses.replace(PLAIN, method="head", epochs=0.5)
+    model = adapted(profile)
+    for number in range(2):
+        fit(model, TOKENIZER, rows(8), rows(2, seed=1), profile, seed=0, out_dir=tmp_path / str(number))
+        assert ("continues from there: load it again for a fresh start" in caplog.text) == bool(number)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", checkpoints.MANIFEST])

@@ -1,15 +1,19 @@
-"""Training with weights or optimizer spread over processes: DeepSpeed's ZeRO, and FSDP by accelerate.
+"""The programs around a training: DeepSpeed and FSDP, which spread it over processes, and experiment trackers.
 
-Incompatible settings raise an error before the training starts. At its end the trained weights are gathered.
+Settings that do not fit together, and packages that are not installed, are errors before a training starts. A tracker
+is imported only if a profile names it. The Trainer's own integrations write to it (`report_to`) and never prompt.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from summkit import files
+from summkit import files, progress
 from summkit.config import Profile
 from summkit.errors import SummkitError
 from summkit.models.methods import METHODS
@@ -17,17 +21,20 @@ from summkit.models.methods import METHODS
 if TYPE_CHECKING:
     import torch
 
+PROJECT = "summkit"
 
-def check_sharding(profile: Profile) -> None:
-    """Check that the profile is compatible with DeepSpeed or FSDP, if one of them is used.
+
+def check_environment(profile: Profile) -> None:
+    """Check that the profile's tracker is installed, and that it fits DeepSpeed or FSDP if one of them is used.
 
     Raises:
-        SummkitError: It is incompatible, or DeepSpeed is not installed; the message says what to do.
+        SummkitError: It does not, or a package is missing; the message says what to do.
     """
+    if profile.track and not _is_installed(profile.track):
+        raise SummkitError(f"track={profile.track!r}: {profile.track} is not installed; pip install {profile.track}")
     if profile.deepspeed:
         zero_stage(profile)
-        spec = importlib.util.find_spec("deepspeed")
-        if spec is None or spec.origin is None:  # without an origin, it is only a folder of that name, as in jobs/
+        if not _is_installed("deepspeed"):
             raise SummkitError("DeepSpeed is not installed: pip install 'summkit[deepspeed]', or leave deepspeed out")
         if "LOCAL_RANK" not in os.environ:
             raise SummkitError("DeepSpeed needs torchrun, even for one GPU: torchrun … -m summkit train CONFIG")
@@ -88,3 +95,48 @@ def _whole(weight: torch.Tensor) -> torch.Tensor:
         with deepspeed.zero.GatheredParameters([weight]):
             return weight.detach().cpu().clone()
     return weight.detach().cpu().contiguous()
+
+
+def _is_installed(package: str) -> bool:
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None  # without an origin, it is only a folder of that name
+
+
+@contextmanager
+def tracked(name: str, folder: str | Path) -> Iterator[None]:
+    """Keep a run of the tracker open while the block runs; the Trainer's integration writes to it.
+
+    trackio writes its database on this machine (TRACKIO_DIR, or else the Hugging Face cache) and opens its run itself.
+    wandb writes its files to `folder`; without WANDB_API_KEY it runs offline, and `wandb sync` uploads them later.
+    mlflow uses its own variables (MLFLOW_TRACKING_URI, MLFLOW_RUN_ID; Azure ML sets them).
+
+    Args:
+        name: "trackio", "wandb", "mlflow", or "" for none.
+        folder: The folder for files of the tracker.
+
+    Raises:
+        SummkitError: WANDB_API_KEY is set, and wandb's server does not answer or rejects it.
+    """
+    run = _wandb_run(Path(folder)) if name == "wandb" and progress.first_process() else None
+    try:
+        yield
+    finally:
+        if run is not None:
+            run.finish()
+
+
+def _wandb_run(folder: Path) -> Any:
+    """Open a new run, or return None if the caller already has an open run, which is used and left open."""
+    import wandb
+
+    if wandb.run is not None:
+        return None
+    wanted = os.environ.get("WANDB_MODE")
+    # Without a mode, wandb would prompt for a key.
+    mode = wanted if os.environ.get("WANDB_API_KEY") or wanted == "disabled" else "offline"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return wandb.init(project=os.environ.get("WANDB_PROJECT", PROJECT), dir=str(folder), mode=mode)
+    except wandb.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SummkitError(f"wandb: {reason}; without WANDB_API_KEY it runs offline") from None
