@@ -49,12 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         options.command(options)
         sys.stdout.flush()
         return 0
-    except SummkitError as error:
+    except (SummkitError, RunFailedError) as error:
         print(f"summkit: {error}", file=sys.stderr)
-        return 2
-    except RunFailedError as error:
-        print(f"summkit: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, SummkitError) else 1
     except KeyboardInterrupt as stop:
         print(f"\nsummkit: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
@@ -203,14 +200,9 @@ def _run(options: Namespace) -> None:
     from summkit.reporting import closing_lines
 
     names = list(dict.fromkeys(options.stages))
+    parameters = _values(options.parameters)
     folder = recipes.run_notebooks(
-        names,
-        options.profile,
-        options.out,
-        _values(options.parameters),
-        options.resume,
-        options.data,
-        options.overwrite,
+        names, options.profile, options.out, parameters, options.resume, options.data, options.overwrite
     )
     print(closing_lines(folder, names))
     _print_next([folder / name / "adapter" for name in names])

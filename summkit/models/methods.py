@@ -158,7 +158,7 @@ def target_layers(model: PreTrainedModel, targets: str) -> list[str]:
     known = loading.linear_layers(model)
     if targets == "all-linear":
         return sorted(known)
-    wanted = loading.linear_layers(model, "att") if targets == "attention" else targets.split(",")
+    wanted = loading.linear_layers(model, "att") if targets == "attention" else targets.replace(" ", "").split(",")
     missing = [name for name in wanted if name not in known]
     if missing or not wanted:
         raise SummkitError(

@@ -146,13 +146,18 @@ def run_notebooks(
         check_known("stage", name, known)
     chosen = [known[name] for name in dict.fromkeys(names)]
     # A notebook runs in its own folder: a folder that is named from here needs its whole path.
-    given = {
+    given: dict[str, Any] = {
         name: str(Path(value).absolute()) if name.lower() == "model" and value and Path(value).is_dir() else value
         for name, value in (parameters or {}).items()
     }
     profile = given.pop("PROFILE", None) or profile
     rows = own_data(given.pop("DATA", None) or data)
-    settings = _check_parameters(chosen, given, profile)
+    options = {name: given.pop(name) for name in profile_options() if name in given}
+    settings = _check_parameters(chosen, given, options, profile)
+    if resume:
+        given["RESUME"] = True
+    if options:
+        given["OPTIONS"] = given.get("OPTIONS", {}) | options
     folder = Path(out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{settings.name}").absolute()
     if not (resume or overwrite):
         for stage in chosen:
@@ -168,15 +173,15 @@ def run_notebooks(
             continue
         minutes = f", about {stage.minutes[settings.name]:g} min" if settings.name in stage.minutes else ""
         print(f"{title}: {stage.title}{minutes}", flush=True)
-        _execute(stage, folder, profile, _own_parameters(stage, given, resume), rows)
+        own = {name: value for name, value in given.items() if name in stage.parameters}
+        _execute(stage, folder, profile, own, rows)
     return folder
 
 
-def _check_parameters(chosen: list[Stage], given: dict[str, Any], profile: str) -> Profile:
+def _check_parameters(chosen: list[Stage], given: dict[str, Any], options: dict[str, Any], profile: str) -> Profile:
     """Check names and values before anything runs, and return the profile that they make."""
     parameters = frozenset().union(*(stage.parameters for stage in chosen))
-    options = {name: value for name, value in given.items() if name in profile_options()}
-    for name in given.keys() - options.keys():  # papermill only warns of an unknown one
+    for name in given:  # papermill only warns of an unknown one
         is_option = name.islower()
         check_known("option" if is_option else "parameter", name, profile_options() if is_option else parameters)
     for stage in chosen:
@@ -185,14 +190,6 @@ def _check_parameters(chosen: list[Stage], given: dict[str, Any], profile: str) 
     own = {name.lower(): given[name] for name in ("MODEL", "DATASET") if given.get(name)}
     # The limits on words are a stage's own: they are checked when it starts.
     return choose_profile(profile, **{"min_words": 0, "max_words": None} | own | options)
-
-
-def _own_parameters(stage: Stage, given: dict[str, Any], resume: bool) -> dict[str, Any]:
-    """Return the parameters that a stage takes; options of the profile are its parameter OPTIONS."""
-    wanted = given | ({"RESUME": True} if resume else {})
-    own = {name: value for name, value in wanted.items() if name in stage.parameters}
-    options = {name: value for name, value in given.items() if name in profile_options()}
-    return own | ({"OPTIONS": own.get("OPTIONS", {}) | options} if options else {})
 
 
 def _has_record(folder: Path, stage: Stage, profile: Profile) -> bool:

@@ -115,12 +115,12 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
     assert "unknown parameter 'SEEED'; known: " in refused(capsys, "run", "task2", "-p", "SEEED=1")
     assert "cannot read the run record none/run.json" in refused(capsys, "report", "none")
     Path("empty.txt").write_text(" \n")
-    Path("binary").write_bytes(b"\xff\xfe\x00\x01")
+    Path("binary").write_bytes(b"\xfa\xfe\x00\x01")
     Path("nul.txt").write_text("a\0b")
     ask = ("summarize", "--adapter", "none")
     assert "empty.txt: empty; there is no text" in refused(capsys, *ask, "empty.txt")
     assert "gone.txt: No such file" in refused(capsys, *ask, "gone.txt")
-    assert "binary: not a text in UTF-8" in refused(capsys, *ask, "binary")
+    assert "cannot be read as text in UTF-8" in refused(capsys, *ask, "binary")
     assert "nul.txt: NUL or half a character" in refused(capsys, *ask, "nul.txt")
     assert ".: Is a directory" in refused(capsys, *ask, ".")
     assert "unknown strategy 'last'; known: chunks, " in refused(capsys, *ask, "--strategy", "last")
@@ -275,7 +275,7 @@ def test_train_stop_resume_and_summarize(one_thread, tmp_path, monkeypatch, caps
     assert main([*ask, "rows.jsonl", "--strategy", "chunks"]) == 0
     out, err = capsys.readouterr()
     assert out.count("\n") == 2 and "row 1: too long for the model, " in err and " chunks of at most " in err
-    assert "row 2" not in err and "Warning" not in err
+    assert "row 2: too long" not in err and "Warning" not in err
 
 
 def test_train_ends_with_a_table_examples_and_the_command_that_asks_the_adapter(

@@ -1,5 +1,6 @@
 """What fails ends in one line and an exit code: a full disk, no home, an encoding, another Python, a fault of ours."""
 
+import contextlib
 import errno
 import io
 import json
@@ -9,11 +10,15 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from summkit import cli
+from summkit.offline import hub
 
 PACKAGE = Path(__file__).parents[2]
 SMOKE = {"profile": "smoke", "train_rows": 8, "validation_rows": 4, "test_rows": 4, "out": "mine"}
@@ -154,21 +159,65 @@ def test_a_file_that_cannot_grow_ends_the_training_in_one_line(one_thread, tmp_p
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_ends_the_training_in_one_line_and_resume_goes_on(one_thread, tmp_path):
+def test_a_disk_that_fills_up_ends_the_training_in_one_line_and_resume_goes_on(one_thread, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(small)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no right to mount a small disk")
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE)}
+    (tmp_path / "c.json").write_text(json.dumps(SMOKE | {"out": "small/run", "epochs": 20, "patience": 99}))
+    command = [sys.executable, "-m", "summkit", "train", "c.json"]
     try:
-        (tmp_path / "c.json").write_text(json.dumps(SMOKE | {"out": "small/run", "epochs": 2}))
-        (small / "other").write_bytes(b"x" * 250_000)
-        done = run("train", "c.json", cwd=tmp_path)
-        last = done.stderr.splitlines()[-1]
-        assert done.returncode in (1, 2) and last.startswith("summkit: ") and "No space left" in last
+        with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as training:
+            end = time.monotonic() + 200
+            while not list(small.glob("run/checkpoint-*/complete.json")) and time.monotonic() < end:
+                time.sleep(0.05)
+            with contextlib.suppress(OSError), open(small / "other", "wb", buffering=0) as other:
+                while True:
+                    other.write(b"x" * 1000)
+            said = training.communicate(timeout=200)[1]
+        last = said.splitlines()[-1]
+        assert training.returncode in (1, 2) and last.startswith("summkit: ") and "Traceback" not in said, said
+        assert "no space" in last.lower() or "disk is full" in last
         (small / "other").unlink()
-        subprocess.run(["mount", "-o", "remount,size=9000k", str(small)], check=True)
         assert run("train", "c.json", "--resume", cwd=tmp_path).returncode == 0
-        assert (small / "run" / "run.json").is_file()
+        assert json.loads((small / "run" / "run.json").read_text())["training"]["steps"] == 40
     finally:
         subprocess.run(["umount", str(small)], check=False)
+
+
+@pytest.fixture
+def slow_hub(monkeypatch):
+    """A Hub that takes three seconds to answer; the list of its requests."""
+    asked = []
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            asked.append(self.path)
+            time.sleep(3)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_hub_that_takes_three_seconds_is_waited_for(slow_hub):
+    hub.require_hub("model org/name")
+    assert len(slow_hub) == 1 and "does not answer within 0.2 s" in hub.state(0.2)
+
+
+def test_offline_the_hub_is_not_asked(slow_hub, monkeypatch):
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    hub.require_hub("model org/name")
+    assert slow_hub == [] and hub.state() == "not asked, because TRANSFORMERS_OFFLINE is set"

@@ -82,6 +82,7 @@ def test_checkpointing_gives_the_same_gradients_to_every_adapter(precision):
         ("attention", ["k_proj", "o_proj", "q_proj", "v_proj"]),
         ("all-linear", ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]),
         ("v_proj,q_proj", ["q_proj", "v_proj"]),
+        ("q_proj, v_proj", ["q_proj", "v_proj"]),
     ],
 )
 def test_target_layers_are_found(targets, names):
