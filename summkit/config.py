@@ -97,7 +97,9 @@ class Profile:
     gradient_checkpointing: Annotated[bool, Field(description="recompute activations: less memory, more time")] = False
     evaluations_per_epoch: Annotated[Count, Field(description="evaluations and checkpoints per epoch")] = 4
     patience: Annotated[Count, Field(description="evaluations without a better loss before training stops")] = 3
-    wording: Annotated[str, Field(description="wording of the prompt: news, topics, paper, dialogue or title")] = "news"
+    wording: Annotated[
+        str, Field(description="wording of the prompt: news, topics, …; words of your own: instruction")
+    ] = "news"
     teacher: Annotated[str, Field(description="model that writes the labels; empty: the model itself")] = ""
     teacher_precision: Annotated[Literal[Precision, ""], Field(description="the teacher's; empty: the model's")] = ""
     track: Annotated[Literal["", "trackio", "wandb", "mlflow"], Field(description="experiment tracker")] = ""
