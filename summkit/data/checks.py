@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from summkit.data.registry import DataSet
 
 MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an article
-_IDEOGRAPHS = "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-_SYLLABLES = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+# Ranges of letters of scripts without spaces: Chinese and Japanese; Thai, Lao, Burmese and Khmer.
+_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_SYLLABLES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 MAX_BOOK = 20_000_000  # characters of a text that is read in pieces, about four times the Bible
 # Known names, the most specific first.
 CHAT_COLUMNS = ("messages", "conversations")  # the user's message is the document, the assistant's the summary
@@ -132,10 +133,12 @@ def count_words(text: str) -> int:
         >>> count_words("The bridge is shut."), count_words("桥关闭了。")
         (4, 4)
     """
-    unspaced = re.findall(rf"{_IDEOGRAPHS}|{_SYLLABLES}{{1,5}}", text)
+    if text.isascii() or not re.search(f"[{_IDEOGRAPHS}{_SYLLABLES}]", text):  # the usual case, at once
+        return len(text.split())
+    unspaced = re.findall(f"[{_IDEOGRAPHS}]|[{_SYLLABLES}]{{1,5}}", text)
     if 4 * sum(map(len, unspaced)) < len(text):
         return len(text.split())
-    return len(unspaced) + len(re.findall(r"[^\W]+", re.sub(rf"{_IDEOGRAPHS}|{_SYLLABLES}", " ", text)))
+    return len(unspaced) + len(re.findall(r"\w+", re.sub(f"[{_IDEOGRAPHS}{_SYLLABLES}]", " ", text)))
 
 
 def check_texts(**columns: Sequence[str]) -> int:

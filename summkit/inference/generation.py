@@ -35,6 +35,10 @@ DECODINGS: Registry[dict[str, Any]] = Registry(
         "nucleus": {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.1},
     },
 )
+NOT_FINITE = (
+    "the model computes NaN or infinity, so it has no answer: its numbers overflow (use the precision 'fp32', or the "
+    "compute_dtype 'bfloat16' or 'float32'), or its training diverged (use a lower learning_rate)"
+)
 # The marks around what a model thinks before it answers: tags, and those of Mistral, Kimi and gpt-oss.
 _TAG = "(?:seed:)?(?:think|thinking|thought|reasoning)"
 _THINKING = re.compile(rf"<{_TAG}>|\[THINK\]|◁think▷|<\|channel\|>analysis", re.IGNORECASE)
@@ -297,6 +301,8 @@ def ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
         base.generation_config = decoder_start(base)
         with loading.unpacked(model):
             yield
+    except KeyboardInterrupt as stop:
+        raise Interrupted(str(stop) or "interrupted: there is no answer; the model is as it was before") from None
     finally:
         base.generation_config = own_settings
         config.use_cache = use_cache
@@ -318,10 +324,7 @@ def decoder_start(model: PreTrainedModel, **settings: Any) -> GenerationConfig:
 def _check_finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     """Raise an error for logits of NaN or infinity, from which any text could come; −inf is a token left out."""
     if not (scores < float("inf")).all():
-        raise SummkitError(
-            "the model computes NaN or infinity, so it has no answer: its numbers overflow (use the precision 'fp32', "
-            "or the compute_dtype 'bfloat16' or 'float32'), or its training diverged (use a lower learning_rate)"
-        )
+        raise SummkitError(NOT_FINITE)
     return scores
 
 

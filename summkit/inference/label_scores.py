@@ -15,7 +15,7 @@ import numpy as np
 from summkit import progress
 from summkit.data import tokenisation
 from summkit.errors import SummkitError
-from summkit.inference.generation import ready_to_answer
+from summkit.inference.generation import NOT_FINITE, ready_to_answer
 from summkit.models import loading
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def label_log_likelihoods(
         A float64 array [rows, words], in nats, summed over a word's tokens.
 
     Raises:
-        SummkitError: The model is an encoder-decoder.
+        SummkitError: The model is an encoder-decoder, or computes NaN or infinity.
+        Interrupted: The user stopped it. The model is as it was before.
     """
     import torch
 
@@ -101,6 +102,8 @@ def label_log_likelihoods(
         for batch in tokenisation.length_sorted_batches([len(ids) for ids in prompts], batch_size):
             scores[batch] = _score(model, [prompts[number] for number in batch], answers)
             bar.update(len(batch))
+    if np.isnan(scores).any():
+        raise SummkitError(NOT_FINITE)
     return scores
 
 

@@ -8,7 +8,7 @@ import torch
 
 from summkit.config import choose_profile
 from summkit.data import templates, tokenisation
-from summkit.errors import SummkitError
+from summkit.errors import Interrupted, SummkitError
 from summkit.inference import label_scores
 from summkit.models import loading, methods
 from summkit.models.tiny import tiny_llama
@@ -190,3 +190,25 @@ def test_probabilities_add_up_to_one_even_of_scores_far_below_zero():
     np.testing.assert_allclose(found[0], 1 / 3)
     assert found[1] == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.e), 0])
     assert (found.argmax(axis=1) == scores.argmax(axis=1)).all()
+
+
+def test_a_model_that_computes_no_numbers_scores_no_label(tokenizer):
+    model = tiny_llama()
+    model.model.layers[1].mlp.down_proj.weight.data.fill_(float("nan"))
+    template = templates.build_template("instruction", tokenizer, ONE)
+    with pytest.raises(SummkitError, match="computes NaN or infinity"):
+        label_scores.label_log_likelihoods(model, tokenizer, template, ROWS, ["a", "b"], **LIMITS)
+
+
+def test_a_stop_leaves_the_model_as_it_was_and_a_short_message(folder, tokenizer, monkeypatch):
+    model = loading.load_model(folder, "nf4").train()
+    template = templates.build_template("instruction", tokenizer, ONE)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(label_scores, "_score", stopped)
+    with pytest.raises(Interrupted, match="the model is as it was") as stop:
+        label_scores.label_log_likelihoods(model, tokenizer, template, ROWS, ["a", "b"], **LIMITS)
+    assert stop.value.__suppress_context__ and model.training
+    assert not any("forward" in vars(module) for module in model.modules())
