@@ -74,7 +74,8 @@ class CheckedRows:
 
     def __init__(self, raw: Mapping[str, Rows], find: Callable, make: Callable) -> None:
         self.dropped: dict[str, list[str]] = {}
-        self.splits = {split: self._check(rows, split, find, make) for split, rows in raw.items()}
+        checked = {split: self._check(rows, split, find, make) for split, rows in raw.items()}
+        self.splits = {split: rows for split, rows in checked.items() if len(rows)}
 
     def _check(self, rows: Rows, split: str, find: Callable, make: Callable) -> Dataset:
         if not len(rows):
@@ -93,6 +94,9 @@ class CheckedRows:
         checked = write_rows(usable())
         if not len(checked):
             reasons = ", ".join(f"{reason} ({len(taken)})" for reason, taken in self.dropped.items())
+            if split == "test" and len(self.dropped.get("no label", [])) >= len(rows):
+                _log.warning("test: its rows have no labels; rows for the test are taken from the training rows")
+                return checked
             advice = "; widen min_words and max_words (null: no limit)" if " words (" in reasons else ""
             raise SummkitError(f"{split}: nothing is left of {len(rows)} rows; dropped: {reasons}{advice}")
         return checked

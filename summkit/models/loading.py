@@ -134,10 +134,15 @@ def check_config(config: PreTrainedConfig, name: str, *dtypes: str) -> None:
     Raises:
         SummkitError: It cannot; the message says what can.
     """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
     family = family_of(config)
     reason = family.refused
-    if not config.is_encoder_decoder and getattr(config, "is_decoder", None) is False:
+    reads_only = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    if reads_only and not config.is_encoder_decoder:
         reason = "it reads a text in both directions and writes none"  # BERT and the like
+    elif type(config) not in auto_class(config)._model_mapping:  # as `from_pretrained` looks
+        reason = "it is not a language model"
     if reason:
         raise SummkitError(
             f"model {name} ({config.model_type}) cannot be trained: {reason}; use a decoder such as Llama, Qwen or "
@@ -341,9 +346,9 @@ def linear_layers(model: PreTrainedModel, within: str = "") -> dict[str, int]:
 def adaptable_layers(model: PreTrainedModel, within: str = "") -> tuple[list[str], list[str]]:
     """Find the paths of the linear layers that an adapter can target, and of those that it cannot.
 
-    It cannot target the output head, the parts that read images or sound, layers with more than one output such as a
-    router, layers of a list, which have numbers in place of names, and the layers of a state-space mixer such as
-    Mamba's whose weights its kernels read past any adapter.
+    It cannot target the output head, the parts that read images or sound, routers, layers of a list, which have numbers
+    in place of names, and the layers of a state-space mixer such as Mamba's whose weights its kernels read past any
+    adapter.
     """
     import torch
 
@@ -358,8 +363,8 @@ def adaptable_layers(model: PreTrainedModel, within: str = "") -> tuple[list[str
         above, _, name = path.rpartition(".")
         parent = modules[above]
         past = hasattr(parent, "A_log") and hasattr(parent, "D") and name in ("out_proj", "dt_proj")
-        special = type(module).__module__.startswith("transformers.models")
-        if module is head or module not in inside or past or special or name.isdigit():
+        router = "router" in type(module).__name__.lower()  # Llama 4's has two outputs
+        if module is head or module not in inside or past or router or name.isdigit():
             found[1].append(path)
         elif within in above.lower() or within in type(parent).__name__.lower():
             found[0].append(path)

@@ -203,7 +203,12 @@ def _lora(**variant: Any) -> Prepare:
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),  # GPT-2's linear layer
             **variant,
         )
-        return get_peft_model(model, config)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            reason = str(error).strip().splitlines()[0]
+            hint = "set dropout to 0" if "dropout" in reason else "name other layers in targets"
+            raise SummkitError(f"this model cannot get adapters on {', '.join(targets)}: {reason} {hint}") from None
 
     return prepare
 

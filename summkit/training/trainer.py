@@ -303,10 +303,12 @@ def _check_finite(logs: dict[str, float], job: Job) -> None:
     for name, kind in (("loss", "training"), ("eval_loss", "validation")):
         loss = logs.get(name, 0.0)
         if not math.isfinite(loss):
-            used = f"learning_rate={job.profile.learning_rate:g} and compute_dtype={job.profile.compute_dtype!r}"
+            dtype = job.profile.compute_dtype
+            other = "" if dtype == "float32" else f", or compute in 'float32' in place of {dtype!r}"
             raise SummkitError(
-                f"the {kind} loss is {loss}, so the training stops, and nothing of this step is saved. It used {used}: "
-                "lower the rate, or compute in 'float32'. If the first loss is not finite, the model itself is broken"
+                f"the {kind} loss is {loss}, so the training stops, and nothing of this step is saved: lower "
+                f"learning_rate={job.profile.learning_rate:g}{other}. If the first loss is not finite, the model itself"
+                " is broken"
             )
 
 

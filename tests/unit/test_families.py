@@ -78,10 +78,11 @@ def test_families_that_overflow_in_fp16_are_refused_by_their_configuration(name)
 
 
 def test_a_model_that_only_reads_is_refused_by_its_configuration():
-    from transformers import BertConfig
+    from transformers import BertConfig, GPTNeoXConfig
 
     with pytest.raises(SummkitError, match="model mine .bert. cannot be trained: it reads a text in both directions"):
         loading.check_config(BertConfig(), "mine", "float32")
+    loading.check_config(GPTNeoXConfig(), "mine", "float32")  # whose `is_decoder` is False too
 
 
 def test_more_tokens_than_positions_are_refused_by_the_options_name():

@@ -210,3 +210,16 @@ def test_the_preparing_cell_twice_gives_what_it_gives_once(method):
     again = methods.apply_method(again, choose_profile("smoke", **settings))
     assert loading.parameter_report(again) == shape
     assert [name for name, weight in again.named_parameters() if weight.requires_grad] == names
+
+
+def test_experts_that_take_no_dropout_say_so():
+    """Mistaken once: DeepSeek's fused experts with the default dropout were peft's traceback."""
+    from transformers import DeepseekV3Config
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    experts = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 16}
+    config = DeepseekV3Config(**sizes, **experts, first_k_dense_replace=1, num_experts_per_tok=2, vocab_size=264)
+    model = loading.auto_class(config).from_config(config)
+    with pytest.raises(SummkitError, match="cannot get adapters on .*: .*dropout.* set dropout to 0"):
+        methods.apply_method(model, choose_profile("smoke", precision="fp32", targets="all-linear", dropout=0.1))

@@ -304,6 +304,16 @@ def test_names_of_classes_come_with_a_saved_set(tmp_path):
     assert load_labels(profile, 0, tmp_path / "saved").schema.classes == ("Ham", "Spam")
 
 
+def test_a_test_split_whose_labels_are_kept_back_is_taken_from_training(tmp_path, caplog):
+    for split, label in {"train": 1, "validation": 0, "test": -1}.items():
+        rows = [{"text": f"Text {number} of {split}.", "label": number % 2 * label or label} for number in range(8)]
+        (tmp_path / f"{split}.csv").write_bytes(table(rows))
+    (tmp_path / "classes.txt").write_text("no\nyes\n")
+    profile = choose_profile("smoke", task="agnews", train_rows=4, validation_rows=2, test_rows=3)
+    splits = load_labels(profile, 0, tmp_path)
+    assert all("of train" in row["document"] for row in splits.test) and "its rows have no labels" in caplog.text
+
+
 def test_a_set_of_the_hub_is_named_with_configuration_and_revision(monkeypatch):
     asked = []
 

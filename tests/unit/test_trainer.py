@@ -324,9 +324,9 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_saves_nothing(tmp_path
     """Mistaken once: exit 0, a made-up mean loss in the record, and an adapter of NaN."""
     profile = dataclasses.replace(PLAIN, learning_rate=1e30, evaluations_per_epoch=6)
     given = (TOKENIZER, rows(24), rows(6, seed=1))
-    with pytest.raises(SummkitError, match=r"loss is (nan|inf).*learning_rate=1e\+30 .* lower the rate"):
+    with pytest.raises(SummkitError, match=r"loss is (nan|inf).*: lower learning_rate=1e\+30\. If"):
         fit(adapted(profile), *given, profile, seed=0, out_dir=tmp_path)
-    with pytest.raises(SummkitError, match=r"the training loss is nan.*compute_dtype='float32'.*the model itself is b"):
+    with pytest.raises(SummkitError, match=r"the training loss is nan.*the model itself is broken"):
         fit(broken_model(), *given, PLAIN, seed=0, out_dir=tmp_path)
     assert not (tmp_path / "adapter").exists() and not list(tmp_path.glob("checkpoint-*"))
 
