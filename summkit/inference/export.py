@@ -170,6 +170,8 @@ def _older_config(config: dict) -> dict:
     rope = config.get("rope_parameters") or {}
     # Models with two kinds of layers have settings for each: those of full attention have the usual names.
     full = rope.get("full_attention", rope)
+    if full.get("rope_type") == "proportional":  # Gemma 4's, which transformers 4 does not know
+        return config
     if "rope_theta" in full:
         kind = full.get("rope_type", "default")
         scaling = {key: value for key, value in full.items() if key not in ("rope_theta", "partial_rotary_factor")}
