@@ -25,7 +25,7 @@ from summkit.offline import assets, hub
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 PRECISIONS = get_args(Precision)
 FOUR_BITS = ("nf4", "nf4-single")
@@ -85,7 +85,7 @@ def load_model(
         36864
     """
     import torch
-    from transformers import AutoConfig, BitsAndBytesConfig
+    from transformers import AutoConfig
 
     check_known("precision", precision, PRECISIONS)
     quantised = precision in (*FOUR_BITS, "int8")
@@ -93,13 +93,7 @@ def load_model(
     settings: dict[str, Any] = {"dtype": getattr(torch, dtype), "device_map": {"": device or _device(quantised)}}
     settings |= {"trust_remote_code": False, "use_safetensors": True}  # by default it may prompt, or read pickles
     if quantised:
-        settings["quantization_config"] = BitsAndBytesConfig(
-            load_in_8bit=precision == "int8",
-            load_in_4bit=precision in FOUR_BITS,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=compute_dtype,
-            bnb_4bit_use_double_quant=precision == "nf4",
-        )
+        settings["quantization_config"] = _quantization(precision, compute_dtype)
     with _located(name) as location:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
         check_config(config, name, dtype, compute_dtype)
@@ -426,6 +420,15 @@ def _unpacked_forward(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
     weight = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(torch.float32)
     return lambda hidden: torch.nn.functional.linear(hidden, weight.to(hidden.dtype), layer.bias)
+
+
+def _quantization(precision: str, compute_dtype: str) -> BitsAndBytesConfig:
+    from transformers import BitsAndBytesConfig
+
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": compute_dtype}
+    return BitsAndBytesConfig(bnb_4bit_use_double_quant=precision == "nf4", **nf4)
 
 
 @contextmanager

@@ -458,7 +458,7 @@ def test_saving_asks_nothing_of_the_hub_and_leaves_the_environment(tmp_path, mon
     again.peft_config["default"].base_model_name_or_path = "someone/some-model"
     save_adapter(again, tmp_path / "again", SMOKE)
     saved = json.loads((tmp_path / "again" / "adapter_config.json").read_text())
-    assert saved["base_model_name_or_path"] == "someone/some-model"
+    assert saved["base_model_name_or_path"] == SMOKE.model  # the profile's, which other machines can find
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
