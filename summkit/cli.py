@@ -153,7 +153,7 @@ def _doctor(options: Namespace) -> None:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "bitsandbytes"))
     print(f"summkit {__version__}, Python {platform.python_version()}, {packages}", flush=True)
 
-    from summkit import recipes, resources
+    from summkit import progress, recipes, resources
     from summkit.config import PROFILES, choose_profile, detect_hardware
     from summkit.offline import assets, hub
 
@@ -164,6 +164,7 @@ def _doctor(options: Namespace) -> None:
         there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
         print(f"disk: {shutil.disk_usage(there).free / 1e9:.1f} GB free for {use}, {folder}")
     print(f"Hugging Face Hub: {hub.state()}", flush=True)
+    progress.quiet_libraries()
     if options.config:
         print(recipes.plan(options.config, _values(options.parameters)))
         return

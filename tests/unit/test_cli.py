@@ -84,7 +84,9 @@ def test_doctor_says_what_this_machine_has(capsys, monkeypatch):
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     assert main(["doctor"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    out, error = capsys.readouterr()
+    assert "Warning" not in error
+    lines = out.splitlines()
     assert lines[0].startswith(f"summkit {__version__}, Python 3.") and "torch 2" in lines[0]
     assert lines[1] == "machine: 2 CPU cores, 16.0 GB of memory"
     assert any(line.startswith("disk: ") and "GB free for runs" in line for line in lines)
