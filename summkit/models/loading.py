@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = get_args(Precision)
 FOUR_BITS = ("nf4", "nf4-single")
+BLOCK = 64  # weights that share a constant in 4 bits
 _log = logging.getLogger(__name__)
 
 
@@ -101,11 +102,18 @@ def load_model(
     head = model.get_output_embeddings()
     if head is not None and head.weight is not model.get_input_embeddings().weight:
         model.config.tie_word_embeddings = False  # T5's config may set it: tie_weights() would then tie them
+    misread = 0
     for module in model.modules():
         # On CPUs with AVX512-BF16, bitsandbytes would rewrite 4-bit weights for a bf16 kernel in the first evaluation.
         # That rounds the constants permanently, and the kernel has no backward: training would have no gradients.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+            misread += module.weight.device.type == "cpu" and module.in_features % BLOCK > 0
+    if misread:
+        _log.warning(
+            f"{Path(name).name}: on a CPU, bitsandbytes reads the 4-bit weights of {misread} layers wrongly, because "
+            f"their inputs are no multiple of {BLOCK}; choose precision fp32 or int8, or a GPU"
+        )
     return model
 
 

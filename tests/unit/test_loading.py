@@ -328,3 +328,22 @@ def test_amds_gpu_is_detected_as_torch_reports_it(monkeypatch):
     gpu = type("Gpu", (), {"name": "AMD Instinct", "total_memory": 2**36, "major": 9, "minor": 4})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: gpu)
     assert (detect_hardware().device, detect_hardware().bf16) == ("cuda", True)
+
+
+def test_layers_that_bitsandbytes_misreads_on_a_cpu_are_named(caplog):
+    loading.load_model("tiny-llama", "nf4")
+    assert not caplog.records
+    loading.load_model("tiny-t5", "nf4")
+    assert "tiny-t5: on a CPU, bitsandbytes reads the 4-bit weights of" in caplog.text
+
+
+@pytest.mark.parametrize("width", [64, 80])
+def test_bitsandbytes_still_misreads_such_layers(width):
+    """If this fails for 80, the warning of `load_model` is no longer needed."""
+    import bitsandbytes.functional
+    import torch
+
+    weights = torch.randn(64, width, generator=torch.Generator().manual_seed(0))
+    packed, state = bitsandbytes.functional.quantize_4bit(weights, quant_type="nf4", blocksize=loading.BLOCK)
+    error = (bitsandbytes.functional.dequantize_4bit(packed, state) - weights).norm() / weights.norm()
+    assert (error < 0.1) == (width % loading.BLOCK == 0)
