@@ -82,7 +82,7 @@ def test_t4_trains_and_summarises_through_a_hub(local_hub, tmp_path, here):
     (here / "rows").mkdir()
     (here / "rows" / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     before = len(local_hub.requests)
-    done = call([["train", "c.json"]], environment | {"SUMMKIT_DATA_DIR": "rows"}, here)
+    done = call([["train", "c.json", "--overwrite"]], environment | {"SUMMKIT_DATA_DIR": "rows"}, here)
     assert done.returncode == 0, done.stderr
     record = json.loads((here / "mine" / "run.json").read_text())
     assert (record["data"]["id"], record["data"]["source"], record["data"]["train"]) == ("local", "local", 4)
@@ -106,7 +106,7 @@ def test_without_a_hub_the_way_out_is_said_at_once(kind, here, monkeypatch, caps
         for command in (["run", "task3", "--profile", "t4"], ["train", "c.json"]):
             began = time.monotonic()
             assert main(command) == 2
-            assert time.monotonic() - began < 4  # 2.5 for the Hub, the rest for a busy machine
+            assert time.monotonic() - began < 14  # 10 for the Hub, the rest for a busy machine
             said = capsys.readouterr().err
             for word in ("model microsoft/phi-2 comes from the Hugging Face Hub", "does not answer", "profile 'cpu'",
                          "--data PATH"):  # fmt: skip
