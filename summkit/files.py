@@ -145,14 +145,17 @@ def read_mapping(path: str | Path, kind: str) -> dict[str, Any]:
         kind: What the file is, for messages.
 
     Raises:
-        SummkitError: The file cannot be read, or contains something else.
+        SummkitError: The file cannot be read, contains something else, or has a key twice.
     """
     import yaml
 
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
-        values = yaml.load(text, _yaml_loader()) if path.suffix in (".yaml", ".yml") else json.loads(text)
+        if path.suffix in (".yaml", ".yml"):
+            values = yaml.load(text, _yaml_loader())
+        else:
+            values = json.loads(text, object_pairs_hook=_unique)
     except OSError as error:
         raise SummkitError(f"{kind} {path}: {error.strerror}") from None
     except (ValueError, yaml.YAMLError) as error:
@@ -163,13 +166,23 @@ def read_mapping(path: str | Path, kind: str) -> dict[str, Any]:
     return values
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return values
+
+
 @cache
 def _yaml_loader() -> Any:
-    """Return YAML's safe loader, for which 2e-4 is a number, as everywhere but in YAML 1.1."""
+    """Return YAML's safe loader, for which 2e-4 is a number, as everywhere but in YAML 1.1, and keys are unique."""
     import yaml
 
     class Loader(yaml.SafeLoader):
-        pass
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+            _unique([(key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+            return super().construct_mapping(node, deep)
 
     number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))

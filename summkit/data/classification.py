@@ -158,6 +158,9 @@ def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema, several: b
             if len(values) > MOST_CLASSES:
                 raise SummkitError(f"{split}: too many labels in {column!r}; name another column with label_column")
     if not values or any(_class_number(label, task) is not None for label in values.values()):
+        if all(name.isdigit() for name in values):
+            named = ", ".join(f"{number} {name}" for number, name in enumerate(task.classes) if str(number) in values)
+            _log.warning("labels are read as %s (classes.txt beside the rows can name others)", named)
         return task
     classes = sorted(values, key=lambda name: name.zfill(9) if name.isdigit() else name)
     _log.warning("classes: %s (classes.txt beside the rows can name others)", ", ".join(classes))

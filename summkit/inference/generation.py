@@ -16,7 +16,6 @@ from summkit.data.checks import reason_unusable
 from summkit.errors import Interrupted, SummkitError
 from summkit.inference.prefill import Prefill
 from summkit.models import families, loading
-from summkit.models.methods import METHODS
 from summkit.registry import Registry
 from summkit.training import checkpoints
 
@@ -154,9 +153,6 @@ class Prompter:
 class Summarizer(Prompter):
     """Summarises with a model or a saved adapter.
 
-    Attributes:
-        has_base: Whether the model without its training is there too; not if its own weights were trained.
-
     Example:
         >>> from summkit import data, models
         >>> tokenizer = models.load_tokenizer("tiny-llama")
@@ -167,8 +163,6 @@ class Summarizer(Prompter):
         >>> (summary.cut, summary.tokens <= 8)
         (0, True)
     """
-
-    has_base = True
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -181,9 +175,7 @@ class Summarizer(Prompter):
         name = settings["model"]
         tokenizer = loading.load_tokenizer(name)
         base = loading.load_model(name, settings["precision"], _compute_dtype(settings["compute_dtype"], name))
-        summarizer = cls.from_settings(checkpoints.load_adapter(base, folder, name), tokenizer, settings)
-        summarizer.has_base = not METHODS.find(settings["method"]).own_weights
-        return summarizer
+        return cls.from_settings(checkpoints.load_adapter(base, folder, name), tokenizer, settings)
 
     def summarize(
         self,
@@ -212,15 +204,13 @@ class Summarizer(Prompter):
         Raises:
             SummkitError: The decoding is unknown; a document cannot be used; an encoder-decoder has too few positions;
                 the head cannot be reused: with beams, with prompt tuning, in an encoder, or in a model whose cache
-                drops keys and values; the model computes NaN or infinity; or `base` is set and the own weights of a
-                loaded model were trained.
+                drops keys and values; the model computes NaN or infinity; or `base` is set and the model's own
+                weights were trained.
             Interrupted: The user stopped it. The model is as it was before.
         """
         import torch
 
         settings = _generation_settings(decoding, temperature)
-        if base and not self.has_base:
-            raise SummkitError("this training changed the model's own weights: load the base model to ask it")
         rows = self.encode(documents)
         torch.manual_seed(seed)
         with loading.adapter_off(self.model) if base else nullcontext(), ready_to_answer(self.model):

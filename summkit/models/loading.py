@@ -386,11 +386,17 @@ def virtual_tokens(model: torch.nn.Module) -> int:
 def adapter_off(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
     """Ask the base model while the block runs: the adapter is off, if the model has one.
 
+    Raises:
+        SummkitError: A training changed the model's own weights, so the base model is not there.
+
     Example:
         >>> with adapter_off(load_model("tiny-llama")) as base:
         ...     parameters = parameter_report(base)["parameters"]
     """
-    with model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext():
+    has_adapter = hasattr(model, "disable_adapter")
+    if getattr(model, "was_trained", False) and not has_adapter:
+        raise SummkitError("this training changed the model's own weights: load the base model to ask it")
+    with model.disable_adapter() if has_adapter else nullcontext():
         yield model
 
 

@@ -169,6 +169,7 @@ def load_adapter(base: PreTrainedModel, folder: str | Path, name: str) -> PreTra
         weights = dict(base.named_parameters())
         for key, tensor in saved.items():
             weights[key].data.copy_(tensor)
+        base.was_trained = True
         return base
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -126,6 +126,7 @@ def fit(
     _check(job, resume)
     if not environment.is_spread(profile) and job.checkpoint is None:
         _start_fresh(model)
+    model.was_trained = True
     trainer = _trainer(job, [_bookkeeping(job, on_log), *callbacks])
     interrupted = False
     try:
@@ -178,7 +179,6 @@ def _start_fresh(model: PreTrainedModel | PeftModel) -> None:
         model.first_weights = {name: weight.detach().cpu().clone() for name, weight in trained.items()}
     elif getattr(model, "was_trained", False):
         _log.warning("this model was trained before and continues from there: load it again for a fresh start")
-    model.was_trained = True
 
 
 def _trainer(job: Job, callbacks: list[TrainerCallback]) -> Trainer:

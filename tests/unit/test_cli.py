@@ -137,6 +137,7 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
     [
         ("{", "is not JSON"),
         ("[1]", "a JSON object is needed"),
+        ('{"profile": "smoke", "seed": 0, "seed": 1}', "'seed' is there twice"),
         ('{"profile": "huge"}', "unknown profile 'huge'"),
         ('{"profile": "smoke", "learning_rat": 1}', "unknown option 'learning_rat'; known: alpha, batch_size"),
         (

@@ -7,6 +7,7 @@ import yaml
 
 from summkit.config import PRESETS, PROFILES, TASKS, Hardware, Optimizer, _from_hardware, choose_profile, options
 from summkit.errors import SummkitError
+from summkit.files import read_mapping
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -95,3 +96,9 @@ def test_the_environment_may_choose(monkeypatch):
     monkeypatch.setenv("SUMMKIT_PROFILE", "huge")
     with pytest.raises(SummkitError, match="unknown profile 'huge'; known: auto, cpu, gpu, smoke, t4"):
         choose_profile()
+
+
+def test_a_key_that_is_there_twice_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_text("profile: smoke\nrank: 8\nrank: 16\n")
+    with pytest.raises(SummkitError, match="mine.yaml is not YAML: 'rank' is there twice"):
+        read_mapping(tmp_path / "mine.yaml", "configuration")

@@ -333,3 +333,8 @@ def test_bbc_topics_are_the_folders_of_the_archive(fetched):
     for row in all_rows(splits):
         name = row["id"].split("/")[0]
         assert row["labels"] == [schema.classes.index(name)] and row["document"].startswith(f"On {name}, ")
+
+
+def test_numbers_that_the_task_names_are_said(tmp_path, caplog):
+    read(write(tmp_path, [news(n, label=n % 2) for n in range(30)]))
+    assert "labels are read as 0 World, 1 Sports (classes.txt" in caplog.text

@@ -365,6 +365,8 @@ def test_a_model_of_its_own_weights_trained_twice_says_that_it_goes_on(tmp_path,
     for number in range(2):
         fit(model, TOKENIZER, rows(8), rows(2, seed=1), profile, seed=0, out_dir=tmp_path / str(number))
         assert ("continues from there: load it again for a fresh start" in caplog.text) == bool(number)
+    with pytest.raises(SummkitError, match="load the base model to ask it"), loading.adapter_off(model):
+        pass
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "optimizer.pt", checkpoints.MANIFEST])
