@@ -138,7 +138,7 @@ def _values(texts: list[str]) -> dict[str, Any]:
             raise SummkitError(f"-p {text}: NAME=VALUE is needed, such as -p SEED=1")
         try:
             values[name] = words[value.lower()] if value.lower() in words else ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError):
             with contextlib.suppress(ValueError):
                 value = json.loads(value)
             values[name] = value

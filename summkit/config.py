@@ -213,4 +213,9 @@ def _checked(values: dict[str, Any]) -> Profile:
         raise SummkitError(
             f"option max_words={profile.max_words}: must be at least min_words, which is {profile.min_words}"
         )
+    columns = [
+        str(name).lower() for name in (profile.document_column, profile.summary_column, profile.second_column) if name
+    ]
+    if len(set(columns)) < len(columns):
+        raise SummkitError(f"options document_column, summary_column and second_column: {columns[0]!r} is named twice")
     return profile

@@ -165,7 +165,7 @@ def own_data(data: str | Path | None) -> Path | None:
     name = data or os.environ.get("SUMMKIT_DATA_DIR")
     if not name:
         return None
-    path = Path(name).expanduser().absolute()
+    path = Path(str(name)).expanduser().absolute()
     if not path.exists():
         raise SummkitError(f"data {name}: no such file or folder (a set of the Hub is named by the option dataset)")
     return path
@@ -223,7 +223,15 @@ def read_hub(data_set: DataSet) -> Mapping[str, Rows]:
 
 def _by_split(loaded: Mapping[str, Rows], location: str) -> Mapping[str, Rows]:
     """Return {our name of a split: rows}; a single split of any name is {"all": rows}, which is split later."""
-    found = {_SPLIT_NAMES[name]: rows for name, rows in loaded.items() if name in _SPLIT_NAMES}
+    found: dict[str, Rows] = {}
+    for name, rows in loaded.items():
+        split = _SPLIT_NAMES.get(name)
+        if split in found:
+            raise SummkitError(f"{location}: one split for {split} is needed; there are: {', '.join(loaded)}")
+        if split:
+            found[split] = rows
+        elif len(loaded) > 1:
+            _log.warning("%s: the split %r is not used", location, name)
     if len(loaded) == 1 and "train" not in found:
         return {"all": next(iter(loaded.values()))}
     if "train" not in found:
@@ -255,13 +263,24 @@ def read_own(path: Path) -> Mapping[str, Rows]:
     if "train" in groups and "all" in groups:
         _log.warning("data %s: %s: in no split, and not used", path, ", ".join(f.name for f in groups.pop("all")))
     for split, parts in groups.items():
-        if len(parts) > 1 and not all(re.search(r"\d-of-\d", part.name) for part in parts):
+        total = re.search(r"\d-of-0*(\d+)", parts[0].name)
+        if total and len(parts) < int(total[1]):
+            _log.warning("data %s: %d of %s parts of %s are here", path, len(parts), total[1], split)
+        if len(parts) > 1 and not _is_one_split(parts):
             wanted = "one file" if split == "all" else f"one file for {split}"
             found = ", ".join(part.name for part in parts)
             raise SummkitError(f"data {path}: {wanted} is needed, or train, validation and test; found: {found}")
     if not groups:
         raise SummkitError(f"data {path}: no file of rows is here; the formats are {', '.join(FORMATS)}, also as .gz")
     return _by_split({split: FileRows(*parts) for split, parts in groups.items()}, f"data {path}")
+
+
+def _is_one_split(parts: Sequence[Path]) -> bool:
+    """Whether files are the numbered parts of one split in one folder, each there once."""
+    counted = [re.search(r"^(.*?)(\d+)-of-(\d+)", part.name) for part in parts]
+    numbers = [int(match[2]) for match in counted if match]
+    names = {(part.parent, match[1], match[3]) for part, match in zip(parts, counted, strict=True) if match}
+    return len(names) == 1 and numbers == list(range(numbers[0], numbers[0] + len(parts)))
 
 
 def _data_files(path: Path) -> list[Path]:

@@ -105,6 +105,7 @@ def test_a_parameter_is_read_as_a_literal(text, value):
     from summkit.cli import _values
 
     assert _values([text]) == {"A": value}
+    assert _values(["A={[1]:2}"]) == {"A": "{[1]:2}"}
     for wrong in ("A", "=1", "A B=1"):
         with pytest.raises(SummkitError, match="NAME=VALUE is needed"):
             _values([wrong])

@@ -98,6 +98,11 @@ def test_the_environment_may_choose(monkeypatch):
         choose_profile()
 
 
+def test_one_column_is_not_both_text_and_summary():
+    with pytest.raises(SummkitError, match="document_column, summary_column and second_column: 'text' is named twice"):
+        choose_profile("smoke", document_column="text", summary_column="Text")
+
+
 def test_a_key_that_is_there_twice_is_named(tmp_path):
     (tmp_path / "mine.yaml").write_text("profile: smoke\nrank: 8\nrank: 16\n")
     with pytest.raises(SummkitError, match="mine.yaml is not YAML: 'rank' is there twice"):

@@ -125,14 +125,32 @@ def test_splits_are_told_by_the_names_of_files(tmp_path, caplog, names, sizes):
         (("val.csv", "test.csv"), "has no split 'train'; it has: test, validation"),
         (("rows.xlsx",), r"no file of rows is here; the formats are \.jsonl, .*\.csv"),
         ((), "no file of rows is here"),
+        (("english/train-00000-of-00001.csv", "german/train-00000-of-00001.csv"), "one file for train"),
+        (("train-00000-of-00001.jsonl", "train-00000-of-00001.jsonl.gz"), "one file for train"),
     ],
 )
 def test_what_is_unclear_is_an_error(tmp_path, names, about):
     for name in names:
         content = table() if ".csv" in name else LINES.encode()
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     with pytest.raises(SummkitError, match=about):
         read(tmp_path)
+
+
+def test_parts_that_are_not_there_are_counted(tmp_path, caplog):
+    (tmp_path / "train-00000-of-00003.csv").write_bytes(table())
+    read(tmp_path)
+    assert "1 of 3 parts of train are here" in caplog.text
+
+
+def test_two_saved_splits_of_one_kind_are_refused_and_others_named(tmp_path, caplog):
+    made = datasets.Dataset.from_list(list(ROWS))
+    datasets.DatasetDict(train=made, dev=made, validation=made).save_to_disk(tmp_path / "two")
+    with pytest.raises(SummkitError, match="one split for validation is needed; there are: train, dev, validation"):
+        read(tmp_path / "two")
+    datasets.DatasetDict(train=made, extra=made).save_to_disk(tmp_path / "extra")
+    assert len(texts(read(tmp_path / "extra"))) == 12 and "the split 'extra' is not used" in caplog.text
 
 
 def test_a_file_of_no_split_is_named_and_not_used(tmp_path, caplog):
