@@ -40,8 +40,8 @@ class FileRows:
     """The rows of one or more files of the same columns, read again in each iteration.
 
     Args:
-        *paths: Files in one of FORMATS, which may be compressed with gzip, but Parquet may not. They are read once here,
-            so that a broken file is reported before it is used.
+        *paths: Files in one of FORMATS; all but Parquet may be compressed with gzip. They are read once here, so that a
+            broken file is reported before it is used.
 
     Attributes:
         column_names: All keys of all rows, in the order in which they appear.
@@ -271,7 +271,8 @@ def read_own(path: Path) -> Mapping[str, Rows]:
             found = ", ".join(part.name for part in parts)
             raise SummkitError(f"data {path}: {wanted} is needed, or train, validation and test; found: {found}")
     if not groups:
-        raise SummkitError(f"data {path}: no file of rows is here; the formats are {', '.join(FORMATS)}; all but Parquet also as .gz")
+        formats = f"{', '.join(FORMATS)}; all but Parquet also as .gz"
+        raise SummkitError(f"data {path}: no file of rows is here; the formats are {formats}")
     return _by_split({split: FileRows(*parts) for split, parts in groups.items()}, f"data {path}")
 
 
