@@ -46,7 +46,7 @@ class Kernel:
         self.names = {"__name__": "__main__"}
 
     def run(self, cell) -> str:
-        """Run a cell and return what it prints and shows."""
+        """Run a cell and return what it prints and shows, with 0 for seconds and minutes."""
         body = gate.parse(cell).body
         last = body.pop() if isinstance(body[-1], ast.Expr) and not cell.source.endswith(";") else None
         with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -56,7 +56,7 @@ class Kernel:
                 print(repr(shown))
         if "parameters" in gate.tags(cell):
             self.names |= self.parameters
-        return said.getvalue()
+        return re.sub(r"[\d.]+(?= (s|min)\b)", "0", said.getvalue())
 
     def find(self, part: str):
         """The only cell whose source has this part."""
