@@ -18,6 +18,8 @@ from summkit import __version__
 from summkit.errors import RunFailedError, SummkitError, check_known
 from summkit.registry import load_plugins
 
+# Parameters and options whose value is a text, even if it looks like a number: a folder may be called 2024.
+TEXTS = re.compile(r"(?i)model|data|dataset|out|teacher|instruction|\w+_column")
 # Advice on errors of libraries, by a pattern of their text.
 ADVICE = {
     r"No space left|File too large|quota exceeded|StreamWriter failed": (
@@ -142,6 +144,8 @@ def _values(texts: list[str]) -> dict[str, Any]:
             with contextlib.suppress(ValueError):
                 value = json.loads(value)
             values[name] = value
+        if TEXTS.fullmatch(name) and not isinstance(values[name], str | None):
+            values[name] = text.partition("=")[2]
     return values
 
 
@@ -249,31 +253,37 @@ def _sweep(options: Namespace) -> None:
 
 
 def _summarize(options: Namespace) -> None:
-    from summkit import inference, progress, training
-    from summkit.data import text_files
+    from summkit import inference, progress
+    from summkit.data import checks, text_files
     from summkit.inference import export
+    from summkit.training import checkpoints
 
     check_known("decoding", options.decoding, inference.DECODINGS)
     check_known("strategy", options.strategy, inference.STRATEGIES)
-    names, texts = zip(*text_files.read_texts(options.files), strict=True)
+    is_exported = export.is_exported(options.adapter)
+    # A broken adapter is reported before half a minute of imports.
+    settings = (checkpoints.settings_in if is_exported else checkpoints.read_settings)(Path(options.adapter))
+    named = options.document_column or settings["document_column"]
+    usual = tuple(name for name in checks.DOCUMENT_COLUMNS if name != str(settings["summary_column"]).lower())
+    names, texts = zip(*text_files.read_texts(options.files, (named,) if named else usual), strict=True)
     asking = {"decoding": options.decoding, "base": options.base}
     summarizer: inference.Exported | inference.Summarizer
-    if export.is_exported(options.adapter):
+    if is_exported:
         if options.decoding != "greedy" or options.base:
             raise SummkitError(f"{options.adapter} is an exported model: it has no base, and decodes greedily")
         asking = {}
         summarizer = inference.Exported.load(options.adapter)
     else:
-        training.read_settings(options.adapter)  # report a broken adapter before half a minute of imports
         progress.quiet_libraries()
         summarizer = inference.Summarizer.load(options.adapter)
     answers = inference.summarize_long(summarizer, texts, options.strategy, budget=options.budget, **asking)
     for name, answer in zip(names, answers, strict=True):
         if not answer.fitted:
             print(f"{name}: too long for the model, {answer.how}", file=sys.stderr)
-        if not answer.text:
-            print(f"{name}: the model ended without a summary; its line is empty", file=sys.stderr)
         print(answer.text)
+    if empty := [name for name, answer in zip(names, answers, strict=True) if not answer.text]:
+        advice = "try --decoding beam, a longer training, or for a model that thinks a larger max_new_tokens"
+        raise RunFailedError(f"no summary, and an empty line, for {', '.join(empty)}: {advice}")
 
 
 def _label(options: Namespace) -> None:

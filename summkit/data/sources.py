@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     Rows: TypeAlias = "Sequence[dict] | FileRows | Dataset"
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+# Beside the rows of a download, or above them: they describe the set and hold no rows.
+_ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset-metadata.json", "croissant.json")
 _SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"} | {name: name for name in SPLITS}
 _DECODER = json.JSONDecoder()
 _log = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ def file_rows(path: Path) -> Iterator[dict]:
 
 
 def _format(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
+    return "" if path.name in _ABOUT else Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def text_lines(path: Path) -> Iterator[str]:
@@ -128,21 +130,26 @@ def _table_rows(path: Path) -> Iterator[dict]:
     """Yield the rows of a table with headings, in which `,` `;` `|` or a tab is between the columns."""
     lines = text_lines(path)
     headings = next(lines, "")
-    if headings.lower().startswith("sep="):  # a spreadsheet may write this before the headings
+    before = int(headings.lower().startswith("sep="))  # a spreadsheet may write this line before the headings
+    if before:
         headings = next(lines, "")
     separator = max(",;|\t", key=re.sub('"[^"]*"', "", headings).count)
     csv.field_size_limit(sys.maxsize)
     table = csv.DictReader(itertools.chain([headings], lines), delimiter=separator, strict=True)
+    begin = before + 1  # the line in which the row begins
     try:
         names = [name for name in table.fieldnames or [] if name.strip()]
         if len(set(names)) < len(names):
             raise csv.Error(f"two columns have the same name: {', '.join(names)}")
+        begin += table.line_num
         for row in table:
             if any(row.pop(None, [])):  # type: ignore[call-overload]
                 raise csv.Error(f"more fields than headings: a text with {separator!r} in it needs quotes around it")
             yield row
+            begin = before + table.line_num + 1
     except csv.Error as error:
-        raise SummkitError(f"{path.name}, line {table.line_num}: {error}") from None
+        advice = "" if "column" in str(error) or "field" in str(error) else '; a " within a quoted text is doubled: ""'
+        raise SummkitError(f"{path.name}, line {begin}: {error}{advice}") from None
 
 
 def _parquet_rows(path: Path) -> Iterator[dict]:
@@ -250,7 +257,7 @@ def read_own(path: Path) -> Mapping[str, Rows]:
     Raises:
         SummkitError: There is no file to read, it is unclear which file is which split, or a file is broken.
     """
-    if any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
+    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
         import datasets
 
         saved = datasets.load_from_disk(str(path))

@@ -93,13 +93,17 @@ class CheckedRows:
 
         checked = write_rows(usable())
         if not len(checked):
-            reasons = ", ".join(f"{reason} ({len(taken)})" for reason, taken in self.dropped.items())
             if split == "test" and len(self.dropped.get("no label", [])) >= len(rows):
                 _log.warning("test: its rows have no labels; rows for the test are taken from the training rows")
                 return checked
-            advice = "; widen min_words and max_words (null: no limit)" if " words (" in reasons else ""
-            raise SummkitError(f"{split}: nothing is left of {len(rows)} rows; dropped: {reasons}{advice}")
+            raise SummkitError(f"{split}: nothing is left of {len(rows)} rows{self._reasons()}")
         return checked
+
+    def _reasons(self) -> str:
+        """Return why rows were dropped, for an error that says that too few are left."""
+        reasons = ", ".join(f"{reason} ({len(taken)})" for reason, taken in self.dropped.items())
+        advice = "; widen min_words and max_words (null: no limit)" if " words (" in reasons else ""
+        return f"; dropped: {reasons}{advice}" if reasons else ""
 
     def keep(self, column: str, wanted: Callable, reason: str) -> None:
         """Keep the rows whose value in `column` is `wanted`; test rows come first, training rows last."""
@@ -150,7 +154,7 @@ class CheckedRows:
             if not taken:
                 raise SummkitError(
                     f"{split}: no row is left for it; {sum(there.values())} rows are left after the checks, and each "
-                    "split needs one; add rows, or widen min_words and max_words"
+                    f"split needs one{self._reasons()}; add rows"
                 )
             dealt[split] = self.splits[name].select(taken).remove_columns(["location", "key"])
         if any(len(dealt[split]) < (wanted[split] or 0) for split in ("test", "validation")):

@@ -7,22 +7,24 @@ import logging
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
-from summkit.data.checks import DOCUMENT_COLUMNS, MAX_BOOK, find_column, reason_unusable
+from summkit.data.checks import DOCUMENT_COLUMNS, MAX_BOOK, as_text, find_column, reason_unusable
 from summkit.data.sources import FORMATS, file_rows, text_lines
 from summkit.errors import SummkitError
 
 _END_MARKS = (".", "!", "?", ":", ";", "…", '"', "”", "’", ")")
 
 
-def read_texts(names: list[str]) -> list[tuple[str, str]]:
+def read_texts(names: list[str], columns: tuple[str, ...] = DOCUMENT_COLUMNS) -> list[tuple[str, Any]]:
     """Read all texts of the given files, in order.
 
-    A file of rows (see `sources.FORMATS`) has one text per row, under document, article, text, dialogue or abstract; a
-    .pdf file is one text, without its line breaks; every other file is one text in UTF-8.
+    A file of rows (see `sources.FORMATS`) has one text per row, of chat messages the user's last one; a .pdf file is
+    one text, without its line breaks; every other file is one text in UTF-8.
 
     Args:
         names: Paths of files; if empty, standard input is read.
+        columns: The possible names of the column with the texts, the preferred one first.
 
     Returns:
         A pair of location ("notes.txt", "rows.jsonl, row 3") and text for each.
@@ -30,7 +32,7 @@ def read_texts(names: list[str]) -> list[tuple[str, str]]:
     Raises:
         SummkitError: A file cannot be read or contains no text; the message names file and row.
     """
-    texts = [pair for name in names for pair in _read(name)] if names else [("standard input", _standard_input())]
+    texts = [pair for name in names for pair in _read(name, columns)] or [("standard input", _standard_input())]
     for location, text in texts:
         reason = reason_unusable(text, MAX_BOOK)
         if reason:
@@ -38,7 +40,7 @@ def read_texts(names: list[str]) -> list[tuple[str, str]]:
     return texts
 
 
-def _read(name: str) -> list[tuple[str, str]]:
+def _read(name: str, columns: tuple[str, ...]) -> list[tuple[str, Any]]:
     path = Path(name)
     try:
         path.open("rb").close()
@@ -51,7 +53,8 @@ def _read(name: str) -> list[tuple[str, str]]:
     rows = {f"{name}, row {number}": row for number, row in enumerate(file_rows(path), 1)}
     if not rows:
         raise SummkitError(f"{name}: no rows; there is no text to summarise")
-    return [(place, row[find_column(row, DOCUMENT_COLUMNS, "text", place)]) for place, row in rows.items()]
+    kind = "text (see --document-column)"
+    return [(at, as_text(row[find_column(row, columns, kind, at)], ("user", "human"))) for at, row in rows.items()]
 
 
 def _standard_input() -> str:

@@ -195,6 +195,11 @@ def _located(name: str) -> Iterator[str | Path]:
             yield name
 
 
+def own_folder(name: str) -> Path | None:
+    """Return the absolute path of a model that is a folder of the user's; None for any other."""
+    return Path(name).absolute() if name not in {*TINY, *assets.ASSETS} and Path(name).is_dir() else None
+
+
 def auto_class(config: PreTrainedConfig) -> Any:
     """Return the transformers class that loads or builds a model of this configuration with its language head."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM

@@ -161,10 +161,8 @@ def _train(settings: Settings, profile: Profile, own_rows: Path | None, resume: 
     set_seed(settings.seed)  # of the adapter's first weights
     model = models.apply_method(model, profile)
     facts |= models.parameter_report(model)
-    callbacks = []
-    if settings.watch:
-        watch = evaluation.generation_scores(tokenizer, template, rows[1], profile, limit=settings.watch)
-        callbacks.append(watch)
+    watched = (tokenizer, template, rows[1], profile)
+    callbacks = [evaluation.generation_scores(*watched, limit=settings.watch)] if settings.watch else []
     resources.release_memory()
     with resources.Meter() as meter:
         how: dict[str, Any] = {"seed": settings.seed, "out_dir": settings.out, "resume": resume, "callbacks": callbacks}
@@ -270,7 +268,7 @@ def _scores(
 def ask_for_hub(profile: Profile, own_rows: Path | None) -> None:
     """Where the profile needs the Hub and it cannot be reached, say so now and not after half a minute of imports."""
     if profile.model not in {*assets.ASSETS, *tiny.TINY} and not Path(profile.model).is_dir():
-        if profile.model.startswith((".", "/", "~")) or "\\" in profile.model:
+        if profile.model.startswith((".", "/", "~")) or "\\" in profile.model or profile.model.count("/") > 1:
             raise SummkitError(f"model {profile.model}: no such folder")
         hub.require_hub(f"model {profile.model}")
     if find_dataset(profile.dataset).source == "hub" and not own_rows:

@@ -147,7 +147,7 @@ def run_notebooks(
     chosen = [known[name] for name in dict.fromkeys(names)]
     # A notebook runs in its own folder: a folder that is named from here needs its whole path.
     given: dict[str, Any] = {
-        name: str(Path(value).absolute()) if name.lower() == "model" and value and Path(value).is_dir() else value
+        name: str(Path(value).absolute()) if name.lower() == "model" and value and Path(str(value)).is_dir() else value
         for name, value in (parameters or {}).items()
     }
     profile = given.pop("PROFILE", None) or profile

@@ -30,7 +30,7 @@ MANIFEST = "complete.json"  # the last file of a checkpoint to be written
 SETTINGS = "summkit.json"  # beside an adapter: the settings for generation
 ASKING = (
     *("model", "precision", "compute_dtype", "template", "wording", "instruction"),
-    *("max_length", "max_new_tokens", "task", "kind", "method"),
+    *("max_length", "max_new_tokens", "task", "kind", "method", "document_column", "summary_column"),
 )
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 OWN_WEIGHTS = "trained_weights.safetensors"  # the trained weights of a method without an adapter
@@ -69,7 +69,8 @@ def save_adapter(
     with files.whole_folder(folder) as part:
         if hasattr(model, "peft_config"):  # else peft checks on the Hub for a larger vocabulary
             if profile:  # by default peft writes the path of the folder from which the base was loaded
-                model.peft_config["default"].base_model_name_or_path = loading.public_name(profile.model)
+                base = loading.own_folder(profile.model) or loading.public_name(profile.model)
+                model.peft_config["default"].base_model_name_or_path = str(base)
             model.save_pretrained(part, state_dict=weights, save_embedding_layers=False)
             (part / "README.md").unlink(missing_ok=True)  # an empty form; `reporting.write_card` writes a card
         else:
@@ -82,8 +83,16 @@ def save_adapter(
 
 
 def save_settings(folder: str | Path, profile: Profile) -> Path:
-    """Write the settings for generation with the adapter in `folder`: base model, precision, template, limits."""
-    return _write_json(Path(folder) / SETTINGS, {key: getattr(profile, key) for key in ASKING})
+    """Write the settings for generation with the adapter in `folder`: base model, precision, template, limits.
+
+    A base model in a folder has its absolute path, and the path from the adapter, if both are moved together.
+    """
+    settings = {key: getattr(profile, key) for key in ASKING}
+    if base := loading.own_folder(profile.model):
+        settings["model"] = str(base)
+        if base.drive == Path(folder).absolute().drive:  # on Windows no path leads from one drive to another
+            settings["model_from_here"] = os.path.relpath(base.resolve(), Path(folder).resolve())
+    return _write_json(Path(folder) / SETTINGS, settings)
 
 
 def read_settings(folder: str | Path, kind: str = "summarisation") -> dict[str, Any]:
@@ -116,7 +125,12 @@ def read_settings(folder: str | Path, kind: str = "summarisation") -> dict[str, 
     except (SafetensorError, OSError) as error:
         reason = f"is truncated or not a safetensors file ({error}): train or copy it again"
         raise SummkitError(f"{folder / names[-1]} {reason}") from None
-    return settings_in(folder, kind)
+    settings = settings_in(folder, kind)
+    beside = files.read_mapping(folder / SETTINGS, "settings").get("model_from_here")
+    if beside and (folder / beside).is_dir() and not Path(settings["model"]).is_dir():
+        _log.warning("the base model of %s is not in %s, and is read from %s", folder, settings["model"], beside)
+        settings["model"] = str((folder / beside).resolve())
+    return settings
 
 
 def settings_in(folder: Path, kind: str = "summarisation") -> dict[str, Any]:
@@ -142,7 +156,8 @@ def _completed(written: dict[str, Any]) -> dict[str, Any]:
     """Add options that older files lack."""
     settings = {"task": "summary", "method": "lora", "wording": "news", "deepspeed": "", "fsdp": False} | written
     labels = settings["task"] in ("agnews", "goemotions", "mnli")
-    return {"kind": "classification" if labels else "summarisation", "instruction": None} | settings
+    later = dict.fromkeys(("instruction", "document_column", "summary_column"))
+    return later | {"kind": "classification" if labels else "summarisation"} | settings
 
 
 def load_adapter(base: PreTrainedModel, folder: str | Path, name: str) -> PreTrainedModel | PeftModel:

@@ -15,8 +15,11 @@ from summkit import __version__, cli, config
 from summkit.cli import main
 from summkit.config import PROFILES, choose_profile
 from summkit.errors import SummkitError
+from summkit.inference import LongSummary
+from summkit.models.tiny import tiny_llama, tiny_tokenizer
 from summkit.offline import hub
 from summkit.recipes import finetune, notebooks
+from summkit.training.checkpoints import ASKING, read_settings
 from tests.conftest import hear_ctrl_c
 
 PACKAGE = Path(__file__).parents[2]
@@ -106,6 +109,9 @@ def test_a_parameter_is_read_as_a_literal(text, value):
 
     assert _values([text]) == {"A": value}
     assert _values(["A={[1]:2}"]) == {"A": "{[1]:2}"}
+    texts = {"MODEL": "2024", "DATA": "1e3", "dataset": "true!", "INSTRUCTION": "[1]", "summary_column": "007"}
+    assert _values([f"{name}={value}" for name, value in texts.items()]) == texts, "a text stays as it is written"
+    assert _values(["MODEL='a b'", "DOCUMENT_COLUMN=null"]) == {"MODEL": "a b", "DOCUMENT_COLUMN": None}
     for wrong in ("A", "=1", "A B=1"):
         with pytest.raises(SummkitError, match="NAME=VALUE is needed"):
             _values([wrong])
@@ -117,10 +123,13 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
     assert "task1/xsum, task2, task3" in refused(capsys, "run", "task9")
     assert "unknown parameter 'SEEED'; known: " in refused(capsys, "run", "task2", "-p", "SEEED=1")
     assert "cannot read the run record none/run.json" in refused(capsys, "report", "none")
+    Path("ours").mkdir()
+    Path("ours/model.bin").touch()
+    Path("ours/summkit.json").write_text(json.dumps(dict.fromkeys(ASKING) | {"kind": "summarisation"}))
     Path("empty.txt").write_text(" \n")
     Path("binary").write_bytes(b"\xfa\xfe\x00\x01")
     Path("nul.txt").write_text("a\0b")
-    ask = ("summarize", "--adapter", "none")
+    ask = ("summarize", "--adapter", "ours")
     assert "empty.txt: empty; there is no text" in refused(capsys, *ask, "empty.txt")
     assert "gone.txt: No such file" in refused(capsys, *ask, "gone.txt")
     assert "cannot be read as text in UTF-8" in refused(capsys, *ask, "binary")
@@ -129,8 +138,100 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
     assert "unknown strategy 'last'; known: chunks, " in refused(capsys, *ask, "--strategy", "last")
     assert "unknown decoding 'best'" in refused(capsys, *ask, "--decoding", "best")
     Path("good.txt").write_text(ARTICLE)
-    assert "adapter none: no such folder" in refused(capsys, *ask, "good.txt")
+    assert "adapter none: no such folder" in refused(capsys, "summarize", "--adapter", "none", "good.txt")
     assert os.listdir() != [] and not Path("runs").exists()
+
+
+def test_an_empty_summary_is_a_failure_that_names_its_row_and_loses_no_other(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("ours").mkdir()
+    Path("ours/model.bin").touch()
+    Path("ours/summkit.json").write_text(
+        json.dumps(dict.fromkeys(ASKING) | {"kind": "summarisation", "document_column": "Artikel"})
+    )
+    Path("rows.csv").write_text("text,Artikel,Andere\nno,Fog.,a\nno,Rain.,b\n")
+    asked = []
+
+    def answers(_, texts, *rest, **options):
+        asked.append(texts)
+        return [LongSummary(text, True, True, "whole", 3) for text in ("", "It rained.")]
+
+    monkeypatch.setattr("summkit.inference.Exported.load", lambda folder: None)
+    monkeypatch.setattr("summkit.inference.summarize_long", answers)
+    assert main(["summarize", "rows.csv", "--adapter", "ours"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "\nIt rained.\n" and asked == [("Fog.", "Rain.")], "the column is the one of the training"
+    assert err.startswith("summkit: no summary, and an empty line, for rows.csv, row 1: try --decoding beam, ")
+    main(["summarize", "rows.csv", "--adapter", "ours", "--document-column", "andere"])
+    assert asked[-1] == ("a", "b")
+
+
+def test_an_output_folder_below_a_file_or_of_another_user_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("c.json").write_text('{"profile": "smoke", "out": "file/run"}')
+    said = refused(capsys, "train", "c.json")
+    assert "cannot make the run folder file/run: " in said and said.endswith("; choose another with out\n")
+    monkeypatch.setattr("summkit.files.os.access", lambda *_: False)  # root may write everywhere
+    assert "the run folder theirs: Permission denied" in refused(capsys, "train", "c.json", "-p", "out=theirs")
+
+
+def test_the_doctor_says_its_first_line_before_anything_heavy_is_imported():
+    code = """
+import sys
+from summkit.cli import main
+class Out:
+    def write(self, text):
+        raise SystemExit(f"{text[:7]} {sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules))}")
+    def flush(self):
+        pass
+sys.stdout = Out()
+main(["doctor"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE)
+    assert done.stderr.splitlines()[-1] == "summkit []"
+
+
+def small_project(folder: Path) -> None:
+    """Files as the README's own-data section names them, and a model's folder."""
+    rows = [f"Bridge {n} in Ashby was shut. A cable had a crack;Bridge {n} is shut." for n in range(24)]
+    (folder / "news.csv").write_text("\n".join(["text;summary", *rows]))
+    (folder / "artikel.csv").write_text("\n".join(["Artikel;Zusammenfassung", *rows]), encoding="utf-8-sig")
+    (folder / "article.txt").write_text(ARTICLE)
+    tiny_llama().save_pretrained(folder / "models" / "mine")
+    tiny_tokenizer().save_pretrained(folder / "models" / "mine")
+
+
+def test_an_adapter_finds_its_base_and_its_column_from_any_folder(one_thread, tmp_path, monkeypatch, capsys, caplog):
+    project = tmp_path / "project"
+    project.mkdir()
+    small_project(project)
+    config = {"profile": "smoke", "model": "models/mine", "data": "artikel.csv", "out": "runs/one"}
+    config |= {"train_rows": 8, "validation_rows": 2, "test_rows": 2, "max_new_tokens": 8}
+    config |= {"document_column": "Artikel", "summary_column": "Zusammenfassung"}
+    (project / "c.json").write_text(json.dumps(config))
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(finetune.hub, "require_hub", lambda what: pytest.fail(f"{what} was asked for"))
+    assert main(["train", "c.json"]) == 0
+    settings = json.loads(Path("runs/one/adapter/summkit.json").read_text())
+    base = str(project / "models" / "mine")
+    assert (settings["model"], settings["model_from_here"]) == (base, "../../../models/mine")
+    assert json.loads(Path("runs/one/adapter/adapter_config.json").read_text())["base_model_name_or_path"] == base
+
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    main(["summarize", "project/artikel.csv", "--adapter", "project/runs/one/adapter"])
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 24 and (err == "" or err.startswith("summkit: no summary, and an empty line, for"))
+    said = refused(capsys, "summarize", "project/news.csv", "--adapter", "project/runs/one/adapter")
+    assert "row 1: no column for the text (see --document-column); there are: text, summary; known: Artikel" in said
+
+    project.rename(tmp_path / "moved")
+    adapter = tmp_path / "moved" / "runs" / "one" / "adapter"
+    assert read_settings(adapter)["model"] == str(tmp_path / "moved" / "models" / "mine")
+    assert f"is not in {base}, and is read from ../../../models/mine" in caplog.text
+    (tmp_path / "moved" / "models").rename(tmp_path / "gone")
+    assert read_settings(adapter)["model"] == base, "no other model, and no name on the Hub"
 
 
 @pytest.mark.parametrize(
@@ -272,11 +373,11 @@ def test_train_stop_resume_and_summarize(one_thread, tmp_path, monkeypatch, caps
     Path("a.txt").write_text(ARTICLE * 10)
     Path("b.txt").write_text(ARTICLE)
     ask = ["summarize", "--adapter", "mine/adapter"]
-    out, err = call(*ask, "a.txt", "b.txt")
-    assert out.count("\n") == 2 and out.endswith("\n")
+    out, err = call(*ask, "a.txt", "b.txt", check=1)  # a model with random weights: its answers are empty
+    assert out == "\n\n" and "no summary, and an empty line, for a.txt, b.txt: try " in err
     assert err.startswith("a.txt: too long for the model, its first ") and "Warning" not in err
     Path("rows.jsonl").write_text(json.dumps({"abstract": ARTICLE * 20}) + "\n" + json.dumps({"text": "Rain."}))
-    assert main([*ask, "rows.jsonl", "--strategy", "chunks"]) == 0
+    assert main([*ask, "rows.jsonl", "--strategy", "chunks"]) == 1
     out, err = capsys.readouterr()
     assert out.count("\n") == 2 and "row 1: too long for the model, " in err and " chunks of at most " in err
     assert "row 2: too long" not in err and "Warning" not in err

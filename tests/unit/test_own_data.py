@@ -138,6 +138,17 @@ def test_what_is_unclear_is_an_error(tmp_path, names, about):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("about", ["dataset_info.json", "dataset_infos.json", "dataset-metadata.json"])
+def test_what_describes_a_set_beside_its_files_is_not_its_rows(tmp_path, about):
+    """A download of a set has such a file beside its rows or above them, but is not what `save_to_disk` writes."""
+    (tmp_path / about).write_text('{"description": "News of Ashby.", "features": {}}')
+    (tmp_path / "data").mkdir()
+    write_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    assert len(texts(read(tmp_path))) == 12
+    (tmp_path / "rows.csv").write_bytes(table(ROWS[:9]))
+    assert len(texts(read(tmp_path))) == 9
+
+
 def test_parts_that_are_not_there_are_counted(tmp_path, caplog):
     (tmp_path / "train-00000-of-00003.csv").write_bytes(table())
     read(tmp_path)
@@ -164,7 +175,9 @@ def test_a_file_of_no_split_is_named_and_not_used(tmp_path, caplog):
     [
         ("Bäche;Flüsse\nä;ö\n".encode("cp1252"), "rows.csv, after line 0: .*UTF-8.*save it as UTF-8"),
         (b'document,summary\nA, b, c,d\n', "rows.csv, line 2: more fields than headings: a text with ',' in it"),
-        (b'document,summary\n"A,b\nc,d\n', "rows.csv, line \\d: unexpected end of data"),
+        (b'document,summary\nA,b\n"C,d\ne,f\ng,h\n', "rows.csv, line 3: unexpected end of data.* is doubled"),
+        (b'sep=;\nText;Kurz\nA;b\n"C\nD";e\n"He said "no".";f\n', "line 6: ';' expected after '\"'.* is doubled"),
+        (b'sep=,\ndocument,summary\n"A\nB",c\n"D\nE\nF",g,h\n', "rows.csv, line 5: more fields than headings"),
         (b"", "no rows|no column"),
         (b"text,text,summary\na,b,c\n", "rows.csv, line 1: two columns have the same name: text, text, summary"),
         (b"Text;Kurz\na;b\n", "no column for the document; there are: Text, Kurz|no column for the summary"),
@@ -284,6 +297,12 @@ def test_rows_outside_the_word_limits_name_the_options(tmp_path):
     (tmp_path / "rows.csv").write_bytes(table())
     with pytest.raises(SummkitError, match="dropped: under 40 words \\(12\\); widen min_words and max_words"):
         load_summaries(choose_profile("cpu"), 0, tmp_path)
+
+
+def test_rows_that_are_all_the_same_are_counted_as_duplicates(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(table([ROWS[0]] * 7))
+    with pytest.raises(SummkitError, match="1 rows are left .*; dropped: duplicate document \\(6\\); add rows$"):
+        read(tmp_path)
 
 
 def test_a_path_is_not_a_set_of_the_hub_nor_the_other_way_round(tmp_path, monkeypatch):

@@ -66,7 +66,11 @@ def test_plain_text_standard_input_and_json_lines(here, monkeypatch):
         ("a.jsonl", b"", "a.jsonl: no rows"),
         ("a.jsonl", b"[1]", "a.jsonl, row 1: a JSON object is needed"),
         ("a.jsonl", b'{"text": "Rain."}\n{"text": 7}', "a.jsonl, row 2: not text"),
-        ("a.jsonl", b'{"title": "Rain."}', "a.jsonl, row 1: no column for the text; there are: title; known: document"),
+        (
+            "a.jsonl",
+            b'{"title": "Rain."}',
+            "a.jsonl, row 1: no column for the text (see --document-column); there are: title; known: doc",
+        ),
         ("a.jsonl", b"{", "a.jsonl, line 1: cannot be read as JSON"),
     ],
 )
@@ -75,6 +79,16 @@ def test_what_cannot_be_read_is_named(here, name, content, said):
     with pytest.raises(SummkitError) as refused:
         text_files.read_texts([name])
     assert said in str(refused.value)
+
+
+def test_the_column_is_the_one_that_is_named_and_of_a_chat_the_users_message(here):
+    (here / "a.csv").write_text("text,Artikel\nno,Regen.\n")
+    assert text_files.read_texts(["a.csv"], ("artikel",)) == [("a.csv, row 1", "Regen.")]
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Rain."}]
+    (here / "b.jsonl").write_text(json.dumps({"messages": [*turns, {"role": "assistant", "content": "no"}]}))
+    assert text_files.read_texts(["b.jsonl"]) == [("b.jsonl, row 1", "Rain.")]
+    with pytest.raises(SummkitError, match="a.csv, row 1: .*--document-column.*; there are: text, Artikel; known: Te"):
+        text_files.read_texts(["a.csv"], ("Texte",))
 
 
 @pytest.mark.parametrize("name", ["gone.txt", "gone.jsonl", "gone.pdf", "."])
