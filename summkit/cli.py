@@ -227,23 +227,13 @@ def _train(options: Namespace) -> None:
 
 def _print_next(adapters: list[Path]) -> None:
     """Print the commands that ask these adapters, with the interpreter that has the packages."""
-    import shlex
-    import shutil
-
     from summkit import progress
     from summkit.training import read_settings
 
-    python = Path(sys.executable)
-    installed = shutil.which("summkit")
-    if installed and Path(installed).parent == python.parent:
-        program = ["summkit"]
-    else:
-        here = Path.cwd()
-        program = [str(python.relative_to(here) if python.is_relative_to(here) else python), "-m", "summkit"]
     for adapter in adapters:
         with contextlib.suppress(SummkitError):  # no adapter here, or one for labels
             read_settings(adapter)
-            print("ask it:", shlex.join([*program, "summarize", "article.txt", "--adapter", progress.near(adapter)]))
+            print("ask it:", progress.command("summarize", "article.txt", "--adapter", progress.near(adapter)))
 
 
 def _sweep(options: Namespace) -> None:

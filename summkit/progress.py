@@ -6,7 +6,9 @@ import io
 import logging
 import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -35,6 +37,19 @@ def near(path: str | Path) -> str:
     """Return `path` for display: relative to the working folder if it is inside it, or else absolute."""
     whole = Path(path).resolve()
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
+
+
+def command(*arguments: str | Path) -> str:
+    """Return a command of summkit as one types it: with the interpreter that has the packages, paths quoted."""
+    python = Path(sys.executable)
+    installed = shutil.which("summkit")
+    if installed and Path(installed).parent == python.parent:
+        words = ["summkit"]
+    else:
+        here = Path.cwd()  # the link in .venv is not followed
+        words = [str(python.relative_to(here) if python.is_relative_to(here) else python), "-m", "summkit"]
+    words += map(str, arguments)
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def bar(*args: Any, **settings: Any) -> tqdm:

@@ -14,6 +14,7 @@ collect_ignore = ["plugin"]
 # pytest -m "not slow".
 SLOW = {
     "test_batch.py",
+    "test_cells.py",
     "test_benchmarks.py",
     "test_cli.py",
     "test_deepspeed.py",

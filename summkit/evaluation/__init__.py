@@ -1,11 +1,12 @@
 """Score summaries and labels: metrics with intervals, baselines, paired differences, tables.
 
 `summarisation` scores summaries and `classification` labels; `metrics` has one entry for each metric, `languages` the
-words of languages other than English, `intervals` the bootstrap, `tables` the tables of scores. `support` finds the
-names and numbers that a summary invents; `baselines` has simple systems for comparison; `watch` scores answers during
-training.
+words of languages other than English, `intervals` the bootstrap, `tables` the tables of scores. `baselines` has simple
+systems for comparison; `watch` scores answers during training. The names and numbers that a summary invents are found
+in `data.support`, since a decoding uses them too.
 """
 
+from summkit.data.support import supported_facts, unsupported_spans
 from summkit.evaluation.baselines import TfIdf, extractive_oracle, majority_baseline
 from summkit.evaluation.classification import (
     assign_labels,
@@ -24,6 +25,5 @@ from summkit.evaluation.intervals import bootstrap, difference_entry, paired_boo
 from summkit.evaluation.languages import choose_tokenizer, unicode_words
 from summkit.evaluation.metrics import METRICS, ROUGE_TYPES, Metric, novel_ngrams, overlap, rouge_rows
 from summkit.evaluation.summarisation import compare_summaries, lead_baselines, oracle_extracts, score_summaries
-from summkit.evaluation.support import supported_facts, unsupported_spans
 from summkit.evaluation.tables import difference_table, markdown_table, score_table
 from summkit.evaluation.watch import generation_scores, rouge1_bleu3

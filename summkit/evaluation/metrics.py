@@ -19,9 +19,9 @@ import numpy as np
 
 from summkit.data.checks import check_texts
 from summkit.data.sentences import split_sentences
+from summkit.data.support import supported_facts
 from summkit.evaluation import languages
 from summkit.evaluation.intervals import Statistic, mean_statistic
-from summkit.evaluation.support import supported_facts
 from summkit.registry import Registry
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from summkit import progress
 from summkit.config import detect_hardware
 from summkit.data import templates, tokenisation
 from summkit.data.checks import reason_unusable
+from summkit.data.support import best_supported
 from summkit.errors import Interrupted, SummkitError
 from summkit.inference.prefill import Prefill
 from summkit.models import families, loading
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
-# Settings of transformers' GenerationConfig by name. A plugin adds its own with `DECODINGS.add`.
+# Settings of transformers' GenerationConfig by name. A plugin adds its own with `DECODINGS.add`. If several answers to
+# a document are asked for (`num_return_sequences`), `best_supported` chooses one.
 DECODINGS: Registry[dict[str, Any]] = Registry(
     "decoding",
     {
@@ -32,6 +34,8 @@ DECODINGS: Registry[dict[str, Any]] = Registry(
         "no-repeat": {"do_sample": False, "no_repeat_ngram_size": 3},  # small models repeat themselves in long answers
         "beam": {"do_sample": False, "num_beams": 4},
         "nucleus": {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.1},
+        # Without a penalty for repetition, which would also keep the document's own names out of the summary.
+        "supported": {"do_sample": True, "top_p": 0.9, "temperature": 0.5, "num_return_sequences": 8},
     },
 )
 NOT_FINITE = (
@@ -75,7 +79,7 @@ class Prompter:
         template: The prompt template.
         max_length: Tokens of prompt and answer together, or of the prompt of an encoder-decoder.
         max_new_tokens: The largest number of tokens in an answer.
-        batch_size: Documents per batch.
+        batch_size: Answers that are written together: documents, or candidates of fewer documents.
         end_tokens: The tokens that end an answer. Empty: the tokenizer's EOS, and those that the model's own generation
             settings name: a chat model often ends its turns with another token.
     """
@@ -128,8 +132,12 @@ class Prompter:
         limits = (self.max_length, self.max_new_tokens)
         return [tokenisation.encode(*prompt, text, None, *limits, seq2seq=self.seq2seq) for text in documents]
 
-    def answer(self, rows: list[dict], write: Callable[[list[dict]], list[list[int]]], title: str) -> list[Summary]:
+    def answer(
+        self, rows: list[dict], write: Callable[[list[dict]], list[list[int]]], title: str, candidates: int = 1
+    ) -> list[Summary]:
         """Return summaries of encoded rows, in order; `write` maps a batch, longest row first, to new token ids.
+
+        `write` makes so many `candidates` for each row, and returns one of them.
 
         Raises:
             Interrupted: The user stopped it. The model is as it was before.
@@ -137,7 +145,8 @@ class Prompter:
         answers: dict[int, Summary] = {}
         # Some chat formats open the thinking in the prompt: what the model writes is then a thought until it closes it.
         before = "<think>" if _THINKING.search(_THOUGHT.split(self.template.tail)[-1]) else ""
-        batches = tokenisation.length_sorted_batches([row["length"] for row in rows], self.batch_size)
+        size = max(1, self.batch_size // candidates)
+        batches = tokenisation.length_sorted_batches([row["length"] for row in rows], size)
         with progress.bar(total=len(rows), desc=f"summaries ({title})", unit="text", leave=False) as bar:
             try:
                 for batch in batches:
@@ -190,7 +199,8 @@ class Summarizer(Prompter):
 
         Args:
             documents: The texts. A text that does not fit into `max_length` is cut at the end.
-            decoding: A name in DECODINGS.
+            decoding: A name in DECODINGS. "supported" writes eight answers and takes the one with the fewest names and
+                numbers that the document lacks; of equals, the one with most words in common with the others.
             base: Answer as the base model, with the adapter off. Zero-shot answers stay so after a training.
             seed: Seed for sampling. Samples also depend on the batches.
             temperature: Above 0, each token is sampled from all tokens at this temperature, instead of `decoding`.
@@ -211,13 +221,29 @@ class Summarizer(Prompter):
         import torch
 
         settings = _generation_settings(decoding, temperature)
-        rows = self.encode(documents)
+        rows = [row | {"document": text} for row, text in zip(self.encode(documents), documents, strict=True)]
         torch.manual_seed(seed)
         with loading.adapter_off(self.model) if base else nullcontext(), ready_to_answer(self.model):
             loading.check_positions(self.model, self.max_length, self.max_new_tokens)
             read = Prefill(self, settings, reuse_head)
             title = f"temperature {temperature}" if temperature else decoding
-            return self.answer(rows, lambda batch: self._generate(read(batch), settings), title)
+            candidates = settings.get("num_return_sequences", 1)
+            return self.answer(rows, lambda batch: self._write(batch, read, settings, candidates), title, candidates)
+
+    def _write(self, batch: list[dict], read: Prefill, settings: dict[str, Any], candidates: int) -> list[list[int]]:
+        """Return new token ids for each row; of several candidates, those of the best one."""
+        tensors = read(batch)
+        if candidates == 1:
+            return self._generate(tensors, settings)
+        # `read` has copied what it could read once; transformers copies the rest.
+        more = candidates * len(batch) // len(tensors["input_ids"])
+        ids = self._generate(tensors, settings | {"num_return_sequences": more})
+        chosen = []
+        for number, row in enumerate(batch):
+            own = ids[number * candidates : (number + 1) * candidates]
+            texts = [read_answer(self.tokenizer, answer, 0, ends=self.end_tokens).text for answer in own]
+            chosen.append(own[best_supported(texts, row["document"])])
+        return chosen
 
     def _generate(self, tensors: dict[str, Any], settings: dict) -> list[list[int]]:
         """Return new token ids, (rows, at most max_new_tokens), with padding after EOS."""

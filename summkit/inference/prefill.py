@@ -26,8 +26,10 @@ class Prefill:
     """Reads rows of `tokenisation.encode`, longest first, and returns the inputs from which `generate` continues.
 
     A call returns a dict with input_ids and attention_mask, (rows, tokens), padded on the left, and past_key_values
-    if part of the input has been read already. All rows are read as one group if caches cannot be joined: in an
-    encoder, with prompt tuning, with beams, and in a model that does not keep all keys and values.
+    if part of the input has been read already. If the settings ask for several answers to each row
+    (`num_return_sequences`), it is read once and copied. All rows are read as one group, and not copied, if caches
+    cannot be joined: in an encoder, with prompt tuning, with beams, and in a model that does not keep all keys and
+    values.
 
     Args:
         summarizer: The model that answers, its tokenizer and template.
@@ -48,6 +50,7 @@ class Prefill:
         self.head_cache: Cache | None = None
         reason = _reason_not_joinable(summarizer, settings)
         self.in_groups = not reason
+        self.copies = settings.get("num_return_sequences", 1)
         if reuse_head:
             self._read_head(tokenisation.head_ids(summarizer.template, summarizer.tokenizer), reason)
 
@@ -55,12 +58,16 @@ class Prefill:
         """Read rows, longest first, and return the inputs from which `generate` continues."""
         tensors = {name: tensor.to(self.model.device) for name, tensor in self._padded(rows).items()}
         groups = similar_lengths([len(row["input_ids"]) for row in rows])
-        if self.in_groups and len(groups) > 1:
+        if self.in_groups and (len(groups) > 1 or self.copies > 1):
             caches = [self._read_group(tensors, groups[0])]
             self.in_groups = _keeps_all(caches[0])
             if self.in_groups:
                 caches += [self._read_group(tensors, group) for group in groups[1:]]
-                return tensors | {"past_key_values": self._joined(caches)}
+                cache = self._joined(caches)
+                if self.copies > 1:
+                    cache.batch_repeat_interleave(self.copies)
+                    tensors = {name: tensor.repeat_interleave(self.copies, 0) for name, tensor in tensors.items()}
+                return tensors | {"past_key_values": cache}
         return tensors | self._head_copies(len(rows))
 
     def _padded(self, rows: list[dict]) -> dict[str, torch.Tensor]:

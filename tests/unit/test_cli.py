@@ -234,6 +234,27 @@ def test_an_adapter_finds_its_base_and_its_column_from_any_folder(one_thread, tm
     assert read_settings(adapter)["model"] == base, "no other model, and no name on the Hub"
 
 
+def test_the_readmes_commands_for_own_data_run_as_they_are_written(one_thread, tmp_path):
+    small_project(tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    section = (PACKAGE / "README.md").read_text().partition("## Use your own data")[2].partition("\n## ")[0]
+    blocks = [block.partition("```")[0] for block in section.split("```bash\n")[1:]]
+    assert len(blocks) == 3 and "doctor" in blocks[0] and "MODEL=models/mine" in blocks[1]
+    given = {"PYTHONPATH": str(PACKAGE), "SUMMKIT_ROOT": str(PACKAGE), "SUMMKIT_PROFILE": "smoke"}
+    given |= {"HF_HUB_OFFLINE": "1"}
+    for block in blocks:
+        done = subprocess.run(
+            ["bash", "-e", "-c", block], env=os.environ | given, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert "Traceback" not in done.stderr
+        # A model with random weights may write nothing, which `summarize` says.
+        assert done.returncode == 0 or "no summary, and an empty line, for article.txt" in done.stderr, done.stderr
+    assert (tmp_path / "runs" / "meine" / "task3" / "adapter").is_dir()
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [

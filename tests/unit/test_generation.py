@@ -158,6 +158,45 @@ def test_nucleus_is_the_same_for_the_same_seed(tiny):
     assert first == again != other
 
 
+def test_of_several_answers_the_best_supported_one_is_taken_for_each_document(tiny, monkeypatch):
+    tokenizer = tiny[1]
+    answers = {
+        "The bridge of Marran opened.": [
+            "Paris won again.",
+            "A bridge opened.",
+            "Bridge opened in Oslo.",
+            "A bridge is.",
+        ],
+        "Two tugs met in Oslo.": ["Sam met them.", "", "Tugs met in Oslo.", "Two tugs met in Oslo."],
+    }
+    documents = sorted(answers, key=len, reverse=True)  # the order of a batch
+    monkeypatch.setattr(generation, "DECODINGS", copy.copy(generation.DECODINGS))
+    generation.DECODINGS.add("four", {"do_sample": True, "num_return_sequences": 4})
+    seen = []
+
+    def generate(self, tensors, settings):
+        seen.append((len(tensors["input_ids"]), settings["num_return_sequences"]))
+        ids = [tokenizer(text)["input_ids"] for document in documents for text in answers[document]]
+        return [[*row, tokenizer.eos_token_id] for row in ids]
+
+    monkeypatch.setattr(generation.Summarizer, "_generate", generate)
+    found = generation.summarize(*tiny, list(answers), decoding="four", batch_size=8, **LIMITS)
+    assert texts(found) == ["A bridge opened.", "Tugs met in Oslo."]
+    assert seen == [(8, 1)], "two documents, four candidates each, and their prompts copied"
+
+
+def test_candidates_count_as_answers_of_a_batch(tiny, monkeypatch):
+    sizes, generate = [], generation.Summarizer._generate
+
+    def recorded(self, tensors, settings):
+        sizes.append(len(tensors["input_ids"]))
+        return generate(self, tensors, settings)
+
+    monkeypatch.setattr(generation.Summarizer, "_generate", recorded)
+    assert len(generation.summarize(*tiny, TEXTS, decoding="supported", batch_size=16, **LIMITS)) == len(TEXTS)
+    assert sizes == [16, 16]
+
+
 @pytest.mark.parametrize("bad", ["", " \n", None, 7, "a\0b", "\ud800", "x" * 1_000_001])
 def test_a_document_that_cannot_be_used_is_named_by_its_number(tiny, bad):
     with pytest.raises(SummkitError, match="document 2"):
@@ -165,7 +204,7 @@ def test_a_document_that_cannot_be_used_is_named_by_its_number(tiny, bad):
 
 
 def test_an_unknown_decoding_lists_the_known(tiny):
-    with pytest.raises(SummkitError, match="beam, greedy, no-repeat, nucleus"):
+    with pytest.raises(SummkitError, match="beam, greedy, no-repeat, nucleus, supported"):
         generation.summarize(*tiny, ["a"], decoding="contrastive", **LIMITS)
 
 

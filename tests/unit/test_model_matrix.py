@@ -6,6 +6,7 @@ beside those of COMMON. `pytest -rP tests/unit/test_model_matrix.py` prints the 
 
 import dataclasses
 import inspect
+import re
 from pathlib import Path
 
 import datasets
@@ -43,12 +44,18 @@ def config_of(kind, values):
     return made(**known | values)
 
 
-def written(kind, values, folder):
-    """A folder with a tiny model, whose answers depend on the prompt, and a tokenizer."""
+def built(kind, values):
+    """A tiny model, whose answers depend on the prompt."""
     model = tiny_models.build(config_of(kind, values))
     for weight in model.parameters():
         weight.data.add_(0 if weight.any() else 0.1)  # a scale of zero lets no gradient through
         weight.data.mul_(3 if weight.dim() > 1 else 1)
+    return model
+
+
+def written(kind, values, folder):
+    """A folder with such a model and a tokenizer."""
+    model = built(kind, values)
     model.save_pretrained(folder)
     tiny_tokenizer(ends_inputs=model.config.is_encoder_decoder).save_pretrained(folder)
     return str(folder)
@@ -103,6 +110,31 @@ def test_it_loads_learns_answers_and_merges(kind, tmp_path):
     merged = loading.load_model(str(export.merge_adapter(result.adapter, tmp_path / "merged")))
     assert mean_loss(merged, rows, tokenizer) == pytest.approx(mean_loss(asked.model, rows, tokenizer), rel=1e-3)
     print(f"{kind}: {sum(weight.numel() for weight in merged.parameters()):,} weights, {len(adapters)} adapters")
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_all_linear_puts_an_adapter_beside_each_linear_layer(kind):
+    model = built(kind, TRAINED[kind] or {}).eval()
+    linear = {path for path in loading.adaptable_layers(model)[0] if "expert" not in path}
+    assert linear and not [path for path in linear if re.search(r"lm_head|embed_out|vision|\brouter", path)]
+    ids = torch.arange(5, 25)[None]
+    asked = {"input_ids": ids, "use_cache": False}
+    if model.config.is_encoder_decoder:
+        asked["decoder_input_ids"] = ids[:, :6]
+    with torch.no_grad():
+        before = model(**asked).logits
+    profile = choose_profile("smoke", precision="fp32", targets="all-linear", rank=2, gradient_checkpointing=False)
+    model = methods.apply_method(model, dataclasses.replace(profile, dropout=0.0))
+    adapted = {name.removeprefix("base_model.model.") for name, m in model.named_modules() if hasattr(m, "lora_A")}
+    # Experts are one tensor, or lists of layers, or both: which of them get adapters is peft's choice. Where experts
+    # and the dense layers of other blocks have the same names, peft takes the experts only.
+    missed = {path for path in linear if kind == "deepseek_v3" and ".mlp." in path}
+    assert {path for path in adapted if "expert" not in path} == linear - missed
+    logits = model(**asked).logits
+    assert torch.allclose(logits, before, atol=1e-4), "a fresh adapter changes nothing"
+    logits.logsumexp(-1).sum().backward()
+    unmoved = [name for name, w in model.named_parameters() if "lora_B" in name and not w.grad.any()]
+    assert not [name for name in unmoved if "altup" not in name], f"no gradient reaches {unmoved}"
 
 
 @pytest.mark.parametrize("kind", TABLE["refused"])

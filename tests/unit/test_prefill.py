@@ -1,5 +1,7 @@
 """Prompts read in groups: the same answers, next to no padding, and one reading where caches cannot be put together."""
 
+import functools
+
 import pytest
 import torch
 
@@ -62,11 +64,21 @@ def shapes_read(monkeypatch, model, run):
 def test_documents_of_many_lengths_are_answered_as_alone(kind, decoding):
     ask = asked(kind)
     together = generation.summarize(*ask, TEXTS, decoding=decoding, batch_size=5, **LIMITS)
-    if decoding == "nucleus":  # what is drawn depends on who shares the batch
+    if generation.DECODINGS.find(decoding).get("do_sample"):  # what is drawn depends on who shares the batch
         assert together == generation.summarize(*ask, TEXTS, decoding=decoding, batch_size=5, **LIMITS)
         return
     alone = [generation.summarize(*ask, [text], decoding=decoding, **LIMITS)[0] for text in TEXTS]
     assert together == alone and len({one.text for one in alone}) > 1
+
+
+def test_a_prompt_is_read_once_for_all_of_its_candidates(monkeypatch):
+    model, *prompt = asked("tiny-llama")
+    found = {}
+    for decoding in ("greedy", "supported"):
+        ask = {"decoding": decoding, "batch_size": 40, **LIMITS}
+        run = functools.partial(generation.summarize, model, *prompt, TEXTS, **ask)
+        found[decoding] = shapes_read(monkeypatch, model, run)
+    assert found["greedy"] == found["supported"]
 
 
 def test_prompts_are_read_without_padding_and_once(monkeypatch):

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from summkit.data import sentences
-from summkit.evaluation import metrics, support
-from summkit.evaluation.support import names_and_numbers
+from summkit.data import sentences, support
+from summkit.data.support import names_and_numbers
+from summkit.evaluation import metrics
 
 ARTICLE = (
     "Sam Sodje, 37, denied fraud at the Old Bailey. Mr Sodje's brothers are Efe, 44, and Bright.\n"
@@ -83,3 +83,18 @@ def test_rules_take_linear_time_on_100k_characters(piece):
     support.supported_facts(text, text)
     metrics.novel_ngrams(text, text, 2)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("summaries", "best"),
+    [
+        (["Sodje met Ali.", "Sodje denied fraud."], 1),  # a name that the article lacks
+        (["He was 39.", "He denied it.", "He was 37."], 2),  # a number; then what the others agree on
+        (["A man ran.", "He denied fraud.", "Sodje denied fraud."], 1),  # nothing unsupported: the words of the others
+        (["", "Sam Ali won 3-0.", ""], 1),  # an empty answer is no summary
+        (["", ""], 0),
+        (["Only one."], 0),
+    ],
+)
+def test_the_best_supported_summary(summaries, best):
+    assert support.best_supported(summaries, ARTICLE) == best

@@ -2,10 +2,13 @@
 
 import time
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from IPython.display import HTML
 
+from summkit import progress
 from summkit.errors import SummkitError
 from summkit.inference.generation import Summary
 from summkit.reporting import widgets
@@ -159,3 +162,15 @@ def test_the_button_says_what_went_wrong(live):
     broken.summarize = lambda *_, **__: 1 / 0
     area, _, _, button, shown = live(broken)
     assert "ZeroDivisionError" in shown().data and not button.disabled
+
+
+def test_the_command_for_a_terminal_names_the_interpreter_and_quotes_paths(monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    for python, shown in ((tmp_path / ".venv/bin/python", ".venv/bin/python"), (Path("/opt/py"), "/opt/py")):
+        monkeypatch.setattr("sys.executable", str(python))
+        said = progress.command("summarize", "article.txt", "--adapter", Path("my runs/a"))
+        assert said == f"{shown} -m summkit summarize article.txt --adapter 'my runs/a'"
+    monkeypatch.setattr("shutil.which", lambda _: "/opt/summkit")
+    monkeypatch.setattr("summkit.progress.os", SimpleNamespace(name="nt"))
+    assert progress.command("--adapter", "my runs") == 'summkit --adapter "my runs"'
