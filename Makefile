@@ -15,10 +15,14 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 JOBS ?= 2
 SPREAD := -n $(JOBS) --dist loadfile
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
+RESOLUTION ?= lowest-direct
+BOUNDS_PYTHON ?= 3.11
+COLAB_PYTHON ?= 3.13
 COVERAGE := --cov=summkit --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test quick lint static unit nbval test-deepspeed bench lab notebooks links clean
+.PHONY: help install run test quick lint static unit nbval test-deepspeed test-colab test-bounds bench lab notebooks
+.PHONY: links clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -51,6 +55,16 @@ nbval: $(STAMP) unit  ## nbval over every notebook, with the profile smoke
 test-deepspeed: $(STAMP)  ## install DeepSpeed into .venv and run its tests on the CPU: ten minutes, needs g++
 	DS_BUILD_OPS=0 $(PIP) --no-compile --no-build-isolation deepspeed==0.19.8
 	$(PY) -m pytest -q tests/unit/test_deepspeed.py
+
+test-colab: $(STAMP)  ## every notebook as on Colab, with its install cell, in environments that uv makes: 6 GB of downloads
+	$(PIP) --quiet uv
+	$(PY) tools/colab.py --python $(COLAB_PYTHON) $(COLAB_NOTEBOOKS)
+
+test-bounds: $(STAMP)  ## the quick tests with the lowest versions that pyproject.toml allows (RESOLUTION=highest: the newest)
+	$(PIP) --quiet uv
+	$(PY) -m uv venv --quiet --clear --python $(BOUNDS_PYTHON) build/$(RESOLUTION)
+	$(PY) -m uv pip install --quiet --python build/$(RESOLUTION)/bin/python --resolution $(RESOLUTION) -e '.[test]'
+	OMP_NUM_THREADS=1 build/$(RESOLUTION)/bin/python -m pytest -q $(SPREAD) -m "not slow" tests
 
 bench: $(STAMP)  ## install TRL into .venv and run all benchmarks: two hours on two cores
 	$(PIP) --no-compile --no-build-isolation -e '.[bench]'

@@ -16,6 +16,7 @@ from typing import Any
 
 from summkit import __version__
 from summkit.errors import RunFailedError, SummkitError, check_known
+from summkit.files import log_event, read_mapping
 from summkit.registry import load_plugins
 
 # Parameters and options whose value is a text, even if it looks like a number: a folder may be called 2024.
@@ -44,25 +45,32 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # what the terminal cannot show is printed as \u6865
     arguments = sys.argv[1:] if arguments is None else arguments
+    code = 0
+    message = ""
     try:
         _find_home()
         options = _parser(wanted=arguments[0] if arguments else "").parse_args(arguments)
+        log_event("started", command=arguments)
         load_plugins()
         options.command(options)
         sys.stdout.flush()
-        return 0
     except (SummkitError, RunFailedError) as error:
-        print(f"summkit: {error}", file=sys.stderr)
-        return 2 if isinstance(error, SummkitError) else 1
+        code = 2 if isinstance(error, SummkitError) else 1
+        message = str(error)
     except KeyboardInterrupt as stop:
-        print(f"\nsummkit: {str(stop) or 'interrupted'}", file=sys.stderr)
-        return 130
+        code = 130
+        message = str(stop) or "interrupted"
+        print(file=sys.stderr)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
-        print(f"summkit: {_reason_failed(error)}", file=sys.stderr)
-        return 1
+        code = 1
+        message = _reason_failed(error)
+    if message:
+        print(f"summkit: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        log_event("ended", exit_code=code, message=message)
+    return code
 
 
 def _find_home() -> None:
@@ -81,8 +89,8 @@ def _reason_failed(error: Exception) -> str:
     """Return in one line what failed, what helps, and where the traceback is."""
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("summkit"):
         return (
-            f"this Python ({sys.executable}) has no package {error.name!r}: run `make install` once, then write "
-            ".venv/bin/python where you wrote python (Windows: .venv\\Scripts\\python), or activate the environment"
+            f"this Python ({sys.executable}) has no package {error.name!r}: install it with pip, or use the Python of "
+            "the environment that summkit was installed into (after `make install`: .venv/bin/python)"
         )
     text = " ".join(f"{type(error).__name__}: {error}".split())
     advice = next((advice for pattern, advice in ADVICE.items() if re.search(pattern, text)), "")
@@ -200,12 +208,20 @@ def _list(options: Namespace) -> None:
             print(textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="    "))
 
 
+def _copy(options: Namespace) -> None:
+    from summkit import recipes
+
+    folder = recipes.copy_chapters(options.folder)
+    print(f"the chapters are in {folder}: open them in JupyterLab, or call `summkit run` inside that folder")
+
+
 def _run(options: Namespace) -> None:
     from summkit import recipes
     from summkit.reporting import closing_lines
 
     names = list(dict.fromkeys(options.stages))
-    parameters = _values(options.parameters)
+    given = read_mapping(options.parameter_file, "parameters") if options.parameter_file else {}
+    parameters = given | _values(options.parameters)
     folder = recipes.run_notebooks(
         names, options.profile, options.out, parameters, options.resume, options.data, options.overwrite
     )
@@ -304,16 +320,17 @@ def _export(options: Namespace) -> None:
 
 
 def _report(options: Namespace) -> None:
-    from summkit import progress, recipes, reporting
+    from summkit import progress, reporting
+    from summkit.recipes import notebooks
 
+    root = notebooks.repository_root() if options.publish else None
+    if root == notebooks.COURSE:
+        raise SummkitError("--publish writes into the repository: clone it, and call this inside the clone")
     runs = [Path(name).parent if name.endswith(".json") else Path(name) for name in options.runs]
     for run in runs:  # check all records before anything is written
         reporting.read_record(run / "run.json")
     for run in runs:
-        if options.publish:
-            page = reporting.publish(run, recipes.repository_root())
-        else:
-            page = reporting.write_report(run, run / "REPORT")
+        page = reporting.publish(run, root) if root else reporting.write_report(run, run / "REPORT")
         print(progress.near(page))
     if len(runs) > 1:
         print(reporting.comparison_table(runs))

@@ -8,8 +8,10 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -95,17 +97,62 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder).absolute()
     part, old = (folder.with_name(f"{folder.name}.{end}") for end in ("part", "old"))
+    _restore(folder, old)  # of a process that was killed between the two moves below
     for rest in (part, old):
         shutil.rmtree(rest, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         yield part
         if folder.exists():
-            os.replace(folder, old)
-        os.replace(part, folder)
+            _move(folder, old)
+        _move(part, folder)
     finally:
+        _restore(folder, old)
         shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield a folder as `whole_folder` does, but never replace files.
+
+    Raises:
+        SummkitError: The folder has files, is the working folder, or cannot be written.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) or folder == Path.cwd()):
+        raise SummkitError(f"{folder} already exists: choose a new folder, or remove it")
+    try:
+        with whole_folder(folder) as part:
+            yield part
+    except OSError as error:
+        raise SummkitError(f"{folder} could not be written: {error.strerror or error}") from None
+
+
+def _restore(folder: Path, old: Path) -> None:
+    if old.is_dir() and not folder.exists():
+        _move(old, folder)
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Rename a folder. Windows refuses it while a file in the folder is open, often for a moment only."""
+    for pause in (0.1, 0.5, 2, None):
+        try:
+            os.replace(folder, target)
+            return
+        except PermissionError as error:
+            if pause is None:
+                hint = "a file in it may be open in another program or notebook: close that, and try again"
+                raise SummkitError(f"cannot rename {folder} to {target.name}: {error.strerror}; {hint}") from None
+            time.sleep(pause)
+
+
+def log_event(event: str, **values: Any) -> None:
+    """Append a line of JSON with the time to the file that SUMMKIT_LOG names, if it names one."""
+    if path := os.environ.get("SUMMKIT_LOG"):
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event} | values
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 @contextmanager

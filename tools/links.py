@@ -1,4 +1,4 @@
-"""Write every link to this repository: badges, install cells, CITATION.cff, and the table of chapters in README.md.
+"""Write every link to this repository, the install cells, and the table of chapters in README.md.
 
 `[project.urls]` in pyproject.toml says where the repository lives. A fork runs `make links REPO=owner/name` once.
 """
@@ -21,6 +21,29 @@ SLUG = r"[\w.-]+/[\w-]+(?:\.[\w-]+)*"  # owner/name, as in github.com/owner/name
 COLAB = re.compile(rf"(colab\.research\.google\.com/github/)({SLUG})(/blob/main/)([\w./-]+\.ipynb)")
 KAGGLE = re.compile(rf"(kaggle\.com/kernels/welcome\?src=https://github\.com/)({SLUG})(/blob/main/)([\w./-]+\.ipynb)")
 INSTALL = re.compile(rf"summkit(?:\[[\w,-]*\])? @ git\+https://github\.com/({SLUG})")
+# The first code cell of every notebook. REQUIREMENT is this repository, with the extras in the notebook's metadata.
+INSTALL_CELL = """\
+import os
+import sys
+
+# On Colab and Kaggle only: install summkit, which takes some seconds.
+if "google.colab" in sys.modules or os.path.exists("/kaggle"):
+    import subprocess
+    from importlib.metadata import version
+
+    def pip(*arguments):
+        done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"pip {arguments[0]} failed, so this notebook cannot run:\\n{done.stderr}")
+
+    pip("install", "-q", "REQUIREMENT")
+    # peft trains no LoRA beside a torchao below 0.16, which Colab has. Nothing here uses torchao.
+    pip("uninstall", "-q", "-y", "torchao")
+    names = ("transformers", "tokenizers", "peft", "accelerate", "datasets", "huggingface_hub")
+    old = [name for name in names if name in sys.modules and sys.modules[name].__version__ != version(name)]
+    if old:
+        raise RuntimeError(f"an older {', '.join(old)} was imported: restart the kernel, then run all cells")
+"""
 CODE = re.compile(rf'repository-code: "https://github\.com/({SLUG})"')
 
 
@@ -44,6 +67,15 @@ def requirement(slug: str, extras: list[str]) -> str:
     """Return what an install cell asks pip for: this repository, with the extras that the page uses."""
     chosen = f"[{','.join(sorted(extras))}]" if extras else ""
     return f"summkit{chosen} @ git+https://github.com/{slug}"
+
+
+def with_install_cell(text: str, required: str) -> str:
+    """Return a notebook's text whose install cell, the one with the tag nbval-skip, asks for `required`."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        if "nbval-skip" in cell["metadata"].get("tags", []):
+            cell["source"] = INSTALL_CELL.strip().replace("REQUIREMENT", required).splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def pages(root: Path = ROOT) -> list[Path]:
@@ -95,7 +127,7 @@ def render(path: Path, text: str, slug: str, old: set[str], root: Path = ROOT) -
         extras = json.loads(text)["metadata"].get("summkit", {}).get("extras", [])
         text = COLAB.sub(rf"\g<1>{slug}\g<3>{notebook}", text)
         text = KAGGLE.sub(rf"\g<1>{slug}\g<3>{notebook}", text)
-        text = INSTALL.sub(requirement(slug, extras), text)
+        text = with_install_cell(text, requirement(slug, extras))
     else:
         text = COLAB.sub(rf"\g<1>{slug}\g<3>\g<4>", text)
         text = KAGGLE.sub(rf"\g<1>{slug}\g<3>\g<4>", text)

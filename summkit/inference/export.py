@@ -12,8 +12,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -56,7 +55,7 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
     name = settings["model"]
     if METHODS.find(settings["method"]).prompt_tuning:
         raise SummkitError(f"{adapter} is a tuned prompt: it has no weights to merge; use the adapter folder instead")
-    with _new_folder(out) as folder:
+    with files.new_folder(out) as folder:
         settings["precision"] = _PRECISIONS[settings["compute_dtype"]]
         base = loading.load_model(name, settings["precision"], device="cpu")
         model = checkpoints.load_adapter(base, adapter, name)
@@ -88,7 +87,11 @@ def to_ctranslate2(adapter: str | Path, out: str | Path, quantization: str = "fl
     """
     check_known("quantization", quantization, QUANTIZATIONS)
     _require_ctranslate2()
-    with _new_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-") as parent:
+    with (
+        files.new_folder(out) as folder,
+        # Windows removes no file whose weights are mapped.
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}-", ignore_cleanup_errors=True) as parent,
+    ):
         merged = merge_adapter(adapter, Path(parent) / "merged")
         name = checkpoints.settings_in(merged)["model"]
         if json.loads((merged / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder"):
@@ -195,19 +198,6 @@ def _older_tokenizer(config: dict) -> dict:
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     return config
-
-
-@contextmanager
-def _new_folder(out: str | Path) -> Iterator[Path]:
-    """Yield a new folder as `files.whole_folder` does, but never replace an existing one."""
-    out = Path(out).absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SummkitError(f"{out} already exists: choose a new folder, or remove it")
-    try:
-        with files.whole_folder(out) as folder:
-            yield folder
-    except OSError as error:
-        raise SummkitError(f"{out} could not be written: {error.strerror or error}") from None
 
 
 def _convert(merged: Path, folder: Path, quantization: str, name: str) -> None:

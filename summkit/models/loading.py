@@ -183,7 +183,8 @@ def load_config(name: str) -> PreTrainedConfig:
 @contextmanager
 def _located(name: str) -> Iterator[str | Path]:
     """Yield the folder or Hub id from which transformers loads the model `name`; errors become SummkitErrors."""
-    with clear_errors(name), tempfile.TemporaryDirectory() as folder:
+    # Windows removes no file whose weights are mapped.
+    with clear_errors(name), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         if name in TINY:
             TINY[name]().save_pretrained(folder)
             yield folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 CORE = ("task1/xsum", "task2", "task3")  # the chapters that come first
+COURSE = Path(__file__).parents[1] / "course"  # in a wheel: the chapters without their outputs, and jobs/
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STOP_SECONDS = 240  # for an interrupted cell to finish its step and save: twice what the slowest step should take
 
@@ -50,19 +52,32 @@ class Stage:
 
 
 def repository_root() -> Path:
-    """Return the repository: SUMMKIT_ROOT, else the folder of the stages around the working folder, else the package's.
+    """Return the folder of the chapters and of jobs/: the repository, a copy of the chapters, or what the wheel has.
+
+    SUMMKIT_ROOT names it. Otherwise it is the folder around the working folder, or else the package's own.
 
     Raises:
-        SummkitError: There is none: the package was installed without the notebooks.
+        SummkitError: SUMMKIT_ROOT has no chapters.
     """
     named = os.environ.get("SUMMKIT_ROOT")
-    candidates = [Path(named).absolute()] if named else [Path.cwd(), *Path.cwd().parents, Path(__file__).parents[2]]
-    for folder in candidates:
-        if (folder / "summkit").is_dir() and any(folder.glob("task*")):
+    own = (Path(__file__).parents[2], COURSE)
+    for folder in [Path(named).absolute()] if named else [Path.cwd(), *Path.cwd().parents, *own]:
+        if any(folder.glob("task*/NOTEBOOK/*.ipynb")):
             return folder
-    raise SummkitError(
-        "the notebooks are not here: clone the repository and run this inside it, or set SUMMKIT_ROOT to its folder"
-    )
+    raise SummkitError(f"there are no chapters in {named or own[0]}: set SUMMKIT_ROOT to a folder that has them")
+
+
+def copy_chapters(folder: str | Path) -> Path:
+    """Copy the chapters of this version, without outputs, and the files of jobs/ into a new folder.
+
+    Raises:
+        SummkitError: The folder has files, it cannot be written, or this package is not an installed one.
+    """
+    if not COURSE.is_dir():
+        raise SummkitError(f"this summkit runs from its repository: the chapters are in {repository_root()}")
+    with files.new_folder(folder) as part:
+        shutil.copytree(COURSE, part, dirs_exist_ok=True)
+    return Path(folder)
 
 
 def stages() -> dict[str, Stage]:
@@ -174,6 +189,7 @@ def run_notebooks(
         minutes = f", about {stage.minutes[settings.name]:g} min" if settings.name in stage.minutes else ""
         print(f"{title}: {stage.title}{minutes}", flush=True)
         own = {name: value for name, value in given.items() if name in stage.parameters}
+        files.log_event("stage started", stage=stage.name, folder=str(folder / stage.name))
         _execute(stage, folder, profile, own, rows)
     return folder
 
@@ -260,7 +276,9 @@ def _execute(stage: Stage, folder: Path, profile: str, parameters: dict[str, Any
             finally:
                 if target.is_file():
                     clean(target)
-    print(f"    done in {(time.monotonic() - started) / 60:.1f} min", flush=True)
+    seconds = time.monotonic() - started
+    files.log_event("stage done", stage=stage.name, seconds=round(seconds))
+    print(f"    done in {seconds / 60:.1f} min", flush=True)
 
 
 def _kernel_environment(

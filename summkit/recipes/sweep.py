@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -36,7 +38,7 @@ class Plan:
         subprocess: Run each training in a separate process, with its own memory peak and its output in log.txt. A
             failed training leaves a record with the reason ("failed" in its details), and is tried again next time. A
             combination may then have the key "launch": arguments between `python` and `-m summkit train CONFIG`, such
-            as "-m torch.distributed.run --standalone --nproc_per_node=2".
+            as "-m torch.distributed.run --standalone --nproc_per_node=2"; a path with blanks is in quotes.
         keep: "records" removes a training's checkpoints and weights after its record is written; if all weights train,
             they take some gigabytes per training.
     """
@@ -59,7 +61,7 @@ class Plan:
         configurations: dict[str, dict[str, Any]] = {}
         for changes in [*varied, *self.only]:
             described = ",".join(f"{option}-{value}" for option, value in changes.items() if option != "launch")
-            name = changes.get("name", described).replace("/", "_")
+            name = re.sub(r'[<>:"/\\|?*]', "_", changes.get("name", described))  # not allowed in names on Windows
             if name in configurations:
                 raise SummkitError(f"the plan has two combinations called {name!r}: give one of them another name")
             configurations[name] = {key: value for key, value in (self.base | changes).items() if key != "name"}
@@ -110,7 +112,7 @@ def run_sweep(plan: str | Path | dict[str, Any], out: str | Path | None = None) 
 
 
 def _train_in_subprocess(configuration: Path, launch: str, resume: bool) -> None:
-    command = [sys.executable, *shlex.split(launch), "-m", "summkit", "train", str(configuration)]
+    command = [sys.executable, *_arguments(launch), "-m", "summkit", "train", str(configuration)]
     command.append("--resume" if resume else "--overwrite")
     log = configuration.with_name("log.txt")
     with open(log, "w", encoding="utf-8") as file:
@@ -123,6 +125,11 @@ def _train_in_subprocess(configuration: Path, launch: str, resume: bool) -> None
     reason = _reason_failed(log.read_text(encoding="utf-8", errors="replace"), ended.returncode)
     write_record(fill_record(record, "details", failed=reason), configuration.with_name("run.json"))
     print(f"  failed: {reason}", flush=True)
+
+
+def _arguments(launch: str) -> list[str]:
+    """Split a command line at blanks that are not in quotes; on Windows a backslash is part of a path."""
+    return shlex.split(launch.replace("\\", "\\\\") if os.name == "nt" else launch)
 
 
 def _reason_failed(log: str, code: int) -> str:

@@ -34,6 +34,45 @@ def test_both_commands_run_on_three_pythons_and_the_quick_tests_on_two_systems()
     assert WORKFLOW["jobs"]["quick"]["strategy"]["matrix"]["os"] == ["macos-latest", "windows-latest"]
 
 
+def load(name: str) -> dict:
+    return yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8"))
+
+
+def test_the_lowest_and_the_newest_releases_run_the_quick_tests():
+    rows = WORKFLOW["jobs"]["bounds"]["strategy"]["matrix"]["include"]
+    assert [(row["name"], row["resolution"]) for row in rows] == [("lowest", "lowest-direct"), ("newest", "highest")]
+    assert WORKFLOW["jobs"]["bounds"]["steps"][-1]["run"].startswith("make test-bounds RESOLUTION=${{ matrix.resol")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert '-m "not slow" tests' in makefile.split("\ntest-bounds:")[1].split("\n\n")[0]
+
+
+def test_the_package_is_tried_on_three_systems_and_before_it_is_published():
+    assert set(WORKFLOW["jobs"]["package"]["strategy"]["matrix"]["os"]) == {
+        "ubuntu-latest",
+        "macos-latest",
+        "windows-latest",
+    }
+    publish = load("publish")
+    for steps in (WORKFLOW["jobs"]["package"]["steps"], publish["jobs"]["build"]["steps"]):
+        run = [step.get("run") for step in steps]
+        assert run.index("python -m build") < run.index("python tools/try_package.py dist")
+    assert publish[True] == {"push": {"tags": ["v*"]}}  # YAML 1.1 reads the key `on` as true
+    assert publish["jobs"]["publish"]["needs"] == "build"
+
+
+def test_notebooks_run_as_on_colab_each_week_and_when_they_change():
+    colab = load("colab")
+    assert set(colab[True]) == {"schedule", "workflow_dispatch", "pull_request"}
+    assert {"**.ipynb", "pyproject.toml"} <= set(colab[True]["pull_request"]["paths"])
+    assert colab["jobs"]["notebooks"]["steps"][-1] == {"run": "make test-colab"}
+
+
+def test_the_pins_of_colab_have_a_date_and_are_below_what_the_install_cell_brings():
+    text = (ROOT / "tools" / "colab-pins.txt").read_text(encoding="utf-8")
+    assert re.search(r"read on \d{4}-\d\d-\d\d, with Python 3\.\d+", text)
+    assert {"torch", "torchao", "transformers", "peft", "datasets"} <= set(re.findall(r"^(\w+)==", text, re.MULTILINE))
+
+
 def test_the_quick_job_runs_the_commands_of_make_quick():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     recipe = makefile.split("\nlint:")[1].split("\n\n")[0]

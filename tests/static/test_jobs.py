@@ -10,7 +10,9 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 JOBS = ROOT / "jobs"
-AZURE = sorted(path for path in (JOBS / "azureml").glob("*.yml") if path.name != "environment.yml")
+AZURE = sorted(
+    path for path in (JOBS / "azureml").glob("*.yml") if path.name not in ("environment.yml", "schedule.yml")
+)
 # What azure-ai-ml 1.35 takes at the top of a file, by its type; a trial's own keys stand under trial.
 COMMON = {
     "$schema",
@@ -138,7 +140,7 @@ def test_the_slurm_script_is_bash_and_says_what_it_needs():
 
 
 def test_every_folder_says_what_it_is_for_and_what_was_tried():
-    folders = sorted(path for path in JOBS.iterdir() if path.is_dir())
+    folders = sorted(path for path in JOBS.iterdir() if path.is_dir() and path.name != "__pycache__")
     assert [path.name for path in folders] == ["accelerate", "azureml", "deepspeed", "kaggle", "slurm"]
     table = (JOBS / "README.md").read_text(encoding="utf-8")
     for folder in folders:
@@ -149,6 +151,21 @@ def test_every_folder_says_what_it_is_for_and_what_was_tried():
             assert (ROOT / command).is_file(), command
         for named in re.findall(r"jobs/[\w/]+\.(?:yml|yaml|json|sbatch|py)", text):
             assert (ROOT / named).is_file() or named == "jobs/mine.json", named
+
+
+def test_every_file_that_the_readme_names_exists_and_its_parameters_are_yaml():
+    text = (JOBS / "README.md").read_text(encoding="utf-8")
+    for named in re.findall(r"(?<![\w/])jobs/[\w/]+\.(?:yml|py|sbatch|sh)", text):
+        assert (ROOT / named).is_file(), named
+    block = text.split("```yaml\n")[1].split("```")[0]
+    assert set(yaml.safe_load(block)) == {"SEED", "TRAIN_ROWS", "DATA", "dropout"}
+    assert "SUMMKIT_LOG=" in text and "summkit run task3 --parameters" in text
+
+
+def test_azure_reads_what_the_schedule_has():
+    schedule = load(JOBS / "azureml" / "schedule.yml")
+    assert schedule["trigger"]["type"] == "cron" and len(schedule["trigger"]["expression"].split()) == 5
+    assert (JOBS / "azureml" / schedule["create_job"]).is_file()
 
 
 def test_the_readme_lists_them():

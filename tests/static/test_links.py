@@ -1,11 +1,15 @@
 """Badges, install cells, CITATION.cff and the table of chapters agree with the one place that names the repository."""
 
+import importlib.metadata
 import importlib.util
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -46,6 +50,72 @@ def test_a_notebook_has_badges_and_an_install_cell_with_its_extras(path):
     assert set(extras) <= set(PROJECT["optional-dependencies"])
     (install,) = [c for c in notebook["cells"] if "nbval-skip" in c["metadata"].get("tags", [])]
     assert f'"{links.requirement(slug, extras)}"' in "".join(install["source"])
+
+
+# What a page must have for an extra: energy that it shows, an exported model, a teacher, a model out of an ONNX file.
+USES = {
+    "costs": r"\bWh\b|energy(?!=False)",
+    "export": "to_ctranslate2",
+    "distill": "TEACHER_URL",
+    "long": "flan-t5-small",
+}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_asks_for_the_extras_that_it_uses_and_no_other(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    source = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
+    assert notebook["metadata"]["summkit"]["extras"] == sorted(use for use in USES if re.search(USES[use], source))
+
+
+class Pip:
+    """Stands in for subprocess.run: pip, which installs transformers 5.24 or fails."""
+
+    def __init__(self, code=0):
+        self.code, self.calls = code, []
+
+    def __call__(self, command, **settings):
+        self.calls.append(command[3:])
+        return SimpleNamespace(returncode=self.code, stderr="ERROR: no such address")
+
+
+@pytest.fixture
+def install_cell(monkeypatch):
+    """Run the install cell as on Colab, with a stand-in for pip and an imported transformers of some version."""
+
+    def run(pip, imported=None):
+        monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+        for name in ("transformers", "tokenizers", "peft", "accelerate", "datasets", "huggingface_hub"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        if imported:
+            monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(__version__=imported))
+        monkeypatch.setattr(subprocess, "run", pip)
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: "5.24.0")
+        exec(links.INSTALL_CELL, {})
+
+    return run
+
+
+def test_the_install_cell_asks_for_a_restart_only_where_it_is_needed(install_cell):
+    pip = Pip()
+    install_cell(pip)
+    install_cell(pip, "5.24.0")
+    assert pip.calls[0] == ["install", "-q", "REQUIREMENT"] and pip.calls[1] == ["uninstall", "-q", "-y", "torchao"]
+    with pytest.raises(
+        RuntimeError, match=r"an older transformers was imported: restart the kernel, then run all cells"
+    ):
+        install_cell(pip, "5.15.1")
+
+
+def test_an_installation_that_fails_is_an_error_with_pips_own_words(install_cell):
+    with pytest.raises(RuntimeError, match="pip install failed, so this notebook cannot run:\nERROR: no such address"):
+        install_cell(Pip(code=1))
+
+
+def test_the_install_cell_does_nothing_on_a_readers_own_machine(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was started"))
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    exec(links.INSTALL_CELL, {})
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

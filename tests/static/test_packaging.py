@@ -2,7 +2,9 @@
 
 import ast
 import fnmatch
+import json
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -80,6 +82,37 @@ def test_every_data_file_goes_into_the_package():
     files = [path for path in (ROOT / "summkit").rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
     left_out = [str(path) for path in files if not any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)]
     assert files and left_out == []
+
+
+def build(lib: Path) -> Path:
+    """What a wheel has from this repository."""
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", lib, "build_py", "--build-lib", lib]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return lib / "summkit" / "course"
+
+
+def test_a_wheel_has_the_chapters_without_their_outputs_and_the_jobs(tmp_path):
+    course = build(tmp_path)
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    wanted = {name for name in listed if name.endswith(".ipynb") or name.startswith("jobs/")}
+    found = {path.relative_to(course).as_posix() for path in course.rglob("*") if path.is_file()}
+    assert found == wanted | {"task3/REPORT/run.json"}
+    for name in wanted:
+        there, here = ((root / name).read_text(encoding="utf-8") for root in (course, ROOT))
+        if not name.endswith(".ipynb"):
+            assert there == here
+            continue
+        cells, committed = json.loads(there)["cells"], json.loads(here)["cells"]
+        assert [cell["source"] for cell in cells] == [cell["source"] for cell in committed]
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+    assert sum(path.stat().st_size for path in course.rglob("*")) < 1_000_000
+
+
+def test_an_sdist_has_what_its_wheel_needs():
+    manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8")
+    tasks = sorted(path.name for path in ROOT.glob("task*"))
+    assert re.findall(r"^recursive-include (\S+) \*\.ipynb$", manifest, flags=re.MULTILINE) == tasks
+    assert "\ninclude notebooks/*.ipynb task3/REPORT/run.json\ngraft jobs\n" in manifest
 
 
 def test_the_linter_is_one_version_everywhere():

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from summkit import cli
 from summkit.errors import RunFailedError, SummkitError
 from summkit.recipes import notebooks
 from summkit.reporting import records
@@ -91,6 +93,46 @@ def test_the_stages_are_found_from_any_folder_inside(repository, monkeypatch):
     (repository / "task8" / "NOTEBOOK" / "task8.ipynb").write_text("{")
     with pytest.raises(SummkitError, match="task8.ipynb is not a whole notebook"):
         notebooks.stages()
+
+
+def test_an_installed_package_brings_the_chapters_and_copies_them(repository, monkeypatch):
+    course = repository.rename(repository.with_name("course"))
+    shutil.rmtree(course / "summkit")
+    monkeypatch.delenv("SUMMKIT_ROOT")
+    with pytest.raises(SummkitError, match="runs from its repository: the chapters are in "):
+        notebooks.copy_chapters("mine")
+    monkeypatch.setattr(notebooks, "COURSE", course)
+    monkeypatch.setattr(notebooks, "__file__", str(course.parent / "lib" / "summkit" / "recipes" / "notebooks.py"))
+    assert notebooks.repository_root() == course
+    notebooks.copy_chapters("mine")
+    with pytest.raises(SummkitError, match="mine already exists"):
+        notebooks.copy_chapters("mine")
+    monkeypatch.chdir("mine/task8")
+    assert notebooks.repository_root() == Path.cwd().parent and list(notebooks.stages()) == ["task8", "task9/deep"]
+    monkeypatch.setenv("SUMMKIT_ROOT", str(course.parent))
+    with pytest.raises(SummkitError, match="there are no chapters in .*: set SUMMKIT_ROOT"):
+        notebooks.repository_root()
+
+
+def test_nothing_is_published_into_an_installed_package(repository, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "COURSE", repository)
+    assert cli.main(["report", "--publish", "out"]) == 2
+    assert "--publish writes into the repository: clone it" in capsys.readouterr().err
+
+
+def test_parameters_come_from_a_file_and_a_log_has_lines_of_json(repository, monkeypatch, capsys):
+    monkeypatch.setenv("SUMMKIT_LOG", "log.jsonl")
+    Path("mine.yaml").write_text("SEED: 4\nSIZE: 7\n")
+    call = ["run", "task8", "--profile", "smoke", "--out", "out", "--parameters", "mine.yaml"]
+    assert cli.main([*call, "-p", "SEED=5"]) == 0
+    record = records.read_record("out/task8/run.json")
+    assert record["seed"] == 5 and record["details"]["size"] == 7
+    Path("mine.yaml").write_text("SIZES: 7\n")
+    assert cli.main(call) == 2
+    lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["started", "stage started", "stage done", "ended", "started", "ended"]
+    assert lines[3]["exit_code"] == 0 and lines[1]["folder"] == str(Path("out/task8").absolute())
+    assert lines[5]["exit_code"] == 2 and lines[5]["message"].startswith("unknown parameter 'SIZES'")
 
 
 @pytest.mark.parametrize(

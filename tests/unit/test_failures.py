@@ -108,7 +108,7 @@ def test_help_is_printed_in_ascii_too(monkeypatch, command):
 def test_a_python_without_the_packages_is_told_where_they_are():
     done = run("doctor", program=[sys.executable, "-S", "-m", "summkit"], cwd=PACKAGE)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "has no package 'yaml': run `make install` once, then write .venv/bin/python" in done.stderr
+    assert "has no package 'yaml': install it with pip, or use the Python of the environment that " in done.stderr
 
 
 def test_a_user_without_name_and_home_has_both(monkeypatch):

@@ -1,5 +1,7 @@
 """The run record: complete, strict, atomic, portable."""
 
+import csv
+import importlib.util
 import json
 import os
 import subprocess
@@ -217,3 +219,24 @@ def test_without_a_checkout_the_commit_is_the_one_that_pip_installed(monkeypatch
 def test_every_key_of_a_record_says_what_it_is():
     for section, keys in records._LISTED.items():
         assert all(isinstance(meaning, str) and len(meaning) > 4 for meaning in keys.values()), section
+
+
+def test_the_records_of_many_runs_are_one_table(record, tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("collect", Path(__file__).parents[2] / "jobs" / "collect.py")
+    collect = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(collect)
+    monkeypatch.chdir(tmp_path)
+    assert collect.main(["none"]) == 2 and "there is no run.json below none" in capsys.readouterr().err
+    for name, seed, started in (("b/task3", 1, "2026-01-01"), ("a/task3", 2, "2026-01-02"), ("a/task3/REPORT", 2, "x")):
+        records.fill_record(record, "training", eval_loss=float(seed))
+        records.fill_record(record, "details", rows=[1, 2], failed=None)
+        records.write_record(record | {"seed": seed, "started": started}, tmp_path / "runs" / name / "run.json")
+    assert collect.main(["runs", "--out", "all.csv"]) == 0
+    rows = list(csv.DictReader(Path("all.csv").read_text(encoding="utf-8").splitlines()))
+    assert [(row["run"], row["seed"], row["training.eval_loss"]) for row in rows] == [
+        ("runs/b/task3", "1", "1.0"),
+        ("runs/a/task3", "2", "2.0"),
+    ]
+    assert "details.rows" not in rows[0] and "environment.torch" in rows[0]
+    Path("runs/a/task3/run.json").write_text("{")
+    assert collect.main(["runs"]) == 2 and "is broken" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Many trainings from one plan: each combination once, and a stopped sweep goes on."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,25 @@ def test_every_combination_has_a_name_that_says_what_varies():
     assert list(found) == ["method-lora,seed-0", "method-lora,seed-1", "method-prompt,seed-0", "method-prompt,seed-1",
                            "method-dora"]  # fmt: skip
     assert found["method-prompt,seed-1"] == BASE | {"method": "prompt", "seed": 1}
+
+
+def test_a_name_of_a_training_is_a_name_of_a_folder_everywhere():
+    plan = {"base": BASE, "vary": {"dataset": ["org/name:part@main"]}}
+    assert list(sweep.Plan(**plan).combinations()) == ["dataset-org_name_part@main"]
+
+
+@pytest.mark.parametrize(
+    ("system", "launch", "arguments"),
+    [
+        ("nt", r"-m x --file C:\Users\me\a.yaml", ["-m", "x", "--file", r"C:\Users\me\a.yaml"]),
+        ("nt", r'--file "C:\my files\a.yaml" -n 2', ["--file", r"C:\my files\a.yaml", "-n", "2"]),
+        ("posix", r"--file /my\ files/a.yaml", ["--file", "/my files/a.yaml"]),
+        ("posix", '--file "/my files/a.yaml" #2', ["--file", "/my files/a.yaml", "#2"]),
+    ],
+)
+def test_a_launch_line_is_split_as_the_systems_shell_does(monkeypatch, system, launch, arguments):
+    monkeypatch.setattr(sweep, "os", SimpleNamespace(name=system))
+    assert sweep._arguments(launch) == arguments
 
 
 @pytest.mark.parametrize(("plan", "message"), [
