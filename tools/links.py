@@ -63,6 +63,12 @@ def kaggle(slug: str, notebook: str) -> str:
     return f"https://kaggle.com/kernels/welcome?src=https://github.com/{slug}/blob/main/{notebook}"
 
 
+def book(slug: str) -> str:
+    """Return the address of the website that GitHub Pages makes of the repository."""
+    owner, name = slug.split("/")
+    return f"https://{owner}.github.io/{name}/"
+
+
 def requirement(slug: str, extras: list[str]) -> str:
     """Return what an install cell asks pip for: this repository, with the extras that the page uses."""
     chosen = f"[{','.join(sorted(extras))}]" if extras else ""
@@ -136,6 +142,7 @@ def render(path: Path, text: str, slug: str, old: set[str], root: Path = ROOT) -
         before, _, rest = text.partition(BEGIN)
         text = f"{before}{BEGIN}\n{table(slug, root)}\n{END}{rest.partition(END)[2]}"
     for name in old - {slug}:
+        text = text.replace(book(name), book(slug))
         text = re.sub(rf"(github\.com/){re.escape(name)}(?![\w-])", rf"\g<1>{slug}", text)
     return text
 
