@@ -56,6 +56,8 @@ html_math_renderer = "mathml"
 # The reference: what a package offers, in the order of its source. `x` in a docstring is code.
 napoleon_use_ivar = True  # fields are part of their class, no entries of their own
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_type_aliases = {"ArrayLike": "ArrayLike"}
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 100
 default_role = "code"

@@ -109,7 +109,9 @@ def visit(page: Page, address: str, name: str, pictures: Path) -> list[str]:
         request = route.request
         if request.resource_type in {"script", "stylesheet", "font"}:
             faults.append(f"loads {request.url}")
-        route.fulfill(content_type="image/svg+xml", body='<svg xmlns="http://www.w3.org/2000/svg"/>')
+        route.fulfill(
+            content_type="image/svg+xml", body='<svg xmlns="http://www.w3.org/2000/svg" width="90" height="20"/>'
+        )
 
     page.route(lambda url: not url.startswith(address), elsewhere)
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
