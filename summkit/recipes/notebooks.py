@@ -251,7 +251,7 @@ def _merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
             continue
         if "data" in output:
             output.data.pop(WIDGET, None)
-            output.metadata.clear()
+            output.metadata = {kind: said for kind, said in output.metadata.items() if kind == "image/png"}  # alt text
         merged.append(output)
     return merged
 
