@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = ROOT / "pyproject.toml"
-CORE = ("task1/xsum", "task2", "task3")
+FIRST = ("notebooks/00_how_a_language_model_writes", "task1/xsum", "task2", "task3")
 BEGIN = "<!-- chapters: made by `make links` from the notebooks' metadata -->"
 END = "<!-- end of chapters -->"
 SLUG = r"[\w.-]+/[\w-]+(?:\.[\w-]+)*"  # owner/name, as in github.com/owner/name
@@ -106,9 +106,10 @@ def chapters(root: Path = ROOT) -> list[tuple[str, dict]]:
         metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]["summkit"]
         found.append((path.relative_to(root).as_posix(), metadata))
 
-    def place(chapter: tuple[str, dict]) -> tuple[bool, bool, str]:
+    def place(chapter: tuple[str, dict]) -> tuple[int, bool, str]:
         notebook, metadata = chapter
-        return metadata["stage"] not in CORE, notebook.startswith("notebooks/"), notebook
+        first = FIRST.index(metadata["stage"]) if metadata["stage"] in FIRST else len(FIRST)
+        return first, notebook.startswith("notebooks/"), notebook
 
     return sorted(found, key=place)
 
