@@ -22,7 +22,7 @@ COVERAGE := --cov=summkit --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test quick lint static unit nbval test-deepspeed test-colab test-bounds bench lab notebooks
-.PHONY: links clean
+.PHONY: site test-site links clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -76,6 +76,14 @@ lab: $(STAMP)  ## JupyterLab
 notebooks: $(STAMP)  ## run the chapters, then put notebooks and reports where they are committed
 	$(PY) -m summkit run $(STAGES) --out runs/committed --overwrite
 	$(PY) -m summkit report --publish $(STAGES:%=runs/committed/%)
+
+site: $(STAMP)  ## install Sphinx into .venv and make the website of these pages: build/site/index.html
+	$(PIP) --quiet --no-compile --no-build-isolation -e '.[docs]'
+	rm -rf build/site
+	$(PY) -B -m sphinx -E -W --keep-going -q -c docs -d build/doctrees . build/site
+
+test-site: site  ## check the website's links, and open each page in a headless Chromium (on Debian: apt install chromium)
+	$(PY) -B tools/check_site.py
 
 links: $(STAMP)  ## write every link to this repository again (REPO=owner/name for a fork)
 	$(PY) tools/links.py $(REPO)

@@ -55,6 +55,15 @@ class Run:
             self.record["figures"].append(entry)
         return path
 
+    def show_figure(self, figure: Figure, name: str, alt: str) -> None:
+        """Save a figure as `save_figure` does, and show it under the cell; `alt` says in words what is seen."""
+        from IPython.display import display
+        from matplotlib.pyplot import close
+
+        self.save_figure(figure, name)
+        display(figure, metadata={"image/png": {"alt": alt}})
+        close(figure)  # otherwise it is shown a second time at the end of the cell
+
     def finish(
         self,
         *,

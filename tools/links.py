@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = ROOT / "pyproject.toml"
-CORE = ("task1/xsum", "task2", "task3")
+FIRST = ("notebooks/00_how_a_language_model_writes", "task1/xsum", "task2", "task3")
 BEGIN = "<!-- chapters: made by `make links` from the notebooks' metadata -->"
 END = "<!-- end of chapters -->"
 SLUG = r"[\w.-]+/[\w-]+(?:\.[\w-]+)*"  # owner/name, as in github.com/owner/name
@@ -63,6 +63,12 @@ def kaggle(slug: str, notebook: str) -> str:
     return f"https://kaggle.com/kernels/welcome?src=https://github.com/{slug}/blob/main/{notebook}"
 
 
+def book(slug: str) -> str:
+    """Return the address of the website that GitHub Pages makes of the repository."""
+    owner, name = slug.split("/")
+    return f"https://{owner}.github.io/{name}/"
+
+
 def requirement(slug: str, extras: list[str]) -> str:
     """Return what an install cell asks pip for: this repository, with the extras that the page uses."""
     chosen = f"[{','.join(sorted(extras))}]" if extras else ""
@@ -100,9 +106,10 @@ def chapters(root: Path = ROOT) -> list[tuple[str, dict]]:
         metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]["summkit"]
         found.append((path.relative_to(root).as_posix(), metadata))
 
-    def place(chapter: tuple[str, dict]) -> tuple[bool, bool, str]:
+    def place(chapter: tuple[str, dict]) -> tuple[int, bool, str]:
         notebook, metadata = chapter
-        return metadata["stage"] not in CORE, notebook.startswith("notebooks/"), notebook
+        first = FIRST.index(metadata["stage"]) if metadata["stage"] in FIRST else len(FIRST)
+        return first, notebook.startswith("notebooks/"), notebook
 
     return sorted(found, key=place)
 
@@ -136,6 +143,7 @@ def render(path: Path, text: str, slug: str, old: set[str], root: Path = ROOT) -
         before, _, rest = text.partition(BEGIN)
         text = f"{before}{BEGIN}\n{table(slug, root)}\n{END}{rest.partition(END)[2]}"
     for name in old - {slug}:
+        text = text.replace(book(name), book(slug))
         text = re.sub(rf"(github\.com/){re.escape(name)}(?![\w-])", rf"\g<1>{slug}", text)
     return text
 

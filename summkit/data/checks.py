@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from summkit.errors import SummkitError
 
@@ -16,8 +19,10 @@ MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an artic
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _SYLLABLES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 MAX_BOOK = 20_000_000  # characters of a text that is read in pieces, about four times the Bible
+_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 # Known names, the most specific first.
-CHAT_COLUMNS = ("messages", "conversations")  # the user's message is the document, the assistant's the summary
+# In chats, the user's message is the document, and the assistant's the summary.
+CHAT_COLUMNS = ("messages", "conversations", "conversation")
 DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "abstract", "input", "prompt", "content", *CHAT_COLUMNS)
 SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "tldr", "title", "output", "completion", *CHAT_COLUMNS)
 TEXT_COLUMNS = ("text", "document", "comment", "sentence", "premise", "sentence1")
@@ -77,23 +82,50 @@ def columns_of(
             columns[column] = find_column(names if name else free, [name] if name else usual, column, location)
         except SummkitError as error:
             raise SummkitError(f"{error}; name it with {column}_column") from None
-        free = [name for name in free if name != columns[column] or name in CHAT_COLUMNS]
+        free = [name for name in free if name != columns[column] or name.strip().lower() in CHAT_COLUMNS]
     return columns
 
 
-def as_text(value: object, roles: Sequence[str]) -> object:
-    """Return a value as text: a list of turns as lines; of chat messages the last one of `roles`; others as they are.
+def chat_turns(value: Any) -> list[tuple[str, Any]]:
+    """Return the role and the text of each message of a chat; [] for anything else.
+
+    A chat is a list of messages, or such a list as text: as JSON, or as Python prints it. The text of a message may be
+    in parts; where a part is not text, the parts are returned.
+    """
+    if isinstance(value, str) and re.match(r"\s*\[\s*\{", value):
+        for parse in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return chat_turns(parse(value))
+    turns = []
+    for turn in value if isinstance(value, list) else []:
+        if isinstance(turn, dict) and ("role" in turn or "from" in turn):
+            role = str(turn.get("role", turn.get("from"))).lower()
+            content: Any = turn.get("content", turn.get("value"))
+            with suppress(TypeError, KeyError):  # it is text, or has a part that is not
+                content = "\n".join(part["text"] for part in content)
+            turns.append((_ROLES.get(role, role), content))
+    return turns
+
+
+def as_text(value: Any, role: str) -> Any:
+    """Return a value as text: a list of turns as lines; of a chat one message; others as they are.
+
+    Args:
+        value: The value of a column.
+        role: "assistant" for the last answer of a chat; "user" for the question before it, or the last question.
 
     Example:
-        >>> as_text([{"role": "user", "content": "It rained."}, {"role": "assistant", "content": "Rain."}], ["user"])
-        'It rained.'
+        >>> chat = [{"role": "user", "content": "It rained."}, {"role": "assistant", "content": "Rain."}]
+        >>> as_text(chat, "user"), as_text(json.dumps(chat), "assistant")
+        ('It rained.', 'Rain.')
     """
-    if not isinstance(value, list) or not value:
-        return value
-    if all(isinstance(turn, str) for turn in value):
-        return "\n".join(value)
-    turns = [turn for turn in value if isinstance(turn, dict) and turn.get("role", turn.get("from")) in roles]
-    return turns[-1].get("content", turns[-1].get("value")) if turns else value
+    turns = chat_turns(value)
+    if not turns:
+        is_lines = isinstance(value, list) and value and all(isinstance(line, str) for line in value)
+        return "\n".join(value) if is_lines else value
+    answers = [number for number, (one, _) in enumerate(turns) if one == "assistant"]
+    asked = turns[: answers[-1]] if answers and role == "user" else turns
+    return next((text for one, text in reversed(asked) if one == role), None)
 
 
 def reason_unusable(text: object, most: int = MAX_CHARACTERS) -> str | None:

@@ -147,22 +147,25 @@ def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema, several: b
 
     The task's is taken if any of the labels is one of its classes, so that a wrong label in the rows is an error.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, str] = {}
     for split, rows in raw.items():
         column = find(names_of(rows), split)["label"] if len(rows) else ""
         feature = getattr(rows, "features", {}).get(column)
         if named := getattr(getattr(feature, "feature", feature), "names", None):
             return _schema(named, split)
         for row in rows:
-            values |= {_label_name(label): label for label in _labels(row.get(column), several)}
+            values |= {name.lower(): name for name in map(_label_name, _labels(row.get(column), several))}
             if len(values) > MOST_CLASSES:
                 raise SummkitError(f"{split}: too many labels in {column!r}; name another column with label_column")
-    if not values or any(_class_number(label, task) is not None for label in values.values()):
-        if all(name.isdigit() for name in values):
+    are_numbers = all(name.isdigit() for name in values)
+    numbers = [_class_number(name, task) for name in values]
+    from_one = are_numbers and "0" not in values and None in numbers
+    if not values or (set(numbers) != {None} and not from_one):
+        if are_numbers:
             named = ", ".join(f"{number} {name}" for number, name in enumerate(task.classes) if str(number) in values)
             _log.warning("labels are read as %s (classes.txt beside the rows can name others)", named)
         return task
-    classes = sorted(values, key=lambda name: name.zfill(9) if name.isdigit() else name)
+    classes = sorted(values.values(), key=lambda name: name.zfill(9) if name.isdigit() else name)
     _log.warning("classes: %s (classes.txt beside the rows can name others)", ", ".join(classes))
     return _schema(classes, "labels")
 
@@ -211,12 +214,15 @@ def label_numbers(value: object, schema: Schema, location: str, several: bool = 
 
 
 def _labels(value: Any, several: bool) -> list:
-    """Return the labels of a row, none for a missing value; several labels may be a text such as "1, 5"."""
+    """Return the labels of a row, none for a missing value; a text may be a list: "1, 5" (for several), "['joy']"."""
     if isinstance(value, list):
         return value
     if value is None or value != value or str(value).strip() in ("", "-1", "-1.0", "[]"):
         return []
-    return re.split(r"\s*[,;|]\s*", value.strip("[] ")) if several and isinstance(value, str) else [value]
+    if not isinstance(value, str) or not (several or value.strip().startswith("[")):
+        return [value]
+    parts = re.split(r"[\[\],;|]|(?<=['\"])\s+(?=['\"])", value)
+    return [label for part in parts if (label := part.strip(" \n'\""))]
 
 
 def _label_name(value: object) -> str:

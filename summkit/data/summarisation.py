@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from summkit.data.checks import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, as_text, columns_of, count_words, reason_unusable
+from summkit.data import checks
 from summkit.data.registry import find_dataset
 from summkit.data.sources import own_data, read_rows
 from summkit.data.splits import CheckedRows, Splits, row_id
@@ -50,31 +51,39 @@ def load_summaries(profile: Profile, seed: int = 0, data: str | Path | None = No
     if own:
         data_set = dataclasses.replace(data_set, columns={})
     raw, source = read_rows(data_set, own)
-    rows = CheckedRows(raw, partial(_columns, profile, data_set), partial(_row, profile=profile))
+    unused: Counter[str] = Counter()
+    rows = CheckedRows(raw, partial(_columns, profile, data_set), partial(_row, profile=profile, unused=unused))
+    if unused:
+        _log.warning("chats: the last answer and its question are used; messages not used, by role: %s", dict(unused))
     rows.drop_duplicates()
     return Splits(**rows.deal(profile, seed), source=source, dropped=rows.dropped)
 
 
 def _columns(profile: Profile, data_set: DataSet, names: Sequence[str], split: str) -> dict[str, str]:
-    if "instruction" in names and not profile.instruction:
-        _log.warning("%s: the column 'instruction' is not used; the option instruction sets one for all rows", split)
-    document = (profile.document_column, DOCUMENT_COLUMNS)
-    return columns_of(data_set, names, split, document=document, summary=(profile.summary_column, SUMMARY_COLUMNS))
+    for name in set(names) - {profile.document_column, profile.summary_column}:
+        if name.strip().lower() in ("instruction", "system", "system_prompt") and not profile.instruction:
+            _log.warning("%s: the column %r is not used; the option instruction sets one for all rows", split, name)
+    document = (profile.document_column, checks.DOCUMENT_COLUMNS)
+    summary = (profile.summary_column, checks.SUMMARY_COLUMNS)
+    return checks.columns_of(data_set, names, split, document=document, summary=summary)
 
 
-def _row(row: dict, columns: dict[str, str], location: str, profile: Profile) -> dict | str:
-    document: Any = as_text(row.get(columns["document"]), ("user", "human"))
-    summary: Any = as_text(row.get(columns["summary"]), ("assistant", "gpt"))
-    reason = reason_unusable(document) or reason_unusable(summary) or _reason_length(document, profile)
+def _row(row: dict, columns: dict[str, str], location: str, profile: Profile, unused: Counter[str]) -> dict | str:
+    document = checks.as_text(row.get(columns["document"]), "user")
+    summary = checks.as_text(row.get(columns["summary"]), "assistant")
+    reason = checks.reason_unusable(document) or checks.reason_unusable(summary) or _reason_length(document, profile)
     if reason:
         return reason
+    if document.split() == summary.split():
+        return "summary equals document"
+    unused.update(role for role, text in checks.chat_turns(row[columns["document"]]) if text not in (document, summary))
     # An abstract is one paragraph; arXiv breaks it into lines of 80 characters.
     text = " ".join(document.split()) if columns["document"] == "abstract" else document.strip()
     return {"id": row_id(row.get("id"), location), "document": text, "summary": " ".join(summary.split())}
 
 
 def _reason_length(document: str, profile: Profile) -> str | None:
-    words = count_words(document)
+    words = checks.count_words(document)
     if words < profile.min_words:
         return f"under {profile.min_words} words"
     return f"over {profile.max_words} words" if profile.max_words is not None and words > profile.max_words else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ INSTRUCTION = "Summarize the following news article in one short sentence."
 _DOCUMENT = "\N{OBJECT REPLACEMENT CHARACTER}"  # placeholder for the document while a chat format is split
 _SECOND = "\N{REPLACEMENT CHARACTER}"
 DAY = datetime.date(2026, 1, 1)  # "today" in every prompt
+_DIRECTIVES = "aAbBcCdDeFGHIjmMpRSTuUVwWxXyYzZ"
 
 
 @dataclass(frozen=True)
@@ -169,11 +169,7 @@ def _chat_template(tokenizer: Tokenizer, wording: Wording, system: bool) -> Temp
     messages = chat_messages(wording, question, system)
     options: dict[str, Any] = {"add_generation_prompt": True, "enable_thinking": False, "thinking": False}
     try:
-        pinned = re.sub(
-            r"strftime_now\(\s*(['\"])(.*?)\1\s*\)",
-            lambda call: repr(DAY.strftime(call[2])),
-            tokenizer.get_chat_template(),
-        )
+        pinned = f"{_fixed_date()}\n{tokenizer.get_chat_template()}"
         text = tokenizer.apply_chat_template(messages, chat_template=pinned, tokenize=False, **options)
     except Exception as error:  # the format is a program, which may raise anything
         raise SummkitError(f"the model's chat template fails: {error!r}; use template='instruction'") from None
@@ -190,6 +186,15 @@ def _chat_template(tokenizer: Tokenizer, wording: Wording, system: bool) -> Temp
             raise SummkitError("this chat template does not keep the examples as they are: use template='instruction'")
         end = start + len(part)
     return Template("chat", head, tail, middle=wording.middle())
+
+
+def _fixed_date() -> str:
+    """Return a Jinja macro in place of transformers' `strftime_now`, which cannot be passed: it prints DAY."""
+    text = "format"
+    for letter in _DIRECTIVES:
+        value = DAY.strftime(f"%{letter}")
+        text += f".replace('%{letter}', {value!r}).replace('%-{letter}', {value.lstrip('0') or '0'!r})"
+    return f"{{% macro strftime_now(format) %}}{{{{ {text} }}}}{{% endmacro %}}"
 
 
 Builder = Callable[["Tokenizer", Wording], Template]

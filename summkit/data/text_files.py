@@ -54,7 +54,7 @@ def _read(name: str, columns: tuple[str, ...]) -> list[tuple[str, Any]]:
     if not rows:
         raise SummkitError(f"{name}: no rows; there is no text to summarise")
     kind = "text (see --document-column)"
-    return [(at, as_text(row[find_column(row, columns, kind, at)], ("user", "human"))) for at, row in rows.items()]
+    return [(at, as_text(row[find_column(row, columns, kind, at)], "user")) for at, row in rows.items()]
 
 
 def _standard_input() -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from summkit import files, progress
 from summkit.config import choose_profile
 from summkit.data import templates
-from summkit.data.checks import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, find_column, reason_unusable
+from summkit.data.checks import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, as_text, find_column, reason_unusable
 from summkit.data.sources import file_rows
 from summkit.data.splits import row_id
 from summkit.distillation import topics
@@ -314,12 +314,12 @@ def _documents(file: str | Path) -> Iterator[tuple[str, dict, Any]]:
     """Yield (location, row, document) for each row of a JSON lines file."""
     for number, row in enumerate(file_rows(Path(file)), 1):
         location = f"{file}, row {number}"
-        yield location, row, row[find_column(row, DOCUMENT_COLUMNS, "document", location)]
+        yield location, row, as_text(row[find_column(row, DOCUMENT_COLUMNS, "document", location)], "user")
 
 
 def _example(location: str, row: dict, document: Any) -> tuple[str, str]:
     answers = ("topics", *(name for name in SUMMARY_COLUMNS if name != "abstract"))
-    answer = row[find_column(row, answers, "answer", location)]
+    answer = as_text(row[find_column(row, answers, "answer", location)], "assistant")
     if reason := reason_unusable(document) or reason_unusable(answer):
         raise SummkitError(f"{location}: the example has no text or no answer ({reason}); both are needed")
     return document, answer

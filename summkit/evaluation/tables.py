@@ -47,7 +47,7 @@ def difference_table(differences: dict[str, dict], measures: dict[str, str]) -> 
         measures: Headings by name of a metric in the entries.
 
     Returns:
-        A row for each pair, with cells such as "+1.2 [+0.3, +2.0] *"; "–" is unknown. A star marks an interval
+        A row for each pair, with cells such as `+1.2 [+0.3, +2.0] *`; "–" is unknown. A star marks an interval
         without 0.
     """
     import pandas as pd

@@ -28,8 +28,8 @@ from summkit.reporting import read_record
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-CORE = ("task1/xsum", "task2", "task3")  # the chapters that come first
 COURSE = Path(__file__).parents[1] / "course"  # in a wheel: the chapters without their outputs, and jobs/
+FIRST = ("notebooks/00_how_a_language_model_writes", "task1/xsum", "task2", "task3")  # the primer and the core
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STOP_SECONDS = 240  # for an interrupted cell to finish its step and save: twice what the slowest step should take
 
@@ -86,7 +86,7 @@ def stages() -> dict[str, Stage]:
     course = sorted([*root.glob("task*/NOTEBOOK/*.ipynb"), *root.glob("task*/*/NOTEBOOK/*.ipynb")])
     found = [_stage(path, root) for path in [*course, *sorted(root.glob("notebooks/*.ipynb"))]]
     chapters = {stage.name: stage for stage in found if stage}
-    return {name: chapters[name] for name in (*filter(chapters.get, CORE), *chapters)}
+    return {name: chapters[name] for name in (*filter(chapters.get, FIRST), *chapters)}
 
 
 def measured_peak(profile: str) -> int | None:
@@ -251,7 +251,7 @@ def _merged(outputs: list[NotebookNode]) -> list[NotebookNode]:
             continue
         if "data" in output:
             output.data.pop(WIDGET, None)
-            output.metadata.clear()
+            output.metadata = {kind: said for kind, said in output.metadata.items() if kind == "image/png"}  # alt text
         merged.append(output)
     return merged
 

@@ -8,6 +8,7 @@ import yaml
 
 from summkit.config import TASKS
 from summkit.models import METHODS
+from tests.static import gate
 from tests.static.test_settings import options
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +19,7 @@ PAGES = sorted(
     for path in ROOT.rglob("*.md")
     if not SKIPPED & set(path.relative_to(ROOT).parts) and not path.relative_to(ROOT).parts[0].startswith(".")
 )
+NOTEBOOKS = [ROOT / path for path in gate.notebooks()]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
@@ -44,9 +46,29 @@ def test_links_inside_the_repository_lead_somewhere(page):
             assert anchor in anchors(linked.read_text(encoding="utf-8")), target
 
 
-def test_the_readme_reaches_its_first_table_of_chapters_in_900_words():
+def glossary_links(text: str) -> list[str]:
+    return re.findall(r"\]\([^)\s]*glossary\.md#([^)\s]*)\)", text)
+
+
+def test_every_term_that_a_page_links_to_is_in_the_glossary_and_is_linked_once():
+    terms = anchors(read("docs/glossary.md"))
+    found = {page: glossary_links(page.read_text(encoding="utf-8")) for page in [*PAGES, *NOTEBOOKS]}
+    assert sum(map(len, found.values())) > 15
+    wrong = {page.name: sorted(set(links) - terms) for page, links in found.items() if set(links) - terms}
+    assert wrong == {}
+    assert [page.name for page, links in found.items() if len(set(links)) < len(links)] == []
+
+
+def test_a_term_stands_in_the_glossary_once_and_is_explained():
+    parts = re.split(r"^### (.+)$", read("docs/glossary.md"), flags=re.MULTILINE)[1:]
+    terms, texts = parts[::2], [text.split("## ")[0].strip() for text in parts[1::2]]
+    assert len({term.lower() for term in terms}) == len(terms) > 50
+    assert [term for term, text in zip(terms, texts, strict=True) if not 5 < len(text.split()) < 75] == []
+
+
+def test_the_readme_reaches_its_first_table_of_chapters_in_950_words():
     before, end, _ = read("README.md").partition("<!-- end of chapters -->")
-    assert end and len(before.split()) <= 900
+    assert end and len(before.split()) <= 950
 
 
 def test_every_page_of_docs_is_in_the_readme():

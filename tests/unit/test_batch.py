@@ -312,3 +312,15 @@ def test_clean_leaves_a_committed_notebook_as_it_is(tmp_path):
         notebooks.clean(copy)
         assert set(json.loads(copy.read_text())["metadata"]) == {"summkit", "kernelspec", "language_info"}
         assert not list(tmp_path.glob("*.part"))
+
+
+def test_clean_keeps_the_text_of_a_figure_and_nothing_else_of_an_outputs_metadata(tmp_path):
+    data, said = {"image/png": "AAAA", notebooks.WIDGET: {}}, {"image/png": {"alt": "Two bars."}, "execution": 1}
+    output = nbformat.v4.new_output("display_data", data=data, metadata=said)
+    path = tmp_path / "one.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])]), path)
+    notebooks.clean(path)
+    (cell,) = nbformat.read(path, as_version=4).cells
+    assert cell.outputs[0].metadata == {"image/png": {"alt": "Two bars."}} and set(cell.outputs[0].data) == {
+        "image/png"
+    }

@@ -11,9 +11,10 @@ from summkit.reporting import records, report
 ROOT = Path(__file__).parents[2]
 SPINE = ("task1/xsum", "task2", "task3")
 LABELS = {"task1/agnews": "accuracy", "task1/goemotions": "micro_f1", "task1/mnli": "accuracy"}
+PRIMER = "notebooks/00_how_a_language_model_writes"
 STUDY, DISTILLED = "notebooks/01_fine_tuning_methods", "notebooks/02_topic_distillation"
 LONG, COSTS = "notebooks/03_long_documents", "notebooks/04_what_training_costs"
-STUDIES = (STUDY, DISTILLED, LONG, COSTS)
+STUDIES = (PRIMER, STUDY, DISTILLED, LONG, COSTS)
 REPORTS = {stage: ROOT / stage / "REPORT" for stage in (*SPINE, *LABELS)}
 REPORTS |= {study: ROOT / "notebooks/REPORT" / study.split("/")[1] for study in STUDIES}
 

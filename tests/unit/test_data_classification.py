@@ -338,3 +338,32 @@ def test_bbc_topics_are_the_folders_of_the_archive(fetched):
 def test_numbers_that_the_task_names_are_said(tmp_path, caplog):
     read(write(tmp_path, [news(n, label=n % 2) for n in range(30)]))
     assert "labels are read as 0 World, 1 Sports (classes.txt" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "value", ["['World','Sports']", '["World", "Sports"]', "['World' 'Sports']", "World, Sports", "[0, 1]", "0;1",
+              " [ 'World' , ] ,1"]
+)  # fmt: skip
+def test_several_labels_may_be_a_text(value):
+    assert classification.label_numbers(value, NEWS, "all:1") == [0, 1]
+
+
+def test_a_list_of_one_label_as_text_is_that_label(tmp_path):
+    splits = read(write(tmp_path, [news(n, label=["['joy']", "[fear]", "joy"][n % 3]) for n in range(12)]))
+    assert splits.schema.classes == ("fear", "joy")
+    with pytest.raises(SummkitError, match="this task takes one label a row"):
+        classification.label_numbers("['World', 'Sports']", NEWS, "all:1", several=False)
+
+
+def test_names_that_differ_in_case_are_one_class(tmp_path, caplog):
+    splits = read(write(tmp_path, [news(n, label=["spam", "ham", "Spam ", "HAM"][n % 4]) for n in range(12)]))
+    assert splits.schema.words == ("ham", "spam") and "classes: HAM, Spam (classes.txt" in caplog.text
+    assert Counter(row["labels"][0] for row in all_rows(splits)) == {0: 6, 1: 6}
+
+
+def test_numbers_from_one_that_the_task_does_not_have_are_classes_of_their_own(tmp_path, caplog):
+    splits = read(write(tmp_path, [news(n, label=n % 5 + 1) for n in range(30)]))
+    assert splits.schema.words == ("1", "2", "3", "4", "5") and "classes: 1, 2, 3, 4, 5 (classes.txt" in caplog.text
+    rows = all_rows(splits)
+    assert {row["labels"][0] for row in rows} == set(range(5))
+    assert all(row["labels"] == [int(row["id"][1:]) % 5] for row in rows)

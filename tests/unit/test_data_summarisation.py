@@ -58,6 +58,76 @@ def test_a_row_that_lacks_the_column_is_dropped_wherever_it_stands(tmp_path):
     assert splits.dropped == {"not text": ["all:1"]} and len(all_rows(splits)) == 3
 
 
+def talk(n: int, *more: tuple[str, object]) -> list[dict]:
+    said = [*more, ("user", pair(n)["document"]), ("assistant", pair(n)["summary"])]
+    return [{"role": role, "content": content} for role, content in said]
+
+
+def in_parts(turns: list[dict]) -> list[dict]:
+    return [turn | {"content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
+
+
+CHATS = {
+    "JSON text": lambda n: {"messages": json.dumps(talk(n))},
+    "as Python prints it": lambda n: {"messages": str(talk(n))},
+    "in parts": lambda n: {"messages": in_parts(talk(n))},
+    "parts as text": lambda n: {"Messages ": json.dumps(in_parts(talk(n)))},
+    "question left open": lambda n: {"conversation": [*talk(n), {"role": "user", "content": "And then?"}]},
+    "other roles": lambda n: {"conversations": [
+        {"from": "Human", "value": pair(n)["document"]}, {"from": "model", "value": pair(n)["summary"]}
+    ]},
+    "prompt and completion": lambda n: {"prompt": talk(n)[:1], "completion": talk(n)[1:]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", CHATS)
+def test_chats_of_any_form_are_read(tmp_path, form):
+    splits = read(write(tmp_path, [CHATS[form](n) for n in range(6)]))
+    found = {(row["document"], row["summary"]) for row in all_rows(splits)}
+    assert splits.dropped == {} and found == {(pair(n)["document"], pair(n)["summary"]) for n in range(6)}
+
+
+def test_messages_that_are_not_used_are_said(tmp_path, caplog):
+    write(tmp_path, [{"messages": talk(n, ("system", "Be brief."))} for n in range(4)])
+    read(tmp_path)
+    assert "messages not used, by role: {'system': 4}" in caplog.text
+    caplog.clear()
+    more = (("user", "Hello."), ("assistant", "Hello!"))
+    write(tmp_path, [{"messages": talk(n, *more)} for n in range(4)])
+    assert all(row["document"].startswith("Bridge") for row in all_rows(read(tmp_path)))
+    assert "messages not used, by role: {'user': 4, 'assistant': 4}" in caplog.text
+    caplog.clear()
+    read(write(tmp_path, [{"messages": talk(n)} for n in range(4)]))
+    assert "not used" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (talk(1)[:1], "not text"),
+        ([talk(1)[0], {"role": "assistant", "content": [{"type": "image", "text": None}]}], "not text"),
+        (json.dumps(talk(1)[:1]), "not text"),
+        ("[{'role': 'user', 'content': 'It rained.'} {'role': 'assistant'}]", "summary equals document"),
+        ([{"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "It rained."}], "not text"),
+    ],
+)
+def test_a_chat_without_question_and_answer_is_dropped(tmp_path, broken, reason):
+    rows = [{"messages": talk(n)} for n in range(4)]
+    assert read(write(tmp_path, [*rows, {"messages": broken}])).dropped == {reason: ["all:5"]}
+
+
+@pytest.mark.parametrize("name", ["Instruction", " INSTRUCTION", "system", "System_Prompt"])
+def test_an_instruction_in_the_rows_is_said(tmp_path, caplog, name):
+    write(tmp_path, [pair(n) | {name: "Be brief."} for n in range(4)])
+    read(tmp_path)
+    assert f"the column {name!r} is not used; the option instruction" in caplog.text
+    caplog.clear()
+    read(tmp_path, instruction="Be brief.")
+    write(tmp_path, [{name: pair(n)["document"], "summary": pair(n)["summary"]} for n in range(4)])
+    read(tmp_path, document_column=name)
+    assert "is not used" not in caplog.text
+
+
 @pytest.mark.parametrize("missing", ["document", "summary"])
 def test_a_missing_column_names_those_that_are_there(tmp_path, missing):
     rows = [{("body" if key == missing else key): value for key, value in pair(n).items()} for n in range(4)]

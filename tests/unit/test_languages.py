@@ -5,6 +5,8 @@ import math
 
 import pytest
 
+from summkit.data import DATASETS
+from summkit.data.sources import read_rows
 from summkit.evaluation import baselines, languages, metrics, summarisation, tables
 from summkit.reporting import records, report
 
@@ -66,6 +68,56 @@ def test_english_is_scored_as_rouge_score_and_sacrebleu_do_it():
     assert own == BLEU(max_ngram_order=3).corpus_score(answers, [ENGLISH]).score
     entry = summarisation.score_summaries(answers, ENGLISH, ENGLISH)
     assert "tokenizer" not in entry and entry["support"]["mean"] is not None
+
+
+FEW_ACCENTS = {
+    "Dutch": """De oude brug over de rivier is sinds maandag dicht voor al het verkeer, want er zit een scheur in een
+    kabel. Of het herstel snel klaar is, weet nog niemand. De werken hadden al twee jaar geleden moeten beginnen, maar
+    de aannemer ging failliet. We hopen dat de brug in het voorjaar weer open is, zei hij.""",
+    "Italian": """Il vecchio ponte sul fiume resta chiuso a tutto il traffico da lunedi, con una crepa in un cavo. I
+    lavori dovevano cominciare due anni fa, ma la ditta ha chiuso. Speriamo di aprire il cantiere in primavera, ha detto
+    il sindaco, se i soldi ci sono e se la regione li manda in tempo per le gare.""",
+    "Indonesian": """Jembatan lama di atas sungai ditutup sejak Senin untuk semua kendaraan karena ada retak pada kabel.
+    Pekerjaan seharusnya dimulai dua tahun lalu tetapi perusahaan itu bangkrut. Kami berharap bisa mulai pada musim
+    kemarau, kata wali kota, jika uang dari pemerintah pusat datang tepat waktu dan tidak ada masalah
+    lain tahun ini.""",
+    "Danish": """Den gamle bro over floden er lukket siden mandag for al trafik, fordi der er en revne i et kabel.
+    Arbejdet skulle have startet for to aar siden, men firmaet gik konkurs. Vi haaber at det kan begynde til foraaret,
+    sagde han, hvis pengene kommer i tide, og hvis der ikke er andre problemer med broen.""",
+    "Swahili": """Daraja la zamani juu ya mto limefungwa tangu Jumatatu kwa magari yote kwa sababu ya ufa. Kazi ilipaswa
+    kuanza miaka miwili iliyopita lakini kampuni ilifilisika. Tunatumaini kuanza wakati wa kiangazi, alisema, kama fedha
+    kutoka serikali kuu zitafika kwa wakati mwaka huu na hakuna matatizo mengine ya vibali
+    vya ujenzi wa daraja jipya la mji huo mwaka ujao.""",
+}
+
+
+@pytest.mark.parametrize("language", FEW_ACCENTS)
+def test_a_language_with_few_accents_is_not_scored_as_english(language):
+    texts = FEW_ACCENTS[language].split(". ")
+    assert languages.choose_tokenizer(texts) == languages.WORDS
+    entry = summarisation.score_summaries(texts, texts, texts)
+    assert entry["tokenizer"] == languages.WORDS and entry["support"]["mean"] is None
+    stems = metrics.rouge_rows(["running", *texts], ["runs", *texts])["rouge1"]
+    assert stems[0] == 0 and metrics.rouge_rows(["running"], ["runs"])["rouge1"] == [100], "no English stemmer"
+
+
+@pytest.mark.parametrize("name", ["examples", "emotions-sample", "pairs-sample", "topics-sample"])
+def test_the_texts_of_the_course_are_english_in_sets_of_any_size(name):
+    rows, _ = read_rows(DATASETS[name])
+    texts = [text for row in rows["all"] for key, text in row.items() if isinstance(text, str) and key != "id"]
+    for size in (1, 4, 8, 64):
+        sets = ["\n".join(texts[start : start + size]) for start in range(0, len(texts), size)]
+        accents = [text for text in sets if languages.choose_tokenizer([text]) != languages.USUAL]
+        assert not [text for text in accents if text.isascii()] and len(accents) <= len(sets) // 20
+
+
+def test_english_titles_and_notes_are_english():
+    titles = ["Sparse attention for long documents", "On the limits of routing", "Fast decoding with draft models"] * 5
+    notes = [
+        "Patient denies fever, chills, cough and chest pain.",
+        "No known allergies. Takes aspirin 81 mg daily.",
+    ] * 8
+    assert {languages.choose_tokenizer(texts) for texts in (titles, notes, ["word"] * 40)} == {languages.USUAL}
 
 
 @pytest.mark.parametrize("language", ["Chinese", "German"])

@@ -54,6 +54,19 @@ def test_figures_are_named_once_in_the_order_of_saving(runs):
     assert json.loads(run.finish().read_text())["figures"] == ["figures/b.png", "figures/a.png"]
 
 
+def test_a_figure_is_shown_once_with_its_text_and_is_in_the_record(runs, monkeypatch):
+    import IPython.display
+    import matplotlib.pyplot as plt
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda figure, metadata: shown.append((figure, metadata)))
+    run, figure = sk.start("task9", "smoke"), plt.figure()
+    run.show_figure(figure, "bars", "Two bars, the first is higher.")
+    assert shown == [(figure, {"image/png": {"alt": "Two bars, the first is higher."}})]
+    assert plt.get_fignums() == [], "an open figure is shown again at the end of the cell"
+    assert json.loads(run.finish().read_text())["figures"] == ["figures/bars.png"]
+
+
 def test_a_record_says_where_the_model_is_from(runs, tmp_path):
     asset = sk.offline.ASSETS["smollm2-135m-instruct"]
     (tmp_path / "mine").mkdir()

@@ -225,6 +225,34 @@ def test_a_format_that_prints_the_date_prints_the_same_one_on_each_day():
     assert given.tail == "<|end|>2026"
 
 
+@pytest.mark.parametrize(
+    ("call", "printed"),
+    [
+        ("{% set f = '%d %b' %}{{ strftime_now(f) }}", "01 Jan"),
+        ("{{ strftime_now(format='%Y-%m-%d') }}", "2026-01-01"),
+        ("{% set today = strftime_now %}{{ today('%B %d, %Y') }}", "January 01, 2026"),
+        ("{{ strftime_now('%A ' + '%H:%M') }}", "Thursday 00:00"),
+        ("{{ strftime_now('%-d.%-m.') ~ ' 100%' }}", "1.1. 100%"),
+        ("{% if strftime_now is defined %}{{ strftime_now('%Y-%m-%d').split('-')[0] }}{% endif %}", "2026"),
+        ("{% macro day() %}{{ strftime_now('%d') }}{% endmacro %}{{ day() }}", "01"),
+        ("{% for _ in [1] %}{{ strftime_now('%y') }}{% endfor %}", "26"),
+    ],
+)
+def test_a_date_is_fixed_however_the_format_asks_for_it(call, printed):
+    assert chat(f"<|system|>Today: {call}." + MESSAGES + ASK).head.startswith(f"<|system|>Today: {printed}.<|system|>")
+
+
+@pytest.mark.parametrize(
+    "start", ["", "\n", "\n\n", "  ", "  {% if true %}\n  x{% endif %}\n", "\n {%- if true %} x{% endif %}"]
+)
+def test_the_fixed_date_adds_nothing_to_the_prompt(start):
+    tokenizer = loading.tiny_tokenizer()
+    tokenizer.chat_template = start + MESSAGES + ASK
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": DOCUMENT}]
+    own = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert templates.build_template("chat", tokenizer, "Be brief.").prompt(DOCUMENT) == own
+
+
 @pytest.mark.parametrize("switch", ["enable_thinking", "thinking"])
 def test_thinking_is_off_where_there_is_a_switch(switch):
     end = "{% if " + switch + " is defined and not " + switch + " %}<think>\n\n</think>\n\n{% endif %}"
