@@ -1,6 +1,6 @@
 """Inference with a trained model: summaries, label scores, long documents, and export for other programs.
 
-`generation` writes summaries in batches; `label_scores` scores label words; `long_documents` has the strategies for
+`generation` writes summaries in batches, on a GPU in one of the ways of `engines`; `label_scores` scores label words; `long_documents` has the strategies for
 texts that are too long; `export` merges an adapter or converts it for CTranslate2.
 """
 
