@@ -14,7 +14,6 @@ from summkit.models import loading
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
 # How a batch is generated: settings of transformers' GenerationConfig, with those of its CompileConfig. "batches"
 # starts each kernel from Python, and needs nothing before its first token. "graphs" replays a recorded step, and
@@ -28,12 +27,13 @@ ENGINES: dict[str, dict[str, Any]] = {
 
 
 @contextmanager
-def merged(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+def merged(base: Any) -> Iterator[None]:
     """Replace layers by plain copies with their adapter merged, while the block runs: see `replaceable`.
 
     The copy of four-bit weights has their compute dtype, so on a GPU it takes two bytes a weight, beside the packed
     weights. Layers are copied one by one: nothing larger than one layer is in memory besides. Answers are the same,
-    unless rounding decides between two tokens. An adapter that is off is left out.
+    unless rounding decides between two tokens. An adapter that is off is left out. `base` is the model without peft's
+    wrapper; its layers have the adapters.
 
     Example:
         >>> model = loading.load_model("tiny-llama", "nf4")
@@ -42,22 +42,20 @@ def merged(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
         >>> plain, type(model.model.layers[0].self_attn.q_proj).__name__
         ('Linear', 'Linear4bit')
     """
-    base: Any = loading.unwrapped(model)
-    base = base.get_base_model() if hasattr(base, "get_base_model") else base
     layers = replaceable(base)
     quantizer = getattr(base, "hf_quantizer", None)
     try:
         for path, layer in layers.items():
             base.set_submodule(path, _plain(layer))
         base.hf_quantizer = None  # transformers compiles no model that has one
-        yield model
+        yield
     finally:
         base.hf_quantizer = quantizer
         for path, layer in layers.items():
             base.set_submodule(path, layer)
 
 
-def replaceable(base: torch.nn.Module) -> dict[str, Any]:
+def replaceable(base: Any) -> dict[str, Any]:
     """Return {path: layer} of those with four-bit weights or a LoRA adapter.
 
     LLM.int8() is left out, since it also rounds its inputs to eight bits, and DoRA, which is more than a product.
@@ -75,19 +73,18 @@ def replaceable(base: torch.nn.Module) -> dict[str, Any]:
     return layers
 
 
-def copied_bytes(base: PreTrainedModel) -> int:
+def copied_bytes(base: Any) -> int:
     """Return at most how many bytes `merged` takes for the copies."""
     return base.dtype.itemsize * sum(loading.parameter_report(x)["parameters"] for x in replaceable(base).values())
 
 
-def copy_fits(model: torch.nn.Module) -> bool:
+def copy_fits(base: Any) -> bool:
     """Whether `merged` takes at most half of a GPU's free memory; the other half is for keys and values.
 
     Never on a CPU, where `models.unpacked` answers.
     """
     import torch
 
-    base: Any = loading.unwrapped(model)
     if base.device.type != "cuda":
         return False
     free = torch.cuda.mem_get_info(base.device)[0]

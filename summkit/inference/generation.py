@@ -341,8 +341,8 @@ def ready_to_answer(model: PreTrainedModel, merge: bool | None = None) -> Iterat
         model.eval()
         config.use_cache = True
         base.generation_config = decoder_start(base)
-        merge = engines.copy_fits(model) if merge is None else merge
-        with engines.merged(model) if merge else loading.unpacked(model):
+        merge = engines.copy_fits(base) if merge is None else merge
+        with engines.merged(base) if merge else loading.unpacked(model):
             yield
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop) or "interrupted: there is no answer; the model is as it was before") from None

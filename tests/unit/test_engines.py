@@ -77,7 +77,7 @@ def test_layers_with_biases_and_transposed_weights_are_merged(kind, method):
     model, _ = published(kind)
     model = adapted(model.eval(), "fp32", method=method)
     assert torch.allclose(logits(model, True), logits(model, False), atol=1e-3)
-    with engines.merged(model):
+    with engines.merged(model.get_base_model()):
         assert not any("lora" in type(module).__module__ for module in model.get_base_model().modules())
 
 
@@ -107,8 +107,8 @@ def test_a_copy_has_the_bytes_that_are_planned_and_half_precision_is_kept(packed
 
 @pytest.mark.parametrize(("free", "merges"), [(10, True), (1, False)])
 def test_a_gpu_answers_from_a_copy_where_it_takes_half_of_the_free_memory(packed, monkeypatch, free, merges):
-    assert not engines.copy_fits(packed[0])  # a CPU unpacks in its own way
-    base = types.SimpleNamespace(device=torch.device("cuda"), modules=lambda: [], named_modules=lambda: [])
+    assert not engines.copy_fits(packed[0].get_base_model())  # a CPU unpacks in its own way
+    base = types.SimpleNamespace(device=torch.device("cuda"))
     monkeypatch.setattr(engines, "copied_bytes", lambda model: 2**30)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 2**30, 2**40))
     for name in ("memory_reserved", "memory_allocated"):
@@ -146,6 +146,7 @@ def test_an_engine_says_what_it_does_not_support(packed):
         ({"engine": "fast"}, "fast"),
         ({"engine": "graphs", "decoding": "beam"}, "use 'batches'"),
         ({"engine": "compiled", "reuse_head": True}, "use 'batches'"),
+        ({"engine": "compiled", "decoding": "supported"}, "use 'batches'"),
     ):
         with pytest.raises(SummkitError, match=reason):
             generation.summarize(*packed, TEXTS, **options, **LIMITS)
