@@ -22,7 +22,7 @@ COVERAGE := --cov=summkit --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test quick lint static unit nbval test-deepspeed test-colab test-bounds bench lab notebooks
-.PHONY: site test-site links clean
+.PHONY: test-gpu gpu site test-site links clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -65,6 +65,13 @@ test-bounds: $(STAMP)  ## the quick tests with the lowest versions that pyprojec
 	$(PY) -m uv venv --quiet --clear --python $(BOUNDS_PYTHON) build/$(RESOLUTION)
 	$(PY) -m uv pip install --quiet --python build/$(RESOLUTION)/bin/python --resolution $(RESOLUTION) -e '.[test]'
 	OMP_NUM_THREADS=1 build/$(RESOLUTION)/bin/python -m pytest -q $(SPREAD) -m "not slow" tests
+
+test-gpu: $(STAMP)  ## on a machine with a GPU: training, answers, memory and every notebook on it
+	SUMMKIT_TEST_GPU=1 $(PYTEST) tests/gpu
+
+# Each is ended if it takes longer. A benchmark that was ended goes on with the next call.
+gpu: $(STAMP)  ## on a machine with a GPU: its tests, then its benchmark, each in ten minutes at most
+	timeout -s INT 600 $(MAKE) test-gpu; tested=$$?; timeout -s INT 600 $(PY) -m benchmarks gpu --minutes 8 && exit $$tested
 
 bench: $(STAMP)  ## install TRL into .venv and run all benchmarks: two hours on two cores
 	$(PIP) --no-compile --no-build-isolation -e '.[bench]'

@@ -38,6 +38,9 @@ def main(arguments=None) -> int:
     except SummkitError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("benchmarks: interrupted; gpu goes on with the next call, the others start again", file=sys.stderr)
+        return 130
     return 0
 
 

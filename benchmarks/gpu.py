@@ -51,7 +51,7 @@ ALL, ONE = tuple(WAYS), tuple(WAYS)[1:2]
 # What each lever sets. An option that this version of the library does not have is left out, and said.
 LEVERS = {
     "fewer waits": {"optimizer": "adamw_torch_fused", "logging_steps": 10},
-    "no autocast": {"autocast": False},
+    "no autocast": {"pure_compute_dtype": True},
     "fused kernels": {"fused_kernels": True},
     "packing": {"packing": True},
     "compiled": {"compile_from_steps": 1, "pad_to_multiple_of": 128},
@@ -484,13 +484,12 @@ def _work(shape: str, folder: Path, options) -> dict:
 
 
 def _profile(folder: Path, smoke: bool) -> Profile:
-    compute = "float32"
-    if not smoke:
-        compute = "bfloat16" if harness.bf16() else "float16"
-    settings = {"model": str(folder), "compute_dtype": compute, "dropout": 0.0, "evaluations_per_epoch": 1}
-    if smoke:
-        settings |= {"max_length": 320, "max_new_tokens": 8}
-    return choose_profile("gpu", **{"max_length": 512, "max_new_tokens": 64} | settings)
+    card = "gpu" if smoke or harness.bf16() else "t4"
+    compute = {"gpu": "bfloat16", "t4": "float16"}[card]
+    settings = {"model": str(folder), "dropout": 0.0, "evaluations_per_epoch": 1, "gradient_accumulation": 1}
+    settings |= {"compute_dtype": "float32" if smoke else compute}
+    lengths = {"max_length": 320, "max_new_tokens": 8} if smoke else {"max_length": 512, "max_new_tokens": 64}
+    return choose_profile(card, **settings | lengths)
 
 
 def made_up(chosen: Profile, count: int, mixed: bool = False) -> dict:

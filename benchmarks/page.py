@@ -37,6 +37,13 @@ def publish(results: Path = HERE / "results", page: Path = HERE / "README.md") -
     return page
 
 
+def cards(profile: str, results: Path = HERE / "results") -> str:
+    """Return the GPUs that records of the GPU benchmark name for a profile, as the table of profiles has them."""
+    found = [records.read_record(path) for path in sorted(Path(results).glob("gpu-*.json"))]
+    names = [one["environment"]["device"] for one in found if one["profile"] == profile]
+    return ", ".join(dict.fromkeys(names)) or "no card yet: `make gpu`"
+
+
 def draw(record: dict, path: Path) -> None:
     """The figure of a record, where there is one: seconds and peak memory as bars, or how memory grows."""
     name = record["stage"].removeprefix("benchmarks/")

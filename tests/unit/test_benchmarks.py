@@ -271,6 +271,16 @@ def test_the_committed_page_is_what_its_records_make():
     assert text.partition(page.BEGIN)[2].partition(page.END)[0] == "\n" + page.tables(page.HERE / "results")
 
 
+def test_the_table_of_profiles_says_which_cards_have_records(tmp_path):
+    text = (page.HERE.parent / "docs" / "running.md").read_text(encoding="utf-8")
+    assert f"| measured on | CPUs | CPUs | {page.cards('t4')} | {page.cards('gpu')} |" in text
+    found = {"works": {}, "contestants": {}, "ceiling": {}}
+    record = harness.record("gpu", "t4", 1, **found)
+    record["environment"]["device"] = "Tesla T4"
+    records.write_record(record, tmp_path / "gpu-tesla-t4.json")
+    assert page.cards("t4", tmp_path) == "Tesla T4" and "no card yet" in page.cards("gpu", tmp_path)
+
+
 def test_an_unknown_benchmark_is_refused(capsys):
     assert main(["trainning"]) == 2
     assert "training" in capsys.readouterr().err
