@@ -139,6 +139,7 @@ def few_steps(monkeypatch):
 
 
 def test_the_gpu_benchmark_measures_training_and_answers_and_goes_on(here, few_steps, monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "git_commit", lambda: "abc")  # the same version in both calls
     only = ["phi-2: summkit before", "phi-2: answer: merged, graphs", "llama-3.2-3b: answer: packed"]
     options = Namespace(**vars(OPTIONS) | ON_GPU | {"out": tmp_path, "only": only[:1]})
     begun = written(gpu.run(options), tmp_path)["details"]
