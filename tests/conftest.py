@@ -44,6 +44,7 @@ SLOW = {
     "test_prompt_tuning.py",
     "test_sharding.py",
     "test_slurm.py",
+    "test_speed.py",
     "test_streaming.py",
     "test_sweep.py",
     "test_trackers.py",

@@ -61,7 +61,7 @@ def test_a_pinned_version_fits_its_bound(name):
 
 
 def test_the_tested_set_has_every_dependency():
-    installed_apart = {"trl", "trackio", "deepspeed"}  # for `make bench`, for tracking, for `make test-deepspeed`
+    installed_apart = {"trl", "trackio", "deepspeed", "liger-kernel"}  # for benchmarks, tracking, several GPUs, one GPU
     installed_apart |= set(requirements(EXTRAS["docs"]))  # for `make site`
     assert set(DECLARED) - set(TESTED) == installed_apart
 
