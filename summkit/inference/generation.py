@@ -203,7 +203,7 @@ class Summarizer(Prompter):
         Args:
             documents: The texts. A text that does not fit into `max_length` is cut at the end.
             decoding: A name in DECODINGS. "supported" writes eight answers and takes the one with the fewest names and
-                numbers that the document lacks; of equals, the one with most words in common with the others.
+                numbers that the document lacks; of equals, the one that agrees most with the others.
             base: Answer as the base model, with the adapter off. Zero-shot answers stay so after a training.
             seed: Seed for sampling. Samples also depend on the batches.
             temperature: Above 0, each token is sampled from all tokens at this temperature, instead of `decoding`.
