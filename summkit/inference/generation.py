@@ -36,7 +36,7 @@ DECODINGS: Registry[dict[str, Any]] = Registry(
         "beam": {"do_sample": False, "num_beams": 4},
         "nucleus": {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.1},
         # Without a penalty for repetition, which would also keep the document's own names out of the summary.
-        "supported": {"do_sample": True, "top_p": 0.9, "temperature": 0.5, "num_return_sequences": 8},
+        "supported": {"do_sample": True, "top_p": 0.9, "top_k": 0, "temperature": 0.5, "num_return_sequences": 8},
     },
 )
 NOT_FINITE = (

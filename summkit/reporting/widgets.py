@@ -51,8 +51,8 @@ def side_by_side(rows: Iterable[dict[str, Any]]) -> HTML:
     """Return a table of summaries, with marks on names and numbers that the article does not support.
 
     Args:
-        rows: Dicts with `document` and any of id, reference, base, fine_tuned and supported. A column that no row has is
-            omitted. At most 25 words of an article are shown.
+        rows: Dicts with `document` and any of id, reference, base, fine_tuned and supported. A column that no row has
+            is omitted. At most 25 words of an article are shown.
     """
     from IPython.display import HTML
     from jinja2 import Environment, PackageLoader
