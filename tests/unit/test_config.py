@@ -115,6 +115,8 @@ def test_the_environment_may_choose(monkeypatch):
 
 
 def test_one_column_is_not_both_text_and_summary():
+    with pytest.raises(SummkitError, match="document_column=2024: input should be a valid string, so put it in quotes"):
+        choose_profile("smoke", document_column=2024)
     with pytest.raises(SummkitError, match="document_column, summary_column and second_column: 'text' is named twice"):
         choose_profile("smoke", document_column="text", summary_column="Text")
 
