@@ -62,7 +62,7 @@ test-colab: $(STAMP)  ## every notebook as on Colab, with its install cell, in e
 
 test-bounds: $(STAMP)  ## the quick tests with the lowest versions that pyproject.toml allows (RESOLUTION=highest: the newest)
 	$(PIP) --quiet uv
-	$(PY) -m uv venv --quiet --clear --python $(BOUNDS_PYTHON) build/$(RESOLUTION)
+	$(PY) -m uv venv --quiet --clear --seed --python $(BOUNDS_PYTHON) build/$(RESOLUTION)
 	$(PY) -m uv pip install --quiet --python build/$(RESOLUTION)/bin/python --resolution $(RESOLUTION) -e '.[test]'
 	OMP_NUM_THREADS=1 build/$(RESOLUTION)/bin/python -m pytest -q $(SPREAD) -m "not slow" tests
 
