@@ -4,6 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --no-input
 STAMP := $(VENV)/installed
+COURSE := $(VENV)/installed-course
 STAGES ?= task1/xsum task2 task3
 NOTEBOOKS := $(wildcard task1 task2 task3 notebooks)
 # Some images set this. Each of the many test processes would then compile all that it imports again, which is more than
@@ -23,6 +24,7 @@ COVERAGE := --cov=summkit --cov-report=term:skip-covered
 .DEFAULT_GOAL := help
 .PHONY: help install run test quick lint static unit nbval test-deepspeed test-colab test-bounds bench lab notebooks
 .PHONY: test-gpu gpu site test-site links clean
+.PHONY: assignments grade test-course
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -55,6 +57,20 @@ nbval: $(STAMP) unit  ## nbval over every notebook, with the profile smoke
 test-deepspeed: $(STAMP)  ## install DeepSpeed into .venv and run its tests on the CPU: ten minutes, needs g++
 	DS_BUILD_OPS=0 $(PIP) --no-compile --no-build-isolation deepspeed==0.19.8
 	$(PY) -m pytest -q tests/unit/test_deepspeed.py
+
+assignments: $(COURSE)  ## student versions of the exercises, in build/course/release (docs/teaching.md)
+	$(PY) tools/course.py $(if $(REF),--ref $(REF))
+
+grade: $(COURSE)  ## grade what students handed in (SUBMISSIONS=folder): points as CSV, a feedback page for each
+	@test -n '$(SUBMISSIONS)' || { echo "Which submissions? make grade SUBMISSIONS=folder" >&2; exit 2; }
+	$(PY) tools/course.py '$(SUBMISSIONS)' $(LIMITS)
+
+test-course: $(COURSE)  ## grade solutions, untouched versions and wrong answers with nbgrader: three minutes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/unit/test_course.py
+
+$(COURSE): $(STAMP)
+	$(PIP) --no-compile --no-build-isolation -e '.[course]'
+	@touch $@
 
 test-colab: $(STAMP)  ## every notebook as on Colab, with its install cell, in environments that uv makes: 6 GB of downloads
 	$(PIP) --quiet uv

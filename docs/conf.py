@@ -42,7 +42,7 @@ language = "en"
 root_doc = "README"
 FOLDERS = ("docs", "task*", "notebooks", "jobs", "benchmarks", REFERENCE)
 include_patterns = ["*.md", *(f"{folder}/**" for folder in FOLDERS)]
-exclude_patterns = ["**/.*", "**/runs", "**/results"]
+exclude_patterns = ["**/.*", "**/runs", "**/results", "**/EXERCISES"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 # Pages and notebooks: the committed outputs, and the anchors that GitHub has.

@@ -17,6 +17,7 @@ SLOW = {
     "test_cells.py",
     "test_benchmarks.py",
     "test_cli.py",
+    "test_course.py",
     "test_deepspeed.py",
     "test_embedded_model.py",
     "test_encoder_decoders.py",
