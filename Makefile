@@ -4,6 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --no-input
 STAMP := $(VENV)/installed
+COURSE := $(VENV)/installed-course
 STAGES ?= task1/xsum task2 task3
 NOTEBOOKS := $(wildcard task1 task2 task3 notebooks)
 # Some images set this. Each of the many test processes would then compile all that it imports again, which is more than
@@ -22,7 +23,8 @@ COVERAGE := --cov=summkit --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test quick lint static unit nbval test-deepspeed test-colab test-bounds bench lab notebooks
-.PHONY: site test-site links clean
+.PHONY: test-gpu gpu site test-site links clean
+.PHONY: assignments grade test-course
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -56,6 +58,20 @@ test-deepspeed: $(STAMP)  ## install DeepSpeed into .venv and run its tests on t
 	DS_BUILD_OPS=0 $(PIP) --no-compile --no-build-isolation deepspeed==0.19.8
 	$(PY) -m pytest -q tests/unit/test_deepspeed.py
 
+assignments: $(COURSE)  ## student versions of the exercises, in build/course/release (docs/teaching.md)
+	$(PY) tools/course.py $(if $(REF),--ref $(REF))
+
+grade: $(COURSE)  ## grade what students handed in (SUBMISSIONS=folder): points as CSV, a feedback page for each
+	@test -n '$(SUBMISSIONS)' || { echo "Which submissions? make grade SUBMISSIONS=folder" >&2; exit 2; }
+	$(PY) tools/course.py '$(SUBMISSIONS)' $(LIMITS)
+
+test-course: $(COURSE)  ## grade solutions, untouched versions and wrong answers with nbgrader: three minutes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/unit/test_course.py
+
+$(COURSE): $(STAMP)
+	$(PIP) --no-compile --no-build-isolation -e '.[course]'
+	@touch $@
+
 test-colab: $(STAMP)  ## every notebook as on Colab, with its install cell, in environments that uv makes: 6 GB of downloads
 	$(PIP) --quiet uv
 	$(PY) tools/colab.py --python $(COLAB_PYTHON) $(COLAB_NOTEBOOKS)
@@ -65,6 +81,13 @@ test-bounds: $(STAMP)  ## the quick tests with the lowest versions that pyprojec
 	$(PY) -m uv venv --quiet --clear --seed --python $(BOUNDS_PYTHON) build/$(RESOLUTION)
 	$(PY) -m uv pip install --quiet --python build/$(RESOLUTION)/bin/python --resolution $(RESOLUTION) -e '.[test]'
 	OMP_NUM_THREADS=1 build/$(RESOLUTION)/bin/python -m pytest -q $(SPREAD) -m "not slow" tests
+
+test-gpu: $(STAMP)  ## on a machine with a GPU: training, answers, memory and every notebook on it
+	SUMMKIT_TEST_GPU=1 $(PYTEST) tests/gpu
+
+# Each is ended if it takes longer. A benchmark that was ended goes on with the next call.
+gpu: $(STAMP)  ## on a machine with a GPU: its tests, then its benchmark, each in ten minutes at most
+	timeout -s INT 600 $(MAKE) test-gpu; tested=$$?; timeout -s INT 600 $(PY) -m benchmarks gpu --minutes 8 && exit $$tested
 
 bench: $(STAMP)  ## install TRL into .venv and run all benchmarks: two hours on two cores
 	$(PIP) --no-compile --no-build-isolation -e '.[bench]'

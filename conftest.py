@@ -1,4 +1,7 @@
-"""What every test run needs, including notebooks: no network, no progress bars, and the profile smoke for cells.
+"""What every test run needs, including notebooks: no network, no GPU, no progress bars, the profile smoke for cells.
+
+What the tests compare is a CPU's arithmetic, so GPUs are hidden from this process and from those that it starts, before
+torch is imported. `make test-gpu` sets SUMMKIT_TEST_GPU=1, and tests/gpu sees them.
 
 It is in the top folder because nbval collects the chapters' folders, and because kernels inherit this environment.
 """
@@ -7,6 +10,8 @@ import os
 
 import pytest
 
+if not os.environ.get("SUMMKIT_TEST_GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

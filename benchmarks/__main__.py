@@ -1,10 +1,8 @@
-"""python -m benchmarks [NAME …] [--smoke] [--rounds N] [--threads N] [--out DIR] [--million] [--from-clone]."""
+"""python -m benchmarks [NAME …] [--smoke] [--out DIR] …: `--help` lists what a benchmark takes."""
 
 import argparse
 import os
-import re
 import sys
-from functools import partial
 from pathlib import Path
 
 from benchmarks import generation, gpu, growth, harness, page, startup, training
@@ -16,8 +14,7 @@ BENCHMARKS = {
     "generation": generation.run,
     "growth": growth.run,
     "startup": startup.run,
-    "gpu-memory": partial(gpu.run, "memory"),
-    "gpu-speed": partial(gpu.run, "speed"),
+    "gpu": gpu.run,
 }
 RESULTS = Path(page.__file__).parent / "results"
 
@@ -28,22 +25,23 @@ def main(arguments=None) -> int:
     try:
         for name in options.names:
             check_known("benchmark", name, BENCHMARKS)
-        out = Path(options.out or ("runs/benchmarks" if options.smoke else RESULTS))
+        out = options.out = Path(options.out or ("runs/benchmarks" if options.smoke else RESULTS))
         for name in options.names or BENCHMARKS:
-            if name.startswith("gpu") and not options.smoke and harness.gpu_name() is None:
+            if name == "gpu" and not options.smoke and harness.gpu_name() is None:
                 harness.progress_line(f"{name}: not measured, no GPU here")
                 continue
             made = BENCHMARKS[name](options)
-            print(records.write_record(made, out / f"{name}-{_short(made['environment']['device'])}.json"))
+            print(records.write_record(made, out / harness.file_name(name, made["environment"]["device"])))
+            if name == "gpu" and gpu.unfinished(made):
+                harness.progress_line(f"gpu: {gpu.unfinished(made)} contestants are left; the same command goes on")
         print(page.publish() if out.resolve() == RESULTS.resolve() else page.tables(out))
     except SummkitError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("benchmarks: interrupted; gpu goes on with the next call, the others start again", file=sys.stderr)
+        return 130
     return 0
-
-
-def _short(device: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="how often each contestant runs (default: 3)")
     parser.add_argument("--threads", type=int, default=1, help="of each contestant (default: 1)")
     parser.add_argument("--out", metavar="DIR", help="for the records (default: benchmarks/results)")
+    parser.add_argument("--minutes", type=float, default=8, help="gpu: no contestant starts later (default: 8)")
+    parser.add_argument("--python", metavar="PATH", help="gpu: the Python that has Unsloth, which pins older versions")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="gpu: contestants whose name has one of these texts")
     parser.add_argument("--million", action="store_true", help="growth: up to 1,000,000 rows, in the first round")
     parser.add_argument("--from-clone", action="store_true", help="startup: clone, install and first summary too")
     return parser

@@ -1,36 +1,77 @@
-"""QLoRA on a GPU with a model of phi-2's shape: footprint, peak memory at 512 tokens, tokens a second.
+"""QLoRA and its answers on a GPU, in eight minutes: each lever of this library, TRL, Unsloth; two shapes of models.
 
 The weights are random, because neither time nor memory depends on them, so nothing is downloaded. The tokenizer reads
-bytes. Without a GPU nothing is measured; `--smoke` shows that it runs, with a tiny model of the same kind.
+bytes. The models are made once, the libraries are imported once, and each contestant has a process of its own, forked
+from that. It warms up, and is then measured three times. The record is written after each contestant: what is stopped,
+or out of time, goes on with the next call. Without a GPU nothing is measured; `--smoke` shows that it runs.
 """
 
+import contextlib
 import dataclasses
+import importlib.util
+import os
 import tempfile
+import time
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks import harness, training, workload
 from benchmarks.harness import Contestant
-from summkit.config import Profile, choose_profile, detect_hardware
+from summkit.config import Profile, choose_profile
+from summkit.config import options as known_options
+from summkit.errors import SummkitError
+from summkit.reporting import records
 
-CLAIMED_BYTES = 5.67e9  # what the course says is enough for 512 tokens (task 2)
-TRIAL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
-TRIAL |= {"num_attention_heads": 4, "num_key_value_heads": 4}
-SETTINGS = {
-    # As on the card with little memory, where rows are recomputed in the backward pass.
-    "memory": {"rows": 16, "batch_size": 4, "gradient_checkpointing": True},
-    "speed": {"rows": 256, "batch_size": 16, "gradient_checkpointing": False},
+TRIAL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+TRIAL |= {"num_key_value_heads": 4, "head_dim": 16}
+LLAMA = {
+    "class": "LlamaConfig",
+    "vocab_size": 128_256,
+    "hidden_size": 3072,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 24,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 131_072,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
 }
+SHAPES = {"phi-2": None, "llama-3.2-3b": LLAMA}  # None: summkit knows it
+WARM_UP, STEPS, REPEATS = 3, 4, 3
+# The profiles' ways to train: rows of a step, whether activations are computed again, the part of the window that rows
+# fill (all of it, or from a quarter to all).
+WAYS = {
+    "16 rows": {"batch_size": 16, "gradient_checkpointing": False},
+    "16 rows, checkpointing": {"batch_size": 16, "gradient_checkpointing": True},
+    "4 rows, checkpointing": {"batch_size": 4, "gradient_checkpointing": True},
+    "16 rows of all lengths, checkpointing": {"batch_size": 16, "gradient_checkpointing": True, "mixed": True},
+}
+ALL, ONE = tuple(WAYS), tuple(WAYS)[1:2]
+# What each lever sets. An option that this version of the library does not have is left out, and said.
+LEVERS = {
+    "fewer waits": {"optimizer": "adamw_torch_fused", "logging_steps": 10},
+    "no autocast": {"pure_compute_dtype": True},
+    "fused kernels": {"fused_kernels": True},
+    "packing": {"packing": True},
+    "compiled": {"compile_from_steps": 1, "pad_to_multiple_of": 128},
+}
+TOGETHER, TEXTS = 64, 4  # texts that are answered at once, and one by one
 
 
 def prepare(work: dict) -> dict:
     """The model as a folder in bf16, with random weights, and its tokenizer."""
     import torch
+    import transformers
 
     from summkit.models import loading
     from summkit.resources import memory
 
-    config = memory.known_config("microsoft/phi-2")
-    config.update(work["shape"])
+    values = dict(SHAPES[work["shape"]] or {})
+    made = values.pop("class", "")
+    config = getattr(transformers, made)(**values) if made else memory.known_config(f"microsoft/{work['shape']}")
+    if work["smoke"]:
+        config.update({key: value for key, value in TRIAL.items() if hasattr(config, key)})
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = loading.auto_class(config).from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(work["profile"]["model"])
@@ -38,8 +79,176 @@ def prepare(work: dict) -> dict:
     return workload.sizes(model)
 
 
-def unsloth(work: dict) -> dict:
-    """Unsloth's own loading and adapters, under the same SFTTrainer."""
+def _clock(profile_step: bool = False):
+    """A TrainerCallback that notes the end of each step, on the GPU's own clock, and profiles the last step."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def __init__(self):
+            self.marks, self.table, self.cold, self.started = [], [], None, time.perf_counter()
+
+        def on_step_begin(self, args, state, control, **_):
+            self.profiler = None
+            if profile_step and state.global_step == state.max_steps - 1:
+                kinds = [torch.profiler.ProfilerActivity.CPU]
+                kinds += [torch.profiler.ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+                self.profiler = torch.profiler.profile(activities=kinds)
+                self.profiler.__enter__()
+
+        def on_step_end(self, args, state, control, **_):
+            if self.profiler:
+                _wait()
+                self.profiler.__exit__(None, None, None)
+                self.table = _operators(self.profiler)
+            if self.cold is None:
+                _wait()
+                self.cold = time.perf_counter() - self.started
+            self.marks.append(_mark())
+
+        def seconds(self) -> list[float]:
+            """The steps after the warm-up, in REPEATS parts: seconds of a step in each."""
+            _wait()
+            ends = [self.marks[WARM_UP + STEPS * part - 1] for part in range(REPEATS + 1)]
+            return [_between(one, other) / STEPS for one, other in pairwise(ends)]
+
+    return Clock()
+
+
+def _wait() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _mark():
+    import torch
+
+    if not torch.cuda.is_available():
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _between(one, other) -> float:
+    return other - one if isinstance(one, float) else one.elapsed_time(other) / 1000
+
+
+def _operators(profiler, most: int = 12) -> list[list]:
+    """[operator, calls, milliseconds on the device] of those that take longest."""
+    rows = []
+    for event in profiler.key_averages():
+        took = getattr(event, "self_device_time_total", 0) or event.self_cpu_time_total
+        rows.append([event.key[:60], event.count, round(took / 1000, 2)])
+    return sorted(rows, key=lambda row: -row[2])[:most]
+
+
+def _peak(reset: bool = False) -> int | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    if reset:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.max_memory_allocated()
+
+
+def _trained(work: dict, ways, run) -> dict:
+    """{way: results} of `run(way's work, profile, clock)`, which trains and returns {"loss", …}."""
+    found = {}
+    for way in ways:
+        settings = {key: value for key, value in WAYS[way].items() if key != "mixed"}
+        part = work | work["rows_of"]["mixed" if "mixed" in WAYS[way] else "full"]
+        settings |= {"batch_size": 2} if work["smoke"] else {}
+        profile = dataclasses.replace(Profile(**work["profile"]), **settings)
+        rows = profile.batch_size * (WARM_UP + STEPS * REPEATS + 1)  # the last step is profiled
+        part |= {"rows": part["rows"][:rows], "profile": dataclasses.asdict(profile)}
+        clock = _clock(profile_step="profiled" in work)
+        _peak(reset=True)
+        with tempfile.TemporaryDirectory() as folder:
+            result = run(part | {"folder": folder}, profile, clock)
+        tokens = part["tokens"] * profile.batch_size / part["count"]
+        answers = part["answer_tokens"] * profile.batch_size / part["count"]
+        result |= {"tokens": tokens, "answer_tokens": answers, "cold_seconds": clock.cold, "operators": clock.table}
+        found[way] = result | {"seconds": clock.seconds(), "peak_device_bytes": _peak()}
+    return found
+
+
+def summkit(work: dict, ways, **changes) -> dict:
+    """Train by `fit`, with some options changed."""
+    import datasets
+    from transformers import set_seed
+
+    from summkit.data import templates, tokenisation
+    from summkit.models import loading, methods
+    from summkit.resources import memory
+    from summkit.training.trainer import fit
+
+    missing = sorted(set(changes) - set(known_options()))
+    if missing:
+        raise SummkitError(f"this version has no option {', '.join(missing)}")
+    harness.quiet()
+    first = Profile(**work["profile"])
+    tokenizer = loading.load_tokenizer(first.model)
+    base = loading.load_model(first.model, first.precision, first.compute_dtype)
+    config = base.config
+
+    def train(part: dict, profile: Profile, clock) -> dict:
+        profile = dataclasses.replace(profile, **changes)
+        set_seed(0)
+        base.gradient_checkpointing_disable()
+        model = methods.apply_method(base, profile)
+        rows = datasets.Dataset.from_list(part["rows"])
+        template = templates.summary_template(profile, tokenizer)
+        encoded = tokenisation.encode_rows(rows, template, tokenizer, profile.max_length, profile.max_new_tokens)
+        clock.started = time.perf_counter()
+        made = fit(
+            model, tokenizer, encoded, encoded.select([0]), profile, seed=0, out_dir=part["folder"], callbacks=[clock]
+        )
+        planned = memory.plan_training(config, **memory.plan_settings(profile, device="cuda")).total
+        about = {"loss": made.train_loss, "planned_bytes": planned}
+        return about | {key: getattr(made, key, None) for key in ("compile_seconds", "speed")}
+
+    return _trained(work, ways, train)
+
+
+def _trl(work: dict, ways, model, tokenizer, **settings) -> dict:
+    import datasets
+    from trl import SFTConfig, SFTTrainer
+
+    def train(part: dict, profile: Profile, clock) -> dict:
+        rows = datasets.Dataset.from_list([{key: row[key] for key in ("prompt", "completion")} for row in part["rows"]])
+        common = training._common(part, profile, model) | {"per_device_train_batch_size": profile.batch_size}
+        common |= {"gradient_checkpointing": profile.gradient_checkpointing, "logging_steps": 10} | settings
+        trainer = SFTTrainer(
+            model=model,
+            args=SFTConfig(**common),
+            train_dataset=rows,
+            processing_class=tokenizer,
+            callbacks=[clock],
+        )
+        clock.started = time.perf_counter()
+        return {"loss": trainer.train().training_loss}
+
+    return _trained(work, ways, train)
+
+
+def trl(work: dict, ways, **settings) -> dict:
+    """SFTTrainer on the same model and adapters, rows of similar length together."""
+    _, tokenizer, model, _, _ = training._prepared(work | {"profile": work["profile"] | {"batch_size": 1}})
+    return _trl(work, ways, model, tokenizer, **{"train_sampling_strategy": "group_by_length"} | settings)
+
+
+def trl_padding_free(work: dict, ways, **settings) -> dict:
+    """SFTTrainer with the rows of a batch packed without padding."""
+    return trl(work, ways, padding_free=True, max_length=None, **settings)
+
+
+def unsloth(work: dict, ways) -> dict:
+    """Unsloth's own loading and adapters, under the SFTTrainer of its Python."""
     from unsloth import FastLanguageModel  # before transformers, which it changes
 
     from summkit.models import loading, methods
@@ -49,7 +258,6 @@ def unsloth(work: dict) -> dict:
     model, _ = FastLanguageModel.from_pretrained(
         profile.model, max_seq_length=profile.max_length, load_in_4bit=True, dtype=dtype
     )
-    sizes = workload.sizes(model) | {"footprint_bytes": sum(loading.footprint(model).values())}
     model = FastLanguageModel.get_peft_model(
         model,
         r=profile.rank,
@@ -57,45 +265,238 @@ def unsloth(work: dict) -> dict:
         lora_dropout=0.0,
         target_modules=methods.target_layers(model, profile.targets),
         random_state=0,
-        use_gradient_checkpointing="unsloth" if profile.gradient_checkpointing else False,
+        use_gradient_checkpointing="unsloth" if WAYS[ways[0]]["gradient_checkpointing"] else False,
     )
+    return _trl(work, ways, model, loading.load_tokenizer(profile.model))
+
+
+def answer(work: dict, ways, engine: str = "batches", merge: bool = True) -> dict:
+    """{how many at once: results} of writing max_new_tokens after prompts that fill the window; the adapter is on."""
+    from summkit.data import templates
+    from summkit.inference import Summarizer
+    from summkit.models import loading, methods
+
+    harness.quiet()
+    profile = Profile(**work["profile"])
     tokenizer = loading.load_tokenizer(profile.model)
-    prepared = (profile, tokenizer, model, sizes, training.Seen(model, tokenizer))
-    return training.trl(work, prepared, gradient_checkpointing=profile.gradient_checkpointing)
+    model = loading.load_model(profile.model, profile.precision, profile.compute_dtype)
+    model = methods.apply_method(model, profile)
+    template = templates.summary_template(profile, tokenizer)
+    documents = [row["document"] for row in work["rows_of"]["full"]["rows"]]
+    found = {}
+    for size, count in ((work["together"], work["together"]), (1, TEXTS)):
+        if size == 1 and engine == "generate_batch":
+            continue  # it is made for many texts
+        texts = documents[:count]
+        # No token ends an answer: all contestants write as many.
+        limits = (profile.max_length, profile.max_new_tokens, size, [-1])
+        asked = Summarizer(model, tokenizer, template, *limits)
+        write = _continuously if engine == "generate_batch" else _with_engine
+        _peak(reset=True)
+        seconds, answers = [], []
+        for _ in range(1 + REPEATS):
+            _wait()
+            started = time.perf_counter()
+            answers = write(asked, texts, engine, merge)
+            _wait()
+            seconds.append(time.perf_counter() - started)
+        about = {"cold_seconds": seconds[0], "seconds": seconds[1:], "new_tokens": sum(answers)}
+        about |= {"peak_device_bytes": _peak(), "planned_bytes": _planned(model, profile, size, merge)}
+        found[f"{size} at once" if size > 1 else "one by one"] = about
+    return found
 
 
-CONTESTANTS = {
-    "summkit": Contestant(training.summkit, "this library: logits for the summary only"),
-    "trl": Contestant(training.trl_best, "SFTTrainer, the same checkpointing, similar lengths together", "trl"),
-    "trl padding-free": Contestant(training.trl_padding_free, "SFTTrainer without padding", "trl"),
-    "unsloth": Contestant(unsloth, "SFTTrainer under Unsloth's kernels", "unsloth"),
+def _planned(model, profile: Profile, size: int, merged: bool) -> int:
+    from summkit.resources import memory
+
+    settings = {"precision": profile.precision, "compute_dtype": profile.compute_dtype, "device": "cuda"}
+    base = model.get_base_model()
+    return memory.plan_inference(
+        base, batch_size=size, sequence_length=profile.max_length, merged=merged, **settings
+    ).total
+
+
+def _with_engine(asked, texts: list[str], engine: str, merge: bool) -> list[int]:
+    return [one.tokens for one in asked.summarize(texts, engine=engine, merge=merge)]
+
+
+def _continuously(asked, texts: list[str], engine: str, merge: bool) -> list[int]:
+    """transformers' continuous batching, in the merged copy."""
+    from transformers import ContinuousBatchingConfig, GenerationConfig
+
+    from summkit.inference.generation import ready_to_answer
+
+    prompts = [row["input_ids"] for row in asked.encode(texts)]
+    config = GenerationConfig(max_new_tokens=asked.max_new_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    flash = bool(importlib.util.find_spec("flash_attn"))  # otherwise it may be downloaded from the Hub
+    blocks = {} if asked.model.device.type == "cuda" else {"num_blocks": 64, "page_size": 32, "max_batch_tokens": 256}
+    batching = ContinuousBatchingConfig(auto_switch_to_flash=flash, **blocks)
+    with ready_to_answer(asked.model, merge):
+        base = asked.model.get_base_model()
+        warm_up = asked.model.device.type == "cuda"  # it records graphs
+        made = base.generate_batch(prompts, config, batching, warmup=warm_up)
+    if len(made) < len(prompts):
+        raise SummkitError("generate_batch gave rows up")
+    return [len(output.generated_tokens) for output in made.values()]
+
+
+def _training(about: str, run, ways=ONE, needs: str = "", **changes) -> Contestant:
+    return Contestant(lambda work: run(work, ways, **changes), about, needs)
+
+
+_ALL = {name: value for lever in LEVERS.values() for name, value in lever.items()}
+_OURS = {name: value for name, value in _ALL.items() if name != "compile_from_steps"}
+# In the order of their worth: time may be over before the last one.
+TRAINING = {
+    "summkit before": _training("this library, all levers off", summkit, ALL, **{}),
+    "summkit": _training("this library, all levers but compiling", summkit, ALL, **_OURS),
+    "summkit, compiled": _training("this library, all levers that go with compiling", summkit, ALL, **_ALL),
+    "trl": _training("SFTTrainer, similar lengths together", trl, ALL, "trl"),
+    "trl padding-free": _training("SFTTrainer without padding", trl_padding_free, ALL, "trl"),
+    "unsloth": _training("SFTTrainer under Unsloth's kernels", unsloth, ONE, "unsloth"),
+    **{f"before + {lever}": _training("one lever", summkit, **changes) for lever, changes in LEVERS.items()},
+    "trl with liger": _training("SFTTrainer, Liger's kernels", trl_padding_free, ONE, "trl", use_liger_kernel=True),
 }
+ANSWERING = {
+    "packed": Contestant(lambda work: answer(work, None, merge=False), "NF4 with the adapter beside it"),
+    "merged": Contestant(lambda work: answer(work, None), "a plain copy, the adapter merged"),
+    "merged, graphs": Contestant(lambda work: answer(work, None, "graphs"), "the copy, a step recorded"),
+    "merged, generate_batch": Contestant(lambda work: answer(work, None, "generate_batch"), "continuous batching"),
+    "merged, compiled": Contestant(lambda work: answer(work, None, "compiled"), "the copy, compiled"),
+}
+CONTESTANTS = TRAINING | {f"answer: {name}": one for name, one in ANSWERING.items()}
+PROFILED = ("summkit before", "summkit", "summkit, compiled")
 
 
-def run(setting: str, options) -> dict:
-    """The record of one of SETTINGS. `options`: smoke, rounds, threads."""
-    settings = dict(SETTINGS[setting])
-    rows = 4 if options.smoke else settings.pop("rows")
-    settings.pop("rows", None)
+def _order() -> list[tuple[str, str]]:
+    """(shape, contestant), what matters most first: phi-2's training and answers, then Llama's, then single levers."""
+    single = [name for name in TRAINING if name.startswith("before +")]
+    main = [name for name in CONTESTANTS if name not in single]
+    phi, llama = SHAPES
+    last = [(phi, name) for name in single] + [(llama, name) for name in single]
+    return [(phi, name) for name in main] + [(llama, name) for name in main] + last
+
+
+def run(options) -> dict:
+    """The record of this benchmark, as far as its minutes went. `options`: those of the command line."""
+    ends = time.monotonic() + 60 * options.minutes
+    _import_once()
     with tempfile.TemporaryDirectory() as folder:
-        chosen = _profile(folder, options.smoke, settings)
-        called = "random weights in phi-2's shape" + (", made tiny" if options.smoke else "")
-        work = made_up(chosen, rows) | {"shape": TRIAL if options.smoke else {}, "called": called}
-        harness.start("gpu", "prepare", work, options.threads)
-        record = training.compete(work, CONTESTANTS, "gpu", options)
-    record["stage"] = f"benchmarks/gpu-{setting}"
-    return record | {"details": record["details"] | {"claimed_bytes": CLAIMED_BYTES}}
+        works = {shape: _work(shape, Path(folder) / shape, options) for shape in SHAPES}
+        record = _begun(works, options)
+        details = record["details"]
+        entries, made = details["contestants"], {}
+        for shape, name in _order():
+            key, one = f"{shape}: {name}", CONTESTANTS[name]
+            if "results" in entries.get(key, {}) or not any(part in key for part in options.only or [""]):
+                continue
+            entries[key] = {"about": one.about, "absent": harness.OUT_OF_TIME}
+            if time.monotonic() > ends:
+                continue
+            harness.progress_line(f"gpu, {key}")
+            if shape not in made:
+                made[shape] = details["sizes"][shape] = _own("prepare", works[shape], options, ends)
+            profiled = {"profiled": True} if name in PROFILED else {}
+            entries[key] |= _result(name, works[shape] | profiled, options, ends)
+            if "results" in entries[key]:
+                del entries[key]["absent"]
+                _figures(entries[key]["results"], details["sizes"][shape], details["ceiling"])
+            records.write_record(record, _path(record, options))
+    return record
 
 
-def _profile(folder: str, smoke: bool, settings: dict) -> Profile:
-    compute = "float32" if smoke else "bfloat16" if detect_hardware().bf16 else "float16"
-    settings |= {"model": str(Path(folder) / "model"), "compute_dtype": compute, "dropout": 0.0}
-    settings |= {"optimizer": "adamw_torch", "evaluations_per_epoch": 1, "max_length": 512, "max_new_tokens": 64}
-    return choose_profile("gpu", **settings)
+def unfinished(record: dict) -> int:
+    """Return how many contestants had no time."""
+    return sum(entry.get("absent") == harness.OUT_OF_TIME for entry in record["details"]["contestants"].values())
 
 
-def made_up(chosen: Profile, count: int) -> dict:
-    """Return the work of `count` rows of exactly `max_length` tokens: random letters, one token each."""
+def _path(record: dict, options) -> Path:
+    return Path(options.out) / harness.file_name("gpu", record["environment"]["device"])
+
+
+def _begun(works: dict, options) -> dict:
+    """The record that an earlier call began on this machine with this version, or a new one."""
+    ceiling = harness.own("ceiling", "ceiling", {}, options.threads)
+    rates = {rate: harness.spread([ceiling.get(rate)]) for rate in harness.RATES}
+    about = {"warm_up": WARM_UP, "steps": STEPS, "repeats": REPEATS, "sizes": {}, "ceiling": rates, "contestants": {}}
+    work = {shape: workload.summary(work | work["rows_of"]["full"]) for shape, work in works.items()}
+    record = harness.record("gpu", next(iter(works.values()))["profile"]["name"], options.threads, works=work, **about)
+    if _path(record, options).is_file():
+        earlier = records.read_record(_path(record, options))
+        if earlier["environment"] == record["environment"] and earlier["details"]["works"] == work:
+            return earlier
+    return record
+
+
+def _own(name: str, work: dict, options, ends: float, python: str = "") -> dict:
+    seconds = max(30.0, ends - time.monotonic())
+    if python:
+        return harness.start("gpu", name, work, options.threads, python=python, timeout=seconds)
+    return harness.own("gpu", name, work, options.threads, timeout=seconds)
+
+
+def _result(name: str, work: dict, options, ends: float) -> dict:
+    """{"results": …}, or {"absent": reason}. This library has to run, except where an option is missing."""
+    needs = CONTESTANTS[name].needs
+    python = (options.python or "") if needs == "unsloth" else ""
+    if needs and not python and importlib.util.find_spec(needs) is None:
+        return {"absent": f"not installed here: {needs}"}
+    try:
+        return {"results": _own(name, work, options, ends, python)}
+    except SummkitError as error:
+        return {"absent": str(error)}
+
+
+def _figures(results: dict, sizes: dict, ceiling: dict) -> None:
+    """Add to each result: seconds as a spread, tokens a second, and in training the share of the chip's rate."""
+    rate = (ceiling["bf16_flop_per_second"] or ceiling["sgemm_flop_per_second"])["median"]
+    for result in results.values():
+        result["step_seconds"] = harness.spread(result.pop("seconds"))
+        seconds = result["step_seconds"]["median"]
+        result["tokens_per_second"] = result.get("tokens", result.get("new_tokens")) / seconds
+        if "tokens" in result:
+            result["share_of_ceiling"] = training.needed_flop(result, sizes) / seconds / rate
+
+
+def _import_once() -> None:
+    """Import what contestants need, before they are forked: without this each of them would import it again."""
+    # torch asks NVML whether there is a GPU. Otherwise it would start CUDA, and no forked process could use it.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    os.environ |= harness.QUIET
+
+    with contextlib.suppress(ImportError):
+        pass
+    with contextlib.suppress(ImportError, RuntimeError):
+        pass
+
+
+def _work(shape: str, folder: Path, options) -> dict:
+    chosen = _profile(folder, options.smoke)
+    count = 16 * (WARM_UP + STEPS * REPEATS + 1)
+    called = f"random weights in the shape of {shape}" + (", made tiny" if options.smoke else "")
+    if options.smoke:
+        count = 2 * (WARM_UP + STEPS * REPEATS + 1)
+    rows = {kind: made_up(chosen, count, mixed=kind == "mixed") for kind in ("full", "mixed")}
+    keys = ("rows", "tokens", "answer_tokens", "prompt_tokens")
+    work = {"shape": shape, "smoke": options.smoke, "called": called, "together": 4 if options.smoke else TOGETHER}
+    work |= {"profile": dataclasses.asdict(chosen)}
+    return work | {"rows_of": {kind: {key: one[key] for key in keys} | {"count": count} for kind, one in rows.items()}}
+
+
+def _profile(folder: Path, smoke: bool) -> Profile:
+    card = "gpu" if smoke or harness.bf16() else "t4"
+    compute = {"gpu": "bfloat16", "t4": "float16"}[card]
+    settings = {"model": str(folder), "dropout": 0.0, "evaluations_per_epoch": 1, "gradient_accumulation": 1}
+    settings |= {"compute_dtype": "float32" if smoke else compute}
+    lengths = {"max_length": 320, "max_new_tokens": 8} if smoke else {"max_length": 512, "max_new_tokens": 64}
+    return choose_profile(card, **settings | lengths)
+
+
+def made_up(chosen: Profile, count: int, mixed: bool = False) -> dict:
+    """Return the work of `count` rows of `max_length` tokens: random letters, one token each.
+
+    With `mixed`, documents have from a quarter to all of the room.
+    """
     import random
 
     from summkit.data import templates, tokenisation
@@ -109,7 +510,8 @@ def made_up(chosen: Profile, count: int) -> dict:
     written = chosen.max_new_tokens - 1 - len(template.gap)
     draw, encoded = random.Random(0), []
     for _ in range(count):
-        texts = ("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=size)) for size in (room, written))
+        length = draw.randint(room // 4, room) if mixed else room
+        texts = ("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=size)) for size in (length, written))
         row = dict(zip(("document", "summary"), texts, strict=True))
         encoded.append((row, tokenisation.encode(template, tokenizer, row["document"], row["summary"], *limits)))
     return workload.described(dataclasses.replace(chosen, dataset="made up"), template, encoded)

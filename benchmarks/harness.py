@@ -3,12 +3,14 @@
 Each round starts with the ceiling of the machine, so that a share compares measurements of the same minutes.
 """
 
+import functools
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from summkit.resources import metering
 ROOT = Path(__file__).parents[1]
 MEASURES = ("cpu_seconds", "wall_seconds", "device_seconds", "peak_rss_bytes", "grown_bytes", "peak_device_bytes")
 PEERS = ("trl", "ctranslate2", "llama-cpp-python", "unsloth")  # packages; their versions stand in the record
+OUT_OF_TIME = "no time was left; the same command goes on"
 RATES = ("sgemm_flop_per_second", "read_bytes_per_second", "bf16_flop_per_second")
 
 
@@ -100,25 +103,79 @@ def _one(benchmark: str, name: str, work: dict, threads: int, entry: dict) -> No
         entry["absent"], entry["rounds"] = str(error), []
 
 
-def start(benchmark: str, name: str, work: dict, threads: int) -> dict:
+QUIET = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
+# Beside the numbers of threads: threads that wait for work would be counted as if they worked.
+QUIET |= {"OMP_WAIT_POLICY": "PASSIVE", "SUMMKIT_HEADLESS": "1"}
+
+
+def start(
+    benchmark: str, name: str, work: dict, threads: int, python: str = sys.executable, timeout: float | None = None
+) -> dict:
     """Return what contestant `name` measured in its own process. Raises SummkitError if it fails."""
-    quiet = {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
-    # Beside the numbers of threads: threads that wait for work would be counted as if they worked.
-    quiet |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "SUMMKIT_HEADLESS": "1"}
+    quiet = QUIET | {"OMP_NUM_THREADS": str(threads)}
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / "work.json", Path(folder) / "result.json"]
         files[0].write_text(json.dumps(work | {"folder": folder, "threads": threads}), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.contestant", benchmark, name, *map(str, files)],
-            env=os.environ | quiet | {"PYTHONPATH": os.pathsep.join(paths)},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
+        try:
+            done = subprocess.run(
+                [python, "-m", "benchmarks.contestant", benchmark, name, *map(str, files)],
+                env=os.environ | quiet | {"PYTHONPATH": os.pathsep.join(paths)},
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired:
+            raise SummkitError(OUT_OF_TIME) from None
         if done.returncode or not files[1].is_file():
             raise SummkitError(f"{name} failed: {_last_line(done.stderr) or f'exit {done.returncode}'}")
         return json.loads(files[1].read_text(encoding="utf-8"))
+
+
+def own(benchmark: str, name: str, work: dict, threads: int, timeout: float | None = None) -> dict:
+    """As `start`, but in a process that is forked from this one, with what this one has imported.
+
+    This one must not have started CUDA. Where processes cannot be forked, it is `start`.
+    """
+    if not hasattr(os, "fork"):
+        return start(benchmark, name, work, threads, timeout=timeout)
+    with tempfile.TemporaryDirectory() as folder:
+        result, error = Path(folder) / "result.json", Path(folder) / "error.txt"
+        child = os.fork()
+        if not child:
+            _contest(benchmark, name, work | {"folder": folder, "threads": threads}, result, error)
+        ends = time.monotonic() + (timeout or float("inf"))
+        try:
+            while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+                if time.monotonic() > ends:
+                    raise SummkitError(OUT_OF_TIME)
+                time.sleep(0.05)
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+        if not result.is_file():
+            reason = error.read_text(encoding="utf-8") if error.is_file() else f"exit {ended[1]}"
+            raise SummkitError(f"{name} failed: {_last_line(reason)}")
+        return json.loads(result.read_text(encoding="utf-8"))
+
+
+def _contest(benchmark: str, name: str, work: dict, result: Path, error: Path) -> None:
+    """Run a contestant and end the process, without what the parent would do at its end."""
+    import importlib
+
+    try:
+        os.chdir(work["folder"])
+        module = importlib.import_module(f"benchmarks.{benchmark}")
+        run = module.prepare if name == "prepare" else module.CONTESTANTS[name].run
+        part = result.with_suffix(".part")
+        part.write_text(json.dumps(run(work)), encoding="utf-8")
+        os.replace(part, result)
+    except BaseException as failure:
+        error.write_text(f"{type(failure).__name__}: {failure}", encoding="utf-8")
+    finally:
+        os._exit(0)
 
 
 def _last_line(text: str) -> str:
@@ -141,12 +198,26 @@ def machine(threads: int) -> dict:
     return about | {"system": f"{platform.system()} {platform.machine()}", "gpu": gpu_name(), "threads": threads}
 
 
+@functools.cache
+def _gpu() -> tuple[str | None, bool]:
+    """The GPU's name and whether it computes in bf16, asked in a process of its own: this one must not start CUDA."""
+    code = "import json; from summkit.config import detect_hardware; h = detect_hardware(); "
+    code += "print(json.dumps([h.name if h.device == 'cuda' else None, h.bf16]))"
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    name, bf16 = json.loads(done.stdout.splitlines()[-1])
+    return name, bf16
+
+
 def gpu_name() -> str | None:
     """Return the name of the GPU that torch sees, or None. Without an NVIDIA driver, torch is not imported."""
-    from summkit.config import detect_hardware
+    return _gpu()[0]
 
-    hardware = detect_hardware()
-    return hardware.name if hardware.device == "cuda" else None
+
+def bf16() -> bool:
+    """Whether the GPU computes in bf16."""
+    return _gpu()[1]
 
 
 def _processor() -> str:
@@ -160,6 +231,11 @@ def _processor() -> str:
 def device_name(about: dict) -> str:
     """One line for a machine, as `machine` describes it."""
     return about["gpu"] or f"{about['processor']}, {about['cores']} cores"
+
+
+def file_name(benchmark: str, device: str) -> str:
+    """Return the name of the file of a benchmark's record on a device."""
+    return f"{benchmark}-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
 
 
 def record(benchmark: str, profile: str, threads: int, **details) -> dict:

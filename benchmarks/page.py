@@ -15,8 +15,7 @@ TITLES = {
     "generation": "Generation",
     "growth": "How time and memory grow",
     "startup": "Until it starts",
-    "gpu-memory": "On a GPU: QLoRA at 512 tokens, little memory",
-    "gpu-speed": "On a GPU: QLoRA at 512 tokens, speed",
+    "gpu": "On a GPU: QLoRA and its answers at 512 tokens",
 }
 
 
@@ -36,6 +35,13 @@ def publish(results: Path = HERE / "results", page: Path = HERE / "README.md") -
     for path in sorted(Path(results).glob("*.json")):
         draw(records.read_record(path), path.with_suffix(".png"))
     return page
+
+
+def cards(profile: str, results: Path = HERE / "results") -> str:
+    """Return the GPUs that records of the GPU benchmark name for a profile, as the table of profiles has them."""
+    found = [records.read_record(path) for path in sorted(Path(results).glob("gpu-*.json"))]
+    names = [one["environment"]["device"] for one in found if one["profile"] == profile]
+    return ", ".join(dict.fromkeys(names)) or "no card yet: `make gpu`"
 
 
 def draw(record: dict, path: Path) -> None:
@@ -105,8 +111,8 @@ def tables(results: Path) -> str:
             parts += _section(name, record)
             parts += [f"![{DRAWN[name]}]({path.parent.name}/{path.stem}.png)"] if name in DRAWN else []
         if not here:
-            no_gpu = " No GPU was at hand." if name.startswith("gpu") else ""
-            parts.append(f"Not measured yet.{no_gpu}")
+            command = " On a machine with a GPU, `make gpu` or `python -m benchmarks gpu` measures it."
+            parts.append(f"Not measured yet.{command if name == 'gpu' else ''}")
     return "\n\n".join(parts) + "\n\n"
 
 
@@ -141,12 +147,27 @@ def _tables(name: str, details: dict) -> list[str]:
         return [table(part, columns) for part, columns in zip(parts, groups.values(), strict=True) if part]
     if name == "startup":
         return [table(entries, STARTED), _clone(details["from_clone"])]
-    if name.startswith("gpu"):
-        claimed = f"The course says that {details['claimed_bytes'] / 1e9:.2f} GB are enough."
-        return [table(entries, GPU), *([claimed] if name == "gpu-memory" else [])]
+    if name == "gpu":
+        return _gpu_tables(details)
     usual, columns = USUAL[name], TRAINED if name == "training" else ANSWERED
     first = {"CPU s": CPU, f"times as fast as {usual}": _times_as_fast(entries[usual])}
     return [table(entries, first | columns)]
+
+
+def _gpu_tables(details: dict) -> list[str]:
+    """For each shape a table of training and one of answering: a row for each contestant and way."""
+    parts = []
+    for shape, work in details["works"].items():
+        counts = f"{details['warm_up']} steps of warm-up left out, then {details['repeats']} times {details['steps']}"
+        parts.append(f"**{work['model']}**, {work['precision']}, {work['compute_dtype']}; {counts}.")
+        rows: dict[bool, dict] = {False: {}, True: {}}
+        for key, entry in details["contestants"].items():
+            of, _, name = key.partition(": ")
+            for way, result in entry.get("results", {"": {"absent": entry.get("absent")}}).items():
+                row = f"{name}, {way}" if way else name
+                rows[name.startswith("answer")].update({row: {"about": entry["about"]} | result} if of == shape else {})
+        parts += [table(rows[answers], columns) for answers, columns in ((False, GPU), (True, GPU_ANSWERED))]
+    return parts
 
 
 def _clone(parts: dict) -> str:
@@ -209,8 +230,7 @@ def _giga(value: dict) -> str:
 
 
 AXES = ("CPU seconds", "peak memory, GB")
-CPU, DEVICE = _spread("cpu_seconds"), _spread("device_seconds")
-PEAK, GPU_PEAK = _spread("peak_rss_bytes", 1e9, 2), _spread("peak_device_bytes", 1e9, 2)
+CPU, PEAK = _spread("cpu_seconds"), _spread("peak_rss_bytes", 1e9, 2)
 SPEED = {"tokens/s": _number("tokens_per_second"), "share of ceiling": _number("share_of_ceiling", percent=True)}
 LEARNED = {"steps": _number("steps"), "mean loss": _number("loss", 3), "tokens seen (digest)": _number("tokens_seen")}
 TRAINED = {
@@ -243,9 +263,18 @@ GROWN_ROWS = {
 }
 STARTED = {"wall s": _spread("wall_seconds", digits=2), "CPU s": _spread("cpu_seconds", digits=2), "peak GB": PEAK}
 GPU = {
-    "GPU s": DEVICE,
+    "ms a step": _spread("step_seconds", 1e-3),
     **SPEED,
-    "peak GB on the GPU": GPU_PEAK,
-    "weights, GB": _number("footprint_bytes", 2, 1e9),
-    **LEARNED,
+    "first step, s": _number("cold_seconds", 1),
+    "of it compiling, s": _number("compile_seconds", 1),
+    "peak GB": _number("peak_device_bytes", 2, 1e9),
+    "planned GB": _number("planned_bytes", 2, 1e9),
+    "mean loss": _number("loss", 3),
+}
+GPU_ANSWERED = {
+    "new tokens/s": _number("tokens_per_second"),
+    "seconds": _spread("step_seconds", digits=2),
+    "first time, s": _number("cold_seconds", 1),
+    "peak GB": GPU["peak GB"],
+    "planned GB": GPU["planned GB"],
 }

@@ -42,7 +42,7 @@ language = "en"
 root_doc = "README"
 FOLDERS = ("docs", "task*", "notebooks", "jobs", "benchmarks", REFERENCE)
 include_patterns = ["*.md", *(f"{folder}/**" for folder in FOLDERS)]
-exclude_patterns = ["**/.*", "**/runs", "**/results"]
+exclude_patterns = ["**/.*", "**/runs", "**/results", "**/EXERCISES"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
 # Pages and notebooks: the committed outputs, and the anchors that GitHub has.
@@ -111,9 +111,9 @@ def contents(found: set[str]) -> dict[str, list[str]]:
     """Return {caption: pages} of the whole book."""
     guides = ["docs/running", "docs/configuration", "docs/command-line", "docs/data-and-licences", "docs/architecture"]
     book = {
-        "Core chapters": CHAPTERS[:3],
-        "One label, several, pairs": [page for page in CHAPTERS[3:] if page.startswith("task")],
-        "Studies": [page for page in CHAPTERS[3:] if page.startswith("notebooks")] + ["notebooks/template"],
+        "Primer and core chapters": CHAPTERS[:4],
+        "One label, several, pairs": [page for page in CHAPTERS[4:] if page.startswith("task")],
+        "Studies": [page for page in CHAPTERS[4:] if page.startswith("notebooks")] + ["notebooks/template"],
         "Tasks and reports": ["task1/README", "task2/README", "task3/README", "notebooks/README"],
         "Guides": guides + sorted(page for page in found - set(guides) if page.startswith("docs/")),
         "Measurements and jobs": ["benchmarks/README", "jobs/README"],

@@ -95,6 +95,16 @@ class Profile:
     generation_batch_size: Annotated[Count, Field(description="documents per batch in generation")] = 16
     optimizer: Annotated[Optimizer, Field(description="one of transformers' optimizers")] = "paged_adamw_8bit"
     gradient_checkpointing: Annotated[bool, Field(description="recompute activations: less memory, more time")] = False
+    pure_compute_dtype: Annotated[bool, Field(description="no autocast: adapters and all else in compute_dtype")] = (
+        False
+    )
+    packing: Annotated[bool, Field(description="train on rows laid end to end, without padding")] = False
+    pad_to_multiple_of: Annotated[Count, Field(description="round lengths of training batches up to a multiple")] = 1
+    compile_from_steps: Annotated[
+        Count | None, Field(description="compile the blocks if a training has so many steps; null: never")
+    ] = None
+    fused_kernels: Annotated[bool, Field(description="train with Liger's kernels, where it has some")] = False
+    logging_steps: Annotated[Count, Field(description="steps per logged loss, for which a GPU has to wait")] = 1
     evaluations_per_epoch: Annotated[Count, Field(description="evaluations and checkpoints per epoch")] = 4
     patience: Annotated[Count, Field(description="evaluations without a better loss before training stops")] = 3
     wording: Annotated[

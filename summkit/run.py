@@ -101,7 +101,8 @@ class Run:
         sections["training"] = training if isinstance(training, dict) else training.record() if training else {}
         sections["generation"] = generation or {}
         sections["resources"] = self.meter.resources()
-        sections["details"] = details | ({"laps": self.meter.laps} if self.meter.laps else {})
+        measured = {"laps": self.meter.laps, "energy_kwh": self.meter.energy_parts}
+        sections["details"] = details | {name: value for name, value in measured.items() if value}
         for section, values in sections.items():
             fill_record(self.record, section, **values)
         add_earlier_runs(self.record, list(earlier))

@@ -260,7 +260,13 @@ def read_own(path: Path) -> Mapping[str, Rows]:
     if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
         import datasets
 
-        saved = datasets.load_from_disk(str(path))
+        try:
+            saved = datasets.load_from_disk(str(path))
+        except Exception as error:  # of json, pyarrow or datasets, by what is broken
+            raise SummkitError(
+                f"data {path}: written by save_to_disk, but a part is missing or broken, so save it again "
+                f"({type(error).__name__}: {error})"
+            ) from None
         return _by_split(saved if isinstance(saved, dict) else {"all": saved}, f"data {path}")
     groups: dict[str, list[Path]] = {}
     for file in _data_files(path):

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 
+import numpy as np
+
 from summkit.data.sentences import ACRONYM, OPENERS, sentence_spans
 
 Key = Decimal | str  # the value of a number, or the bare letters of a word
@@ -97,9 +99,10 @@ def unsupported_spans(summary: str, document: str) -> list[tuple[int, int]]:
 def best_supported(summaries: Sequence[str], document: str) -> int:
     """Choose among several summaries of a document without a reference.
 
-    The first criterion is the number of names and numbers that the document lacks, the second is the agreement with the
-    other summaries: the mean F1 of words in common. Several answers of a model agree on what is likely, and each
-    invents something else. An empty summary is chosen only if all are empty.
+    The first criterion is the number of names and numbers that the document lacks. The second is the agreement with the
+    other summaries, the mean F1 of words in common: several answers of a model agree on what is likely, and each
+    invents something else. A supported name or number adds 0.03 to the agreement, because otherwise a summary without
+    any would be the safest. An empty summary is chosen only if all are empty.
 
     Args:
         summaries: The candidates.
@@ -117,8 +120,9 @@ def best_supported(summaries: Sequence[str], document: str) -> int:
 
     def quality(number: int) -> tuple[bool, int, float]:
         own = words[number]
-        agreement = sum(2 * (own & other).total() / max(1, own.total() + other.total()) for other in words)
-        return bool(own), -len(unsupported_spans(summaries[number], document)), agreement
+        agreement = np.mean([2 * (own & other).total() / max(1, own.total() + other.total()) for other in words])
+        supported, named = supported_facts(summaries[number], document)
+        return bool(own), supported - named, agreement + 0.03 * supported
 
     return max(range(len(summaries)), key=quality)
 

@@ -9,7 +9,8 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Any
 
 from summkit.data.splits import writing_rows
 from summkit.errors import SummkitError
@@ -236,7 +237,10 @@ def _ids(tokenizer: Tokenizer, text: str, plain: bool = False) -> list[int]:
 
 
 class Collator:
-    """Pads the rows of a batch to the longest one; labels are padded with IGNORE.
+    """Makes tensors of the rows of a batch: padded to the longest one, or packed one after another.
+
+    Labels are padded with IGNORE. A packed batch is one long row without padding between its rows: position_ids start
+    again in each, and attention must stay between the borders of cu_seq_lens_q. It has no attention_mask.
 
     Args:
         tokenizer: The model's tokenizer. Without a pad token, EOS is the padding.
@@ -244,6 +248,9 @@ class Collator:
             this token must not be a pad token.
         global_first: Whether to add global_attention_mask, 1 on each row's first token (see `models.padding`).
         shortest: The smallest length of an input in tokens, for sparse attention.
+        pad_to_multiple_of: Round the length of a batch up to a multiple of this, so that there are few lengths.
+        longest: The largest length that is rounded up to; None: no limit.
+        packed: Whether to pack the rows, which must have labels.
 
     Example:
         >>> from summkit.models import tiny_tokenizer
@@ -253,15 +260,27 @@ class Collator:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, side: str = "right", global_first: bool = False, shortest: int = 0
+        self,
+        tokenizer: Tokenizer,
+        side: str = "right",
+        global_first: bool = False,
+        shortest: int = 0,
+        pad_to_multiple_of: int = 1,
+        longest: int | None = None,
+        packed: bool = False,
     ) -> None:
         self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.side = side
         self.global_first = global_first
         self.shortest = shortest
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.longest = longest
+        self.packed = packed
 
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict]) -> dict[str, Any]:
         """Turn rows of `encode` into tensors input_ids, attention_mask and, where there are any, labels."""
+        if self.packed:
+            return self._pack(rows)
         inputs = [row["input_ids"] for row in rows]
         # From the lengths, never from `ids != pad`: the pad token may be EOS, which must be attended to.
         masks = [[1] * len(row) for row in inputs]
@@ -275,10 +294,34 @@ class Collator:
             batch["labels"] = self._pad([row["labels"] for row in rows], IGNORE)  # (rows, longest labels)
         return batch
 
+    def _pack(self, rows: list[dict]) -> dict[str, Any]:
+        """Lay rows end to end; a last row of padding, perhaps empty, rounds their length up."""
+        import torch
+
+        lengths = [len(row["input_ids"]) for row in rows]
+        filler = -sum(lengths) % self.pad_to_multiple_of
+        ids = [row["input_ids"] for row in rows] + [[self.pad_id] * filler]
+        # A row's first token has nothing before it that would predict it.
+        labels = [[IGNORE, *row["labels"][1:]] for row in rows] + [[IGNORE] * filler]
+        whole = list(chain(*labels))
+        return {
+            "input_ids": torch.tensor([list(chain(*ids))]),  # (1, tokens), as the next two
+            "position_ids": torch.tensor([list(chain(*(range(len(row)) for row in ids)))]),
+            "labels": torch.tensor([whole]),
+            # Positions before a label. Found here, on the CPU: a GPU would have to wait to learn how many there are.
+            "kept": torch.tensor([place for place, label in enumerate(whole[1:]) if label != IGNORE]),
+            "cu_seq_lens_q": torch.tensor([0, *accumulate(map(len, ids))], dtype=torch.int32),  # (rows + 2)
+            "max_length_q": self._rounded(max(*lengths, filler)),
+        }
+
+    def _rounded(self, length: int) -> int:
+        rounded = length + -length % self.pad_to_multiple_of
+        return rounded if self.longest is None else max(length, min(rounded, self.longest))
+
     def _pad(self, rows: list[list[int]], filler: int, shortest: int = 0) -> torch.Tensor:
         import torch
 
-        longest = max(shortest, *map(len, rows))
+        longest = self._rounded(max(shortest, *map(len, rows)))
         paddings = [[filler] * (longest - len(row)) for row in rows]
         pairs = zip(rows, paddings, strict=True)
         return torch.tensor([row + pads if self.side == "right" else pads + row for row, pads in pairs])

@@ -1,7 +1,8 @@
 """Inference with a trained model: summaries, label scores, long documents, and export for other programs.
 
-`generation` writes summaries in batches; `label_scores` scores label words; `long_documents` has the strategies for
-texts that are too long; `export` merges an adapter or converts it for CTranslate2.
+`generation` writes summaries in batches, on a GPU in one of the ways of `engines`; `label_scores` scores label words;
+`long_documents` has the strategies for texts that are too long; `export` merges an adapter or converts it for
+CTranslate2.
 """
 
 from summkit.inference.export import Exported, merge_adapter, to_ctranslate2

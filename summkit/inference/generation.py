@@ -14,7 +14,8 @@ from summkit.config import detect_hardware
 from summkit.data import templates, tokenisation
 from summkit.data.checks import reason_unusable
 from summkit.data.support import best_supported
-from summkit.errors import Interrupted, SummkitError
+from summkit.errors import Interrupted, SummkitError, check_known
+from summkit.inference import engines
 from summkit.inference.prefill import Prefill
 from summkit.models import families, loading
 from summkit.registry import Registry
@@ -35,7 +36,7 @@ DECODINGS: Registry[dict[str, Any]] = Registry(
         "beam": {"do_sample": False, "num_beams": 4},
         "nucleus": {"do_sample": True, "top_p": 0.9, "temperature": 0.7, "repetition_penalty": 1.1},
         # Without a penalty for repetition, which would also keep the document's own names out of the summary.
-        "supported": {"do_sample": True, "top_p": 0.9, "temperature": 0.5, "num_return_sequences": 8},
+        "supported": {"do_sample": True, "top_p": 0.9, "top_k": 0, "temperature": 0.5, "num_return_sequences": 8},
     },
 )
 NOT_FINITE = (
@@ -194,19 +195,25 @@ class Summarizer(Prompter):
         seed: int = 0,
         temperature: float = 0.0,
         reuse_head: bool = False,
+        engine: str = "batches",
+        merge: bool | None = None,
     ) -> list[Summary]:
         """Summarise documents; a progress bar counts them.
 
         Args:
             documents: The texts. A text that does not fit into `max_length` is cut at the end.
             decoding: A name in DECODINGS. "supported" writes eight answers and takes the one with the fewest names and
-                numbers that the document lacks; of equals, the one with most words in common with the others.
+                numbers that the document lacks; of equals, the one that agrees most with the others.
             base: Answer as the base model, with the adapter off. Zero-shot answers stay so after a training.
             seed: Seed for sampling. Samples also depend on the batches.
             temperature: Above 0, each token is sampled from all tokens at this temperature, instead of `decoding`.
             reuse_head: Read the part of the template before the document only once for all documents, which saves time
                 if examples make it long. The answers are the same, unless rounding decides between two tokens, as with
                 different batch sizes.
+            engine: A name in `engines.ENGINES`: how a GPU is kept busy. All but "batches" are for decoders, without
+                beams, `reuse_head` and prompt tuning.
+            merge: Answer with a plain copy of packed layers, the adapter merged (see `engines.merged`). None: on a GPU
+                whose free memory is twice the copy's. The model is unchanged afterwards.
 
         Returns:
             One Summary for each document, in the same order.
@@ -220,10 +227,10 @@ class Summarizer(Prompter):
         """
         import torch
 
-        settings = _generation_settings(decoding, temperature)
+        settings = _generation_settings(decoding, temperature) | self._engine(engine, decoding, reuse_head)
         rows = [row | {"document": text} for row, text in zip(self.encode(documents), documents, strict=True)]
         torch.manual_seed(seed)
-        with loading.adapter_off(self.model) if base else nullcontext(), ready_to_answer(self.model):
+        with loading.adapter_off(self.model) if base else nullcontext(), ready_to_answer(self.model, merge):
             loading.check_positions(self.model, self.max_length, self.max_new_tokens)
             read = Prefill(self, settings, reuse_head)
             title = f"temperature {temperature}" if temperature else decoding
@@ -245,19 +252,36 @@ class Summarizer(Prompter):
             chosen.append(own[best_supported(texts, row["document"])])
         return chosen
 
+    def _engine(self, engine: str, decoding: str, reuse_head: bool) -> dict[str, Any]:
+        """Return the settings of an engine, if it suits the model and the other options."""
+        from transformers import CompileConfig
+
+        check_known("engine", engine, engines.ENGINES)
+        if engine == "batches":
+            return {}
+        several = {"num_beams", "num_return_sequences"} & DECODINGS.find(decoding).keys()
+        if self.seq2seq or loading.virtual_tokens(self.model) or several or reuse_head:
+            raise SummkitError(f"engine {engine!r} has no encoder, beams, tuned prompt or reuse_head: use 'batches'")
+        settings = engines.ENGINES[engine]
+        return settings | {"compile_config": CompileConfig(**settings["compile_config"])}
+
     def _generate(self, tensors: dict[str, Any], settings: dict) -> list[list[int]]:
         """Return new token ids, (rows, at most max_new_tokens), with padding after EOS."""
         import torch
         from transformers import GenerationConfig, LogitsProcessorList
 
         config = GenerationConfig(**settings, max_new_tokens=self.max_new_tokens, **self.special_tokens())
+        count = len(tensors["input_ids"]) * settings.get("num_return_sequences", 1)
+        if "cache_implementation" in settings:  # one shape for all batches: what was recorded for one serves for all
+            fill = torch.arange(self.batch_size).clamp(max=count - 1)
+            tensors = {name: tensor[fill] for name, tensor in tensors.items()}
         how: dict[str, Any] = {"generation_config": config, "logits_processor": LogitsProcessorList([_check_finite])}
         with torch.inference_mode():
             if loading.virtual_tokens(self.model) and not self.seq2seq:
                 return self.model.base_model.generate(**_with_tuned_prompt(self.model, tensors), **how).tolist()
             output = self.model.generate(**tensors, **how)  # (rows, tokens)
         # A decoder's output begins with the prompt, an encoder-decoder's with its start token.
-        return output[:, 1 if self.seq2seq else tensors["input_ids"].shape[1] :].tolist()
+        return output[:count, 1 if self.seq2seq else tensors["input_ids"].shape[1] :].tolist()
 
 
 def summarize(
@@ -300,8 +324,10 @@ def _compute_dtype(trained_in: str, name: str) -> str:
 
 
 @contextmanager
-def ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
+def ready_to_answer(model: PreTrainedModel, merge: bool | None = None) -> Iterator[None]:
     """Put the model into evaluation mode with a cache, and always restore its state afterwards.
+
+    With `merge`, or by default where `engines.copy_fits`, a plain copy of packed layers answers.
 
     In training mode a model generates gibberish. The model's own generation settings are dropped except for the start
     tokens of its decoder; otherwise `generate` would use its lengths, penalties and beams for settings we do not give.
@@ -315,7 +341,8 @@ def ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
         model.eval()
         config.use_cache = True
         base.generation_config = decoder_start(base)
-        with loading.unpacked(model):
+        merge = engines.copy_fits(base) if merge is None else merge
+        with engines.merged(base) if merge else loading.unpacked(model):
             yield
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop) or "interrupted: there is no answer; the model is as it was before") from None

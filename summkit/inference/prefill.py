@@ -159,7 +159,7 @@ def _reason_not_joinable(summarizer: Summarizer, settings: dict[str, Any]) -> st
         return "an encoder reads head and document together; leave reuse_head out"
     if loading.virtual_tokens(summarizer.model):
         return "prompt tuning puts its tokens before the head; leave reuse_head out"
-    if settings.get("num_beams", 1) > 1:
+    if settings.get("num_beams", 1) > 1 or "cache_implementation" in settings:
         return "beams would need a copy of the head each; use decoding='greedy'"
     return ""
 

@@ -172,7 +172,10 @@ def run_notebooks(
     if resume:
         given["RESUME"] = True
     if options:
-        given["OPTIONS"] = given.get("OPTIONS", {}) | options
+        own = given.get("OPTIONS", {})
+        if not isinstance(own, dict):
+            raise SummkitError(f"-p OPTIONS={own}: a mapping is needed, such as {{rank: 8}}, or -p rank=8 alone")
+        given["OPTIONS"] = own | options
     folder = Path(out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{settings.name}").absolute()
     if not (resume or overwrite):
         for stage in chosen:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from summkit.config import Profile
 
 FEW = 30  # rows; below, the note under a table says that they are few
-_ELSEWHERE = ("differences", "examples", "scored_on")  # details with a separate place on the page
+_ELSEWHERE = ("differences", "examples", "scored_on", "energy_kwh")  # details with a separate place on the page
 _SIDE_BY_SIDE = ("reference", "zero_shot", "fine_tuned")  # columns of the examples on a terminal
 
 

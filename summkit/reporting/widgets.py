@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from summkit.inference.generation import Summarizer
 
 COLUMNS = {"document": "article", "reference": "reference", "base": "base", "fine_tuned": "fine-tuned"}
+COLUMNS |= {"supported": "fine-tuned, best supported"}
 EXAMPLE = (
     "The night ferry from Port Ennick to Sant Brenner will stop running on 3 March, its owner said on Monday.\n"
     "Sound & Isles said that 41 passengers a crossing, on average, did not pay for the fuel. The line was opened in "
@@ -50,8 +51,8 @@ def side_by_side(rows: Iterable[dict[str, Any]]) -> HTML:
     """Return a table of summaries, with marks on names and numbers that the article does not support.
 
     Args:
-        rows: Dicts with `document` and any of id, reference, base and fine_tuned. A column that no row has is
-            omitted. At most 25 words of an article are shown.
+        rows: Dicts with `document` and any of id, reference, base, fine_tuned and supported. A column that no row has
+            is omitted. At most 25 words of an article are shown.
     """
     from IPython.display import HTML
     from jinja2 import Environment, PackageLoader

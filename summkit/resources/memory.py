@@ -156,6 +156,7 @@ def plan_inference(
     sequence_length: int = 512,
     answer_tokens: int = 128,
     device: str = "cpu",
+    merged: bool = False,
 ) -> Plan:
     """Plan the memory of greedy generation with a cache.
 
@@ -167,6 +168,7 @@ def plan_inference(
         sequence_length: Tokens per row, prompt and answer together; for an encoder-decoder, tokens of the prompt.
         answer_tokens: Tokens per row that an encoder-decoder writes.
         device: "cpu" or "cuda".
+        merged: Plan for a plain copy of 4-bit layers, from which a GPU answers if twice its bytes are free.
 
     Returns:
         The plan.
@@ -179,7 +181,8 @@ def plan_inference(
     compute = WEIGHT_BYTES.get(precision, COMPUTE_BYTES[compute_dtype])
     weights, sizes = _weights(meta, precision, compute)
     vocabulary = meta.get_output_embeddings().weight.shape[0]
-    if precision in WEIGHT_BYTES:
+    copied = compute * sum(sizes) if merged and precision in loading.FOUR_BITS else 0
+    if precision in WEIGHT_BYTES or copied:
         unpacked, how = 0, "the widest tensors in flight"
     elif device == "cpu" and precision != "int8":
         unpacked, how = 4 * sum(sizes), "every 4-bit layer unpacked once (models.unpacked), and the widest in flight"
@@ -193,6 +196,7 @@ def plan_inference(
     layers = measured.stacks[0].layers
     parts = [
         *weights,
+        *([("merged copy", copied, "4-bit layers in the compute dtype, with the adapter merged")] if copied else []),
         ("KV cache", cache, f"keys and values of {batch_size} × {length} tokens in {layers} layers"),
         ("logits", logits, f"{batch_size} × {vocabulary:,}, of the last token alone, and once more in fp32"),
         ("working copy", working, how),

@@ -43,6 +43,8 @@ class Meter:
             call `release_memory` before the block.
         energy_kwh: Energy of the whole machine; the part of its memory is always modelled.
         energy_is_estimate: False if counters of all processors were read.
+        energy_parts: The kWh that were "measured" by meters, of GPUs (NVML) and of processors that have one, and those
+            that were "estimated". The record has them in its details.
         co2_kg: Carbon emissions, if SUMMKIT_COUNTRY is set to a three-letter ISO code.
         cost_usd: Cost, if SUMMKIT_PRICE_PER_HOUR is set.
         country: The country for co2_kg.
@@ -65,6 +67,7 @@ class Meter:
     added_bytes: int | None = None
     energy_kwh: float | None = None
     energy_is_estimate: bool | None = None
+    energy_parts: dict[str, float] | None = None
     co2_kg: float | None = None
     cost_usd: float | None = None
     country: str | None = None
@@ -122,6 +125,8 @@ class Meter:
             data = self._tracker.final_emissions_data
             self.energy_kwh = float(data.energy_consumed)
             self.energy_is_estimate = _is_estimate(self._tracker)
+            measured = float(data.gpu_energy) + (0.0 if self.energy_is_estimate else float(data.cpu_energy))
+            self.energy_parts = {"measured": measured, "estimated": self.energy_kwh - measured}
             if self.country:
                 self.co2_kg = float(data.emissions)
         except Exception:  # codecarbon hides its own errors and then lacks attributes: the energy stays unknown

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 OWN_WEIGHTS = "trained_weights.safetensors"  # the trained weights of a method without an adapter
 # Options that may differ when a run is resumed, since they change no training step.
 _FREE = {
-    *("name", "reason", "task", "track", "generation_batch_size", "teacher", "teacher_precision"),
+    *("name", "reason", "task", "track", "logging_steps", "generation_batch_size", "teacher", "teacher_precision"),
     *("document_column", "summary_column", "label_column", "second_column"),
     *("dataset", "train_rows", "validation_rows", "test_rows", "min_words", "max_words"),  # the rows are compared
 }
@@ -154,10 +154,9 @@ def settings_in(folder: Path, kind: str = "summarisation") -> dict[str, Any]:
 
 def _completed(written: dict[str, Any]) -> dict[str, Any]:
     """Add options that older files lack."""
-    settings = {"task": "summary", "method": "lora", "wording": "news", "deepspeed": "", "fsdp": False} | written
-    labels = settings["task"] in ("agnews", "goemotions", "mnli")
-    later = dict.fromkeys(("instruction", "document_column", "summary_column"))
-    return later | {"kind": "classification" if labels else "summarisation"} | settings
+    labels = written.get("task") in ("agnews", "goemotions", "mnli")
+    defaults = {option.name: option.default for option in fields(Profile) if option.default is not MISSING}
+    return defaults | {"kind": "classification" if labels else "summarisation", "fsdp": False} | written
 
 
 def load_adapter(base: PreTrainedModel, folder: str | Path, name: str) -> PreTrainedModel | PeftModel:

@@ -71,7 +71,8 @@ def summary_loss(
 
     Args:
         model: The model, with or without an adapter.
-        inputs: A batch as `data.Collator` makes it: input_ids, attention_mask and labels, each (rows, tokens).
+        inputs: A batch as `data.Collator` makes it: input_ids, attention_mask and labels, each (rows, tokens); or a
+            packed one, if the model's attention stays within rows.
         num_items_in_batch: The divisor of the sum; None: the number of summary tokens in this batch.
 
     Returns:
@@ -85,11 +86,14 @@ def summary_loss(
     """
     from torch.nn.functional import cross_entropy, pad
 
-    arguments = {key: value for key, value in inputs.items() if key != "labels"} | {"use_cache": False}
+    arguments = {key: value for key, value in inputs.items() if key not in ("labels", "kept")} | {"use_cache": False}
     targets = inputs["labels"]  # (rows, tokens)
     if loading.is_encoder_decoder(model):
         # The models' own loss is a mean over the batch, which would give the tokens of a short batch more weight.
         logits = model(**arguments, decoder_input_ids=_shifted_right(model, targets)).logits
+    elif "kept" in inputs:  # packed rows
+        targets = targets[0, inputs["kept"] + 1]  # (summary tokens)
+        logits = model(**arguments, logits_to_keep=inputs["kept"]).logits  # (1, summary tokens, vocabulary)
     else:
         shifted = pad(targets, (0, 1), value=IGNORE)[:, 1:]  # (rows, tokens): the token to predict at each position
         targets = shifted[shifted != IGNORE]  # (summary tokens)

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from summkit import files, progress
 from summkit.config import Profile
-from summkit.data.tokenisation import IGNORE, Collator
+from summkit.data.tokenisation import IGNORE, Collator, length_sorted_batches
 from summkit.errors import SummkitError
 from summkit.models import loading
-from summkit.training import checkpoints, environment
+from summkit.training import checkpoints, environment, speed
 from summkit.training.losses import mean_loss, summary_loss
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class FitResult:
     """The result of a training.
 
     Losses are means over summary tokens, in nats. Seconds are wall time, in total over all parts of a resumed run.
-    `padding_fraction` is the share of computed positions that were padding.
+    `padding_fraction` is the share of computed positions that were padding. `speed` has the options for speed of the
+    profile, each "on" or with the reason why it is off. Seconds are without `compile_seconds`.
     """
 
     method: str
@@ -56,6 +57,8 @@ class FitResult:
     stopped_early: bool
     interrupted: bool
     adapter: str
+    speed: dict[str, str] = field(default_factory=dict)
+    compile_seconds: float | None = None
     history: list[dict] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
@@ -78,6 +81,17 @@ class Job:
     made_with: dict[str, Any] = field(default_factory=dict)  # its fingerprint
     counts: dict[str, Any] = field(default_factory=lambda: {"tokens": 0, "positions": 0, "seconds": 0.0})
     order: Any = None  # the sampler of the rows
+    collate: Any = None  # the collator of the training's batches
+    counted: Any = None  # tokens and positions since the last count, on the device
+    speed: dict[str, str] = field(default_factory=dict)  # the report of `speed.fast`
+    compile_seconds: float | None = None
+
+    def count(self) -> None:
+        """Add what the device has counted to `counts`; this waits for the device."""
+        tokens, positions = (0, 0) if self.counted is None else self.counted.tolist()
+        self.counts["tokens"] += tokens
+        self.counts["positions"] += positions
+        self.counted = None
 
 
 def fit(
@@ -127,19 +141,20 @@ def fit(
     if not environment.is_spread(profile) and job.checkpoint is None:
         _start_fresh(model)
     model.was_trained = True
-    trainer = _trainer(job, [_bookkeeping(job, on_log), *callbacks])
     interrupted = False
-    try:
-        with environment.tracked(profile.track, out_dir):
-            trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
-    except KeyboardInterrupt:
-        if environment.is_spread(profile):  # the other processes may be at another step: no weights can be gathered
-            raise KeyboardInterrupt("interrupted: --resume continues from the last complete checkpoint") from None
-        interrupted = True
-        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-        _log.warning(
-            "interrupted at step %d: the current adapter is saved; resume to continue", trainer.state.global_step
-        )
+    with speed.fast(model, profile, math.ceil(_steps_an_epoch(job) * profile.epochs)) as job.speed:
+        trainer = _trainer(job, [_bookkeeping(job, on_log), *callbacks])
+        try:
+            with environment.tracked(profile.track, out_dir):
+                trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
+        except KeyboardInterrupt:
+            if environment.is_spread(profile):  # the other processes may be at another step: weights cannot be gathered
+                raise KeyboardInterrupt("interrupted: --resume continues from the last complete checkpoint") from None
+            interrupted = True
+            trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+            _log.warning(
+                "interrupted at step %d: the current adapter is saved; resume to continue", trainer.state.global_step
+            )
     weights = environment.trained_weights(trainer.model) if environment.is_spread(profile) else None
     if progress.first_process():
         checkpoints.save_adapter(trainer.model, job.out_dir / "adapter", profile, weights)
@@ -182,22 +197,28 @@ def _start_fresh(model: PreTrainedModel | PeftModel) -> None:
 
 
 def _trainer(job: Job, callbacks: list[TrainerCallback]) -> Trainer:
+    from accelerate.utils import AutocastKwargs
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     if hasattr(job.model, "peft_config"):  # as in `save_adapter`: no checkpoint asks the Hub
         job.model.save_pretrained = functools.partial(job.model.save_pretrained, save_embedding_layers=False)
+    lengths: dict[str, Any] = {"pad_to_multiple_of": job.profile.pad_to_multiple_of, "longest": job.profile.max_length}
+    job.collate = Collator(job.tokenizer, **loading.padding(job.model), **lengths)
+    job.collate.packed = speed.is_on(job.speed, "packing")
     trainer = _summary_trainer(
         job,
         model=job.model,
         args=training_arguments(job),
         train_dataset=job.train,
         eval_dataset=job.validation,
-        data_collator=Collator(job.tokenizer, **loading.padding(job.model)),
+        data_collator=job.collate,
         processing_class=job.tokenizer,
         callbacks=[EarlyStoppingCallback(job.profile.patience), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)  # prints each log as a dict; the progress bar shows it
     loading.text_config(trainer.model).use_cache = False
+    if speed.is_on(job.speed, "pure_compute_dtype"):  # and fp16 keeps its GradScaler
+        trainer.accelerator.autocast_handler = AutocastKwargs(enabled=False)
     return trainer
 
 
@@ -208,8 +229,8 @@ def training_arguments(job: Job) -> TrainingArguments:
     profile = job.profile
     table = files.read_mapping(Path(__file__).with_name("arguments.yaml"), "arguments")
     options = {argument: getattr(profile, option) for argument, option in table["profile"].items()}
-    steps = math.ceil(len(job.train) / _rows_in_a_step(profile))
-    between = max(1, math.ceil(steps / profile.evaluations_per_epoch))
+    between = max(1, math.ceil(_steps_an_epoch(job) / profile.evaluations_per_epoch))
+    on_cuda = job.model.device.type == "cuda"
     arguments = TrainingArguments(
         output_dir=str(job.out_dir),
         fp16=profile.compute_dtype == "float16",
@@ -221,6 +242,9 @@ def training_arguments(job: Job) -> TrainingArguments:
         report_to=profile.track or "none",
         project=environment.PROJECT,
         deepspeed=profile.deepspeed or None,
+        # Batches are copied while the GPU computes.
+        dataloader_pin_memory=on_cuda,
+        accelerator_config={"non_blocking": on_cuda},
         use_cpu=job.model.device.type == "cpu",  # else a Mac's GPU would be used although the weights are on the CPU
         **options,
         **table["always"],
@@ -229,6 +253,10 @@ def training_arguments(job: Job) -> TrainingArguments:
     # public argument prevents this.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+def _steps_an_epoch(job: Job) -> int:
+    return math.ceil(len(job.train) / _rows_in_a_step(job.profile))
 
 
 def _rows_in_a_step(profile: Profile) -> int:
@@ -252,13 +280,14 @@ def _result(job: Job, trainer: Trainer, interrupted: bool) -> FitResult:
         stopped_early=not interrupted and state.global_step < state.max_steps,
         interrupted=interrupted,
         adapter=str(job.out_dir / "adapter"),
+        speed=job.speed,
+        compile_seconds=job.compile_seconds,
         history=state.log_history,
     )
 
 
 def _summary_trainer(job: Job, **arguments: Any) -> Trainer:
     """Make a Trainer with `summary_loss` and `mean_loss` that draws the job's order and counts its tokens."""
-    import torch
     from transformers import Trainer
 
     class SummaryTrainer(Trainer):
@@ -268,15 +297,14 @@ def _summary_trainer(job: Job, **arguments: Any) -> Trainer:
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> torch.Tensor:
             if model.training:
-                mask = inputs["attention_mask"]  # (rows, tokens)
-                if loading.is_encoder_decoder(model):  # count the decoder's tokens and positions too
-                    mask = torch.cat([mask.flatten(), (inputs["labels"] != IGNORE).flatten()])
-                counted = mask.new_tensor([int(mask.sum()), mask.numel()])
-                tokens, computed = self.accelerator.reduce(counted, "sum").tolist()
-                job.counts["tokens"] += tokens
-                job.counts["positions"] += computed
+                counted = self.accelerator.reduce(_count(inputs, loading.is_encoder_decoder(model)), "sum")
+                job.counted = counted if job.counted is None else job.counted + counted
             # The loss is divided by the tokens of all processes, but gradients are averaged: multiply to get their sum.
             return summary_loss(model, inputs, num_items_in_batch) * self.accelerator.num_processes
+
+        def training_step(self, model: Any, inputs: Any, *rest: Any, **options: Any) -> torch.Tensor:
+            with speed.within_rows(self.model, inputs):
+                return super().training_step(model, inputs, *rest, **options)
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
             return job.order  # no public hook: overriding `get_train_dataloader` means building the loader too
@@ -287,16 +315,43 @@ def _summary_trainer(job: Job, **arguments: Any) -> Trainer:
                 super()._run_epoch(**arguments)
 
         def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-            metrics = {"eval_loss": mean_loss(self.model, job.validation, job.tokenizer, self.args.eval_batch_size)}
-            _check_finite(metrics, job)  # before a checkpoint of this step is written
-            # Callbacks run before logging, since they may add scores.
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            with speed.uncompiled(self.model):
+                loss = mean_loss(self.model, job.validation, job.tokenizer, self.args.eval_batch_size)
+                metrics = {"eval_loss": loss}
+                _check_finite(metrics, job)  # before a checkpoint of this step is written
+                # Callbacks run before logging, since they may add scores.
+                self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             self.log(metrics)
             return metrics
 
     trainer = SummaryTrainer(**arguments)
     trainer.model_accepts_loss_kwargs = True  # for all models: `summary_loss` divides by all tokens
     return trainer
+
+
+def _count(inputs: Any, is_encoder_decoder: bool) -> torch.Tensor:
+    """Return the tokens and the positions of a batch as a tensor on its device, which nothing waits for."""
+    import torch
+
+    if "kept" in inputs:  # packed: the last row is padding
+        tokens, positions = inputs["cu_seq_lens_q"][-2], inputs["input_ids"].numel()
+    else:
+        mask = inputs["attention_mask"]  # (rows, tokens)
+        if is_encoder_decoder:  # count the decoder's tokens and positions too
+            mask = torch.cat([mask.flatten(), (inputs["labels"] != IGNORE).flatten()])
+        tokens, positions = mask.sum(), mask.numel()
+    return torch.stack([tokens.long(), tokens.new_full((), positions, dtype=torch.long)])
+
+
+def _prepare_speed(job: Job) -> None:
+    """Check and warm up what can be checked on the model only as it trains."""
+    order = length_sorted_batches(list(job.train["length"]), job.profile.batch_size)
+    longest, shortest = ([job.train[row] for row in batch] for batch in (order[0], order[-1]))
+    if speed.is_on(job.speed, "packing"):
+        exact = job.profile.compute_dtype == "float32" and job.profile.precision not in ("fp16", "bf16")
+        speed.check_packing(job.model, [longest[0], shortest[-1]], job.collate, exact, job.speed)
+    if speed.is_on(job.speed, "compile_from_steps"):
+        job.compile_seconds = speed.warm_up(job.model, [longest, shortest], job.collate, job.speed)
 
 
 def _check_finite(logs: dict[str, float], job: Job) -> None:
@@ -353,6 +408,7 @@ def _bookkeeping(job: Job, on_log: Callable[[list[dict]], None] | None) -> Train
 
     class Bookkeeping(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            _prepare_speed(job)
             self.started = time.monotonic() - job.counts["seconds"]
             if state.best_global_step:  # the run's folder may have been moved
                 state.best_model_checkpoint = str(job.out_dir / f"checkpoint-{state.best_global_step}")
@@ -372,6 +428,7 @@ def _bookkeeping(job: Job, on_log: Callable[[list[dict]], None] | None) -> Train
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             args.distributed_state.wait_for_everyone()  # each process writes its own files into the checkpoint
+            job.count()
             job.counts["seconds"] = time.monotonic() - self.started
             if state.is_world_process_zero:
                 folder = job.out_dir / f"checkpoint-{state.global_step}"
@@ -380,6 +437,7 @@ def _bookkeeping(job: Job, on_log: Callable[[list[dict]], None] | None) -> Train
                 checkpoints.write_manifest(folder, job.counts, job.made_with, order)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            job.count()
             job.counts["seconds"] = time.monotonic() - self.started
             self.bar.close()
 

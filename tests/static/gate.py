@@ -19,6 +19,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 ROOT = Path(__file__).parents[2]
 TAGS = {"parameters", "nbval-skip", "nbval-check-output"}
 BYTES = 1_000_000
+EXERCISES = "EXERCISES"  # the folder of exercises; they are no chapters, and have rules of their own
 
 
 class Book:
@@ -252,7 +253,7 @@ def kernel(book):
     for key in set(book.nb.metadata) - {"kernelspec", "language_info", "summkit"}:
         yield f"remove the metadata {key} from the notebook"
     for number, cell in book.cells:
-        for key in set(cell.metadata) - {"tags"}:
+        for key in set(cell.metadata) - ({"tags", "nbgrader"} if EXERCISES in book.path.parts else {"tags"}):
             yield f"cell {number}: remove the metadata {key}"
 
 
@@ -346,8 +347,48 @@ RULES = {
 }
 
 
-def notebooks() -> list[Path]:
-    """Every notebook of the repository; folders that git ignores are left out."""
+def solutions(book):
+    """What nbgrader needs to make a student version: solutions to remove, checks with points, one id a cell."""
+    graded = [(number, cell, cell.metadata["nbgrader"]) for number, cell in book.cells if "nbgrader" in cell.metadata]
+    names = [mark["grade_id"] for _, _, mark in graded]
+    if len(set(names)) < len(names):
+        yield "two cells have the same grade_id"
+    points = sum(mark.get("points", 0) for _, _, mark in graded if mark["grade"])
+    if points != 100:
+        yield f"the points add up to {points}; they must be 100"
+    for number, cell, mark in graded:
+        if mark["solution"] and "### BEGIN SOLUTION" not in cell.source:
+            yield f"cell {number}: nothing between ### BEGIN SOLUTION and ### END SOLUTION to take out"
+        if mark["grade"] and not mark["solution"] and not {"assert"} & set(cell.source.split()):
+            yield f"cell {number}: this check asserts nothing"
+        for part in ("SOLUTION", "HIDDEN TESTS"):
+            if cell.source.count(f"### BEGIN {part}") != cell.source.count(f"### END {part}"):
+                yield f"cell {number}: each ### BEGIN {part} needs its ### END {part}"
+    for number, cell in book.code:
+        if "nbgrader" not in cell.metadata and re.search("### (BEGIN|END) ", cell.source):
+            yield f"cell {number}: a solution or a hidden check in a cell that nbgrader does not know"
+
+
+def folded(book):
+    if not any("<details><summary>" in cell.source for _, cell in book.text):
+        yield "no task has a hint, <details><summary>…"
+
+
+def bare(book):
+    for number, cell in book.code:
+        if cell.outputs or cell.execution_count is not None:
+            yield f"cell {number}: clear the outputs; the solutions are run by the tests"
+
+
+EXERCISE_RULES = {
+    rule.__name__: rule
+    for rule in (valid, install, imports, parameters, parses, ruff, known_tags, safe, kernel, paths, size)
+} | {rule.__name__: rule for rule in (solutions, folded, bare)}
+
+
+def notebooks(exercises: bool = False) -> list[Path]:
+    """Every chapter, study and template of the repository, or every exercise; what git ignores is left out."""
     found = (path.relative_to(ROOT) for path in ROOT.rglob("*.ipynb"))
     ignored = {"runs", "build"}
-    return sorted(p for p in found if p.parts[0] not in ignored and not any(part.startswith(".") for part in p.parts))
+    kept = (p for p in found if p.parts[0] not in ignored and not any(part.startswith(".") for part in p.parts))
+    return sorted(path for path in kept if (EXERCISES in path.parts) is exercises)

@@ -27,7 +27,8 @@ def load(name: str):
 
 links = load("links")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-NOTEBOOKS = [path for path in links.pages() if path.suffix == ".ipynb"]
+PAGES = [path for path in links.pages() if path.suffix == ".ipynb"]
+NOTEBOOKS = [path for path in PAGES if "EXERCISES" not in path.parts]
 
 
 def test_every_page_agrees_with_pyproject():
@@ -41,11 +42,16 @@ def test_all_addresses_of_the_project_are_in_the_repository():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_has_badges_and_an_install_cell_with_its_extras(path):
+def test_a_notebook_has_badges(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
     name, slug = path.relative_to(ROOT).as_posix(), links.repository()
     title = "".join(notebook["cells"][0]["source"])
     assert f"]({links.colab(slug, name)})" in title and f"]({links.kaggle(slug, name)})" in title
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_notebook_has_an_install_cell_with_its_extras(path):
+    notebook, slug = json.loads(path.read_text(encoding="utf-8")), links.repository()
     extras = notebook["metadata"]["summkit"]["extras"]
     assert set(extras) <= set(PROJECT["optional-dependencies"])
     (install,) = [c for c in notebook["cells"] if "nbval-skip" in c["metadata"].get("tags", [])]
@@ -118,7 +124,7 @@ def test_the_install_cell_does_nothing_on_a_readers_own_machine(monkeypatch):
     exec(links.INSTALL_CELL, {})
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_a_notebooks_title_is_the_one_in_its_metadata(path):
     notebook = json.loads(path.read_text(encoding="utf-8"))
     heading = "".join(notebook["cells"][0]["source"]).splitlines()[0]

@@ -20,6 +20,7 @@ from summkit.reporting import records
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OPTIONS = Namespace(smoke=True, rounds=1, threads=1, million=False, from_clone=False)
+ON_GPU = {"minutes": 8, "python": None, "only": None}
 SPREAD = {"median", "low", "high"}
 
 
@@ -28,7 +29,7 @@ def here(monkeypatch, tmp_path):
     """Contestants run in this process, with the files that a process of their own would get."""
     count = iter(range(1000))
 
-    def start(benchmark, name, work, threads):
+    def start(benchmark, name, work, threads, **_):
         folder = tmp_path / f"contestant-{next(count)}"
         folder.mkdir()
         (folder / "work.json").write_text(json.dumps(work | {"folder": str(folder), "threads": threads}))
@@ -39,6 +40,7 @@ def here(monkeypatch, tmp_path):
         return json.loads((folder / "result.json").read_text())
 
     monkeypatch.setattr(harness, "start", start)
+    monkeypatch.setattr(harness, "own", start)
 
 
 def written(record: dict, folder: Path) -> dict:
@@ -123,18 +125,73 @@ def test_own_memory_leaves_out_what_is_of_files(tmp_path):
 def test_a_gpu_is_measured_only_where_there_is_one(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(harness, "gpu_name", lambda: None)
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    assert main(["gpu-memory", "gpu-speed", "--out", str(tmp_path)]) == 0
+    assert main(["gpu", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr()
-    assert said.err.count("not measured, no GPU here") == 2 and said.out.count("No GPU was at hand") == 2
+    assert said.err.count("not measured, no GPU here") == 1 and "`make gpu` or `python -m benchmarks gpu`" in said.out
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_gpu_benchmark_trains_on_rows_of_exactly_512_tokens(here, tmp_path):
-    record = written(gpu.run("memory", OPTIONS), tmp_path)
-    assert record["stage"] == "benchmarks/gpu-memory"
-    work, entries = record["details"]["work"], ran(record)
-    assert work["tokens"] == 512 * work["rows"] and work["gradient_checkpointing"] and work["precision"] == "nf4"
-    assert entries["summkit"]["positions"] == work["tokens"] and entries["summkit"]["footprint_bytes"] > 0
+@pytest.fixture
+def few_steps(monkeypatch):
+    monkeypatch.setattr(gpu, "WARM_UP", 1)
+    monkeypatch.setattr(gpu, "STEPS", 1)
+    monkeypatch.setattr(gpu, "REPEATS", 2)
+
+
+def test_the_gpu_benchmark_measures_training_and_answers_and_goes_on(here, few_steps, monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "git_commit", lambda: "abc")  # the same version in both calls
+    only = ["phi-2: summkit before", "phi-2: answer: merged, graphs", "llama-3.2-3b: answer: packed"]
+    options = Namespace(**vars(OPTIONS) | ON_GPU | {"out": tmp_path, "only": only[:1]})
+    begun = written(gpu.run(options), tmp_path)["details"]
+    trained = begun["contestants"][only[0]]["results"]
+    assert set(trained) == set(gpu.WAYS) and gpu.unfinished({"details": begun}) == 0
+    full, mixed = trained["16 rows"], trained["16 rows of all lengths, checkpointing"]
+    limit = begun["works"]["phi-2"]["max_length"]
+    assert full["tokens"] == 2 * limit > mixed["tokens"]  # two rows a step here
+    assert full["cold_seconds"] > 0 and set(full["step_seconds"]) == SPREAD and full["share_of_ceiling"] > 0
+    assert full["planned_bytes"] > 0 and any("mm" in operator for operator, _, _ in full["operators"])
+    assert full["loss"] == pytest.approx(trained["16 rows, checkpointing"]["loss"], abs=1e-3)
+    # The same command goes on: what has been measured is not measured again.
+    options.only = only
+    monkeypatch.setitem(gpu.CONTESTANTS, "summkit before", harness.Contestant(lambda work: 1 / 0, "again"))
+    record = written(gpu.run(options), tmp_path)
+    entries = record["details"]["contestants"]
+    assert list(entries) == only and entries[only[0]]["results"] == trained
+    for name, merged in ((only[1], True), (only[2], False)):
+        answers = entries[name]["results"]
+        assert set(answers) == {"4 at once", "one by one"}
+        tokens = begun["works"]["phi-2"]["max_new_tokens"]
+        assert answers["4 at once"]["new_tokens"] == 4 * tokens
+        assert answers["one by one"]["new_tokens"] == gpu.TEXTS * tokens, merged
+    text = page.tables(tmp_path)
+    assert "| summkit before, 4 rows, checkpointing |" in text and "| answer: packed, one by one |" in text
+
+
+def test_a_gpu_contestant_without_time_or_option_says_so(here, few_steps, monkeypatch, tmp_path):
+    """An option of a lever that this version lacks is a row that says why, and so is a library that is not here."""
+    options = Namespace(**vars(OPTIONS) | ON_GPU | {"out": tmp_path, "only": ["phi-2: answer: packed"], "minutes": 0})
+    record = gpu.run(options)
+    assert gpu.unfinished(record) == 1 and "the same command goes on" in page._gpu_tables(record["details"])[2]
+    work = gpu._work("phi-2", tmp_path, options)
+    with pytest.raises(SummkitError, match="no option no_such_option"):
+        gpu.summkit(work, gpu.ONE, no_such_option=1)
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None)
+    assert gpu._result("unsloth", work, options, 0.0) == {"absent": "not installed here: unsloth"}
+
+
+def test_a_forked_contestant_returns_its_results_says_its_error_and_ends_in_time(monkeypatch):
+    def sleep(work):
+        time.sleep(60)
+
+    some = {"good": lambda work: {"x": work["x"]}, "bad": lambda work: {}["no"], "slow": sleep}
+    monkeypatch.setattr(gpu, "CONTESTANTS", {name: harness.Contestant(run, "") for name, run in some.items()})
+    assert harness.own("gpu", "good", {"x": 3}, 1) == {"x": 3}
+    with pytest.raises(SummkitError, match="bad failed: KeyError"):
+        harness.own("gpu", "bad", {}, 1)
+    started = time.monotonic()
+    with pytest.raises(SummkitError, match="no time was left"):
+        harness.own("gpu", "slow", {}, 1, timeout=0.3)
+    assert time.monotonic() - started < 20
 
 
 def test_starting_in_processes_of_their_own(tmp_path):
@@ -213,6 +270,16 @@ def test_the_page_is_made_of_the_records_and_keeps_what_is_written_by_hand(tmp_p
 def test_the_committed_page_is_what_its_records_make():
     text = (page.HERE / "README.md").read_text(encoding="utf-8")
     assert text.partition(page.BEGIN)[2].partition(page.END)[0] == "\n" + page.tables(page.HERE / "results")
+
+
+def test_the_table_of_profiles_says_which_cards_have_records(tmp_path):
+    text = (page.HERE.parent / "docs" / "running.md").read_text(encoding="utf-8")
+    assert f"| measured on | CPUs | CPUs | {page.cards('t4')} | {page.cards('gpu')} |" in text
+    found = {"works": {}, "contestants": {}, "ceiling": {}}
+    record = harness.record("gpu", "t4", 1, **found)
+    record["environment"]["device"] = "Tesla T4"
+    records.write_record(record, tmp_path / "gpu-tesla-t4.json")
+    assert page.cards("t4", tmp_path) == "Tesla T4" and "no card yet" in page.cards("gpu", tmp_path)
 
 
 def test_an_unknown_benchmark_is_refused(capsys):

@@ -26,6 +26,22 @@ def test_a_preset_holds_nothing_but_options(task):
     assert {key for section in sections.values() for key in section} <= {*options(), "kind"}
 
 
+SPEED = ("pure_compute_dtype", "packing", "compile_from_steps", "fused_kernels")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_options_for_speed_are_off_where_numbers_are_committed_and_on_where_they_fit(task):
+    for name in PROFILES:
+        profile = choose_profile(name, task)
+        used = {option for option in SPEED if getattr(profile, option)}
+        if name in ("smoke", "cpu"):
+            assert not used and (profile.logging_steps, profile.pad_to_multiple_of) == (1, 1)
+        if profile.precision == "fp32" or profile.model.startswith("allenai/led"):
+            assert not used, "else each run would begin with lines that say why they are off"
+        if profile.compute_dtype == "float16":
+            assert "pure_compute_dtype" not in used
+
+
 def test_none_is_a_value_like_any_other():
     assert choose_profile("cpu").max_words == 250
     assert choose_profile("cpu", max_words=None).max_words is None
@@ -99,6 +115,8 @@ def test_the_environment_may_choose(monkeypatch):
 
 
 def test_one_column_is_not_both_text_and_summary():
+    with pytest.raises(SummkitError, match="document_column=2024: input should be a valid string, so put it in quotes"):
+        choose_profile("smoke", document_column=2024)
     with pytest.raises(SummkitError, match="document_column, summary_column and second_column: 'text' is named twice"):
         choose_profile("smoke", document_column="text", summary_column="Text")
 

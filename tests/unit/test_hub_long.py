@@ -27,15 +27,18 @@ DECODER = 2 * 4  # self-attention and attention to the encoder: query, key, valu
 ADAPTED = {LED: 7 + DECODER, LARGE: 7 + DECODER, BIGBIRD: 4 + DECODER, LONG_T5: 4 + DECODER}  # LED: three are global
 
 
-@pytest.mark.parametrize(("name", "computes"), [("t4", "float16"), ("gpu", "bfloat16")])
-def test_the_settings(name, computes):
+@pytest.mark.parametrize(
+    ("name", "computes", "optimizer"),
+    [("t4", "float16", "paged_adamw_8bit"), ("gpu", "bfloat16", "adamw_torch_fused")],
+)
+def test_the_settings(name, computes, optimizer):
     for model in (None, LARGE):
         profile = choose_profile(name, task="long", **({"model": model} if model else {}))
         assert (profile.model, profile.dataset) == (model or LED, "ccdv/arxiv-summarization")
         assert (profile.max_length, profile.max_new_tokens) == (8192, 256)
         assert profile.batch_size * profile.gradient_accumulation == 16 and profile.gradient_checkpointing
         weights = (profile.precision, profile.compute_dtype, profile.method, profile.targets, profile.optimizer)
-        assert weights == ("nf4", computes, "lora", "attention", "paged_adamw_8bit")
+        assert weights == ("nf4", computes, "lora", "attention", optimizer)
 
 
 RUNS = {

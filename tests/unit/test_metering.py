@@ -157,6 +157,22 @@ def test_energy_is_an_estimate_where_codecarbon_does_not_say_what_it_read():
     assert metering._is_estimate(SimpleNamespace()) is True
 
 
+@pytest.mark.parametrize(("mode", "measured"), [("intel_rapl", 7.0), ("cpu_load", 4.0)])
+def test_a_gpus_energy_is_measured_and_the_record_says_which_part_was(monkeypatch, mode, measured, tmp_path):
+    """A GPU's meter (NVML) is read; a processor without one is estimated, and so is the memory always."""
+    from summkit import run
+
+    cpu = type("CPU", (), {"_mode": mode})()
+    data = SimpleNamespace(energy_consumed=8.0, gpu_energy=4.0, cpu_energy=3.0, ram_energy=1.0, emissions=0.1)
+    tracker = SimpleNamespace(stop=lambda: None, final_emissions_data=data, _hardware=[cpu])
+    monkeypatch.setattr(metering, "_start_tracker", lambda country: tracker)
+    monkeypatch.setenv("SUMMKIT_RUN_DIR", str(tmp_path))
+    record = records.read_record(run.start("task3", "smoke").finish())
+    assert record["details"]["energy_kwh"] == {"measured": measured, "estimated": 8.0 - measured}
+    assert record["resources"]["energy_kwh"] == 8.0
+    assert record["resources"]["energy_is_estimate"] is (mode == "cpu_load")
+
+
 ENERGY = """
 import json, socket, sys, time
 

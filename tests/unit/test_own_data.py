@@ -87,6 +87,9 @@ def test_parquet_and_what_datasets_saved(tmp_path):
     assert len(texts(read(tmp_path / "one"))) == 12
     splits = read(tmp_path / "two", test_rows=3)
     assert {row["summary"] for row in splits.test} == {row["summary"] for row in ROWS[9:]}
+    next((tmp_path / "one").glob("*.arrow")).unlink()
+    with pytest.raises(SummkitError, match="one: written by save_to_disk, but a part is missing or broken"):
+        read(tmp_path / "one")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1, but no more")
     with pytest.raises(SummkitError, match=r"bad\.parquet: cannot be read as Parquet"):
         read(tmp_path / "bad.parquet")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+import torch
 
 from summkit.data import sentences as sentences_of
 from summkit.data import splits, templates, tokenisation
@@ -152,6 +153,28 @@ def test_pads_stand_on_the_right_in_training_and_on_the_left_in_generation(templ
     assert left["attention_mask"][1].tolist() == [0] * (longest - length) + [1] * length
     assert set(left["input_ids"][1, :-length].tolist()) == {tokenizer.pad_token_id}
     assert "labels" not in left and left["input_ids"].shape == (2, longest)
+
+
+def test_lengths_are_rounded_up_but_not_beyond_the_longest_row_there_is(tokenizer):
+    rows = [{"input_ids": [5] * length, "labels": [7] * length} for length in (9, 4)]
+    for longest, expected in ((None, 16), (100, 16), (12, 12), (3, 9)):
+        collate = tokenisation.Collator(tokenizer, pad_to_multiple_of=16, longest=longest)
+        assert collate(rows)["labels"].shape == (2, expected)
+
+
+def test_packed_rows_follow_each_other_and_predict_only_their_own_tokens(tokenizer):
+    ignore = tokenisation.IGNORE
+    rows = [
+        {"input_ids": [11, 12, 13, 14], "labels": [ignore, ignore, 13, 14]},
+        {"input_ids": [21, 22, 23], "labels": [21, ignore, 23]},  # no prompt: nothing predicts the first token
+    ]
+    batch = tokenisation.Collator(tokenizer, packed=True, pad_to_multiple_of=5)(rows)
+    assert batch["input_ids"].tolist() == [[11, 12, 13, 14, 21, 22, 23] + [tokenizer.pad_token_id] * 3]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 1, 2]]
+    assert batch["labels"].tolist() == [[ignore, ignore, 13, 14, ignore, ignore, 23] + [ignore] * 3]
+    assert batch["kept"].tolist() == [1, 2, 5] and batch["max_length_q"] == 5
+    assert batch["cu_seq_lens_q"].tolist() == [0, 4, 7, 10] and batch["cu_seq_lens_q"].dtype == torch.int32
+    assert tokenisation.Collator(tokenizer, packed=True)(rows)["cu_seq_lens_q"].tolist() == [0, 4, 7, 7]
 
 
 def test_rows_of_a_data_set_are_encoded_one_by_one(template, tokenizer):
