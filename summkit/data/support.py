@@ -122,7 +122,7 @@ def best_supported(summaries: Sequence[str], document: str) -> int:
         own = words[number]
         agreement = np.mean([2 * (own & other).total() / max(1, own.total() + other.total()) for other in words])
         supported, named = supported_facts(summaries[number], document)
-        return bool(own), supported - named, agreement + 0.03 * supported
+        return bool(own), supported - named, float(agreement) + 0.03 * supported
 
     return max(range(len(summaries)), key=quality)
 

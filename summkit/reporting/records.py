@@ -32,6 +32,7 @@ SECTIONS = {section: tuple(keys) for section, keys in _LISTED.items()}
 RUN = ("stage", "profile", "seed", "started", "wall_seconds")
 OPEN = ("scores", "details")  # sections whose keys a chapter chooses
 _RESULTS = ("scores", "generation", "resources", "environment", "figures", "details")
+_LATER = ("compile_seconds", "speed")  # keys of `training` that the first records lack
 ORDER = ("schema", *RUN, "model", "data", "training", *_RESULTS)
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 _MACHINE_PATH = re.compile(r"/|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|file:")
@@ -164,6 +165,8 @@ def read_record(path: str | Path) -> dict:
         raise SummkitError(message) from error
     except ValueError as error:  # broken JSON, NaN, or bytes that are not UTF-8
         raise SummkitError(f"the run record {path} is broken ({error}); repeat the run to write a new one") from error
+    if isinstance(record, dict) and isinstance(record.get("training"), dict):
+        record["training"] |= {key: record["training"].get(key) for key in _LATER}
     _check_keys(record, path)
     return record
 

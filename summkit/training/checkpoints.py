@@ -142,7 +142,7 @@ def settings_in(folder: Path, kind: str = "summarisation") -> dict[str, Any]:
     try:
         written = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         settings = {key: _completed(written)[key] for key in ASKING}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SummkitError(f"{folder / SETTINGS} is broken ({error}): save the adapter again") from None
     if settings["kind"] != kind:
         raise SummkitError(

@@ -237,15 +237,15 @@ def test_an_adapter_finds_its_base_and_its_column_from_any_folder(one_thread, tm
 
 def test_the_readmes_commands_for_own_data_run_as_they_are_written(one_thread, tmp_path):
     small_project(tmp_path)
-    python = tmp_path / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-    python.chmod(0o755)
+    command = tmp_path / "bin" / "summkit"  # as `pip install` puts it on the path
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m summkit "$@"\n')
+    command.chmod(0o755)
     section = (PACKAGE / "README.md").read_text().partition("## Use your own data")[2].partition("\n## ")[0]
     blocks = [block.partition("```")[0] for block in section.split("```bash\n")[1:]]
     assert len(blocks) == 3 and "doctor" in blocks[0] and "MODEL=models/mine" in blocks[1]
     given = {"PYTHONPATH": str(PACKAGE), "SUMMKIT_ROOT": str(PACKAGE), "SUMMKIT_PROFILE": "smoke"}
-    given |= {"HF_HUB_OFFLINE": "1"}
+    given |= {"HF_HUB_OFFLINE": "1", "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}"}
     for block in blocks:
         done = subprocess.run(
             ["bash", "-e", "-c", block], env=os.environ | given, cwd=tmp_path, capture_output=True, text=True

@@ -153,7 +153,9 @@ def test_a_file_that_cannot_grow_ends_the_training_in_one_line(one_thread, tmp_p
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * kilobytes, 1024 * kilobytes))
 
-    done = run("train", "c.json", cwd=tmp_path, preexec_fn=limited)
+    # Python would leave a cut .pyc of a module behind, which no later process can import.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = run("train", "c.json", cwd=tmp_path, preexec_fn=limited, env=environment)
     last = done.stderr.splitlines()[-1]
     assert done.returncode in (1, 2) and last.startswith("summkit: ") and "File too large" in last
 

@@ -181,7 +181,7 @@ def test_of_several_answers_the_best_supported_one_is_taken_for_each_document(ti
 
     monkeypatch.setattr(generation.Summarizer, "_generate", generate)
     found = generation.summarize(*tiny, list(answers), decoding="four", batch_size=8, **LIMITS)
-    assert texts(found) == ["A bridge opened.", "Tugs met in Oslo."]
+    assert texts(found) == ["A bridge opened.", "Two tugs met in Oslo."]
     assert seen == [(8, 1)], "two documents, four candidates each, and their prompts copied"
 
 

@@ -34,6 +34,10 @@ def test_azure_takes_every_file(azure, path):
         assert environment.build.dockerfile_path == "jobs/azureml/Dockerfile"
         assert Path(environment.path).resolve() == ROOT
         return
+    if path.name == "schedule.yml":
+        schedule = azure.load_schedule(path)
+        assert schedule.trigger.expression == "0 3 * * 1"
+        return
     job = azure.load_job(path)
     if job.type == "command":
         assert job._validate().passed, str(job._validate())

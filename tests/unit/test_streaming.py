@@ -84,8 +84,10 @@ print(splits.rows_folder(), *[file["filename"] for file in made.cache_files])
 def test_no_room_is_an_error_that_names_the_way_out(tmp_path):
     code = """
 import resource
+import sys
 from summkit.data import splits
 from summkit.errors import SummkitError
+sys.dont_write_bytecode = True  # a cut .pyc would stay
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     splits.write_rows({"document": "long " * 20 + str(n)} for n in range(9000))
@@ -100,10 +102,12 @@ except SummkitError as error:
 def test_no_room_for_tokens_is_the_same_error(tmp_path):
     code = """
 import resource
+import sys
 from summkit.data import build_template, encode_rows, splits
 from summkit.errors import SummkitError
 from summkit.models import tiny_tokenizer
 rows = splits.write_rows({"document": f"long {n}", "summary": "short"} for n in range(3000))
+sys.dont_write_bytecode = True  # a cut .pyc would stay
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     encode_rows(rows, build_template("instruction", tiny_tokenizer()), tiny_tokenizer(), 320, 24)
