@@ -35,7 +35,9 @@ def test_azure_takes_every_file(azure, path):
         assert Path(environment.path).resolve() == ROOT
         return
     if path.name == "schedule.yml":
-        schedule = azure.load_schedule(path)
+        from azure.ai.ml.entities._load_functions import load_schedule  # `az ml` uses it; no public name has it
+
+        schedule = load_schedule(path)
         assert schedule.trigger.expression == "0 3 * * 1"
         return
     job = azure.load_job(path)
