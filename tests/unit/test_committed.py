@@ -67,13 +67,7 @@ def test_the_run_was_the_one_that_is_described(result):
 def test_the_readme_shows_the_records_table(result):
     shown = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = [line for line in report.report_page(result).split("## Differences")[0].splitlines() if line.startswith("|")]
-    assert len(rows) == 7 and all(row in shown for row in rows)
-
-
-def test_answers_chosen_by_support_invent_less_and_are_as_close_to_the_references(result):
-    found = result["details"]["differences"]["supported_minus_fine_tuned"]
-    assert found["support"]["low"] > 0.1 and found["rouge1"]["high"] > 0
-    assert result["scores"]["supported"]["support"]["mean"] >= 0.9
+    assert len(rows) == 6 and all(row in shown for row in rows)
 
 
 def test_the_page_counts_the_answers_that_were_read_by_hand():
@@ -82,7 +76,7 @@ def test_the_page_counts_the_answers_that_were_read_by_hand():
     right = {kind: [r["without_error"] for r in rows if r["decoding"] == kind] for kind in ("greedy", "supported")}
     assert {kind: len(answers) for kind, answers in right.items()} == {"greedy": 30, "supported": 30}
     counts = [answers.count("yes") for answers in right.values()]
-    text = "".join("".join(cell["source"]) for cell in notebook("task3")["cells"])
+    text = (ROOT / "task3/README.md").read_text(encoding="utf-8")
     assert f"{counts[0]} of 30 greedy answers and {counts[1]} of 30 supported ones" in text
     assert all(bool(row["error"]) == (row["without_error"] == "no") for row in rows)
 

@@ -109,7 +109,7 @@ def test_every_student_has_a_feedback_page(graded):
 def test_the_student_version_has_no_solution_and_no_hidden_check(graded, name):
     text = (graded[0] / "release" / name / BOOKS[name].name).read_text(encoding="utf-8")
     assert "YOUR CODE HERE" in text and "SOLUTION" not in text and "HIDDEN" not in text and "For the grader" not in text
-    assert "pip install -q" in text
+    assert "summkit @ git+https" in text
 
 
 def test_points_given_by_hand_survive_a_second_round(graded, tmp_path):
