@@ -58,7 +58,8 @@ def test_t4_trains_and_summarises_through_a_hub(local_hub, tmp_path, here):
     (here / "c.json").write_text(json.dumps(SMALL))
     text = "The bridge was closed. " * 3
     done = call([["train", "c.json"], ["summarize", "--adapter", "mine/adapter"]], environment, here, input=text)
-    assert done.returncode == 0, done.stderr
+    # Random weights may write nothing, which is exit code 1.
+    assert done.returncode == 0 or "no summary, and an empty line" in done.stderr, done.stderr
     assert "profile t4 (asked for by name): microsoft/phi-2, NF4 weights" in done.stdout
     assert done.stdout.rpartition("--adapter mine/adapter\n")[2].count("\n") == 1, "the answer, in one line"
 
