@@ -1,7 +1,7 @@
 """Settings of the book: the repository's pages, notebooks and docstrings as a website. `make site` builds it.
 
 Sphinx reads the repository itself, so the pages stay as they are. Small hooks add what only a book needs: the table of
-contents, links to files that are no page, buttons that open a notebook elsewhere, and pages made from docstrings.
+contents, links to files that have no page, buttons that open a notebook elsewhere, and pages made from docstrings.
 """
 
 from __future__ import annotations
