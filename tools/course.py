@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,10 +54,25 @@ class Limits:
     memory_gb: float = 4
 
 
-def exercises() -> dict[str, Path]:
-    """Return {assignment: the teacher's notebook}, by name."""
-    found = [*ROOT.glob("task*/EXERCISES/*.ipynb"), *ROOT.glob("task*/*/EXERCISES/*.ipynb")]
-    return {"-".join(path.relative_to(ROOT).parts[:-2]): path for path in sorted(found)}
+def exercises(root: Path = ROOT) -> dict[str, Path]:
+    """Return {assignment: the teacher's notebook}, in the order of the course.
+
+    A chapter's assignment has the chapter's name, as in `task1-xsum`. In notebooks/EXERCISES, where several chapters
+    share a folder, it has the file's: `primer_exercises.ipynb` is the assignment `primer`.
+
+    Raises:
+        CourseError: Two notebooks would be one assignment.
+    """
+    found = [*sorted(root.glob("notebooks/EXERCISES/*.ipynb")), *sorted(root.glob("task*/**/EXERCISES/*.ipynb"))]
+    named: dict[str, Path] = {}
+    for path in found:
+        folders = path.relative_to(root).parts[:-2]
+        stem = path.stem.removesuffix("_exercises").replace("_", "-")
+        name = stem if folders == ("notebooks",) else "-".join(folders)
+        if name in named:
+            raise CourseError(f"{path} and {named[name]} are both the assignment {name}. Keep one of them")
+        named[name] = path
+    return named
 
 
 def graded_cells(path: Path) -> dict[str, float]:
@@ -73,13 +89,16 @@ def graded_cells(path: Path) -> dict[str, float]:
         raise CourseError(f"not a notebook of this course: {type(error).__name__}") from None
 
 
-def make_assignments(course: Path, limits: Limits, ref: str | None = None) -> list[Path]:
+def make_assignments(
+    course: Path, limits: Limits, ref: str | None = None, only: Collection[str] | None = None
+) -> list[Path]:
     """Write the course folder with source and student versions, and return the student versions.
 
     Args:
         course: The folder that nbgrader works in.
         limits: What one submission may use.
         ref: A tag or commit of this repository that the install cells ask for; None: its default branch.
+        only: The assignments to make; None: all.
 
     Raises:
         CourseError: nbgrader is not installed, or refuses a notebook.
@@ -91,6 +110,8 @@ def make_assignments(course: Path, limits: Limits, ref: str | None = None) -> li
     (course / "nbgrader_config.py").write_text(config, encoding="utf-8")
     made = []
     for name, path in exercises().items():
+        if only is not None and name not in only:
+            continue
         folder = course / "source" / name
         folder.mkdir(parents=True, exist_ok=True)
         text = path.read_text(encoding="utf-8")
@@ -159,7 +180,7 @@ def grade(folder: Path, course: Path, limits: Limits) -> dict[str, list[dict]]:
     if os.name != "posix":
         raise CourseError("the limits of time and memory need Linux or macOS; on Windows use WSL or the container")
     submissions = find_submissions(folder)
-    make_assignments(course, limits)
+    make_assignments(course, limits, only={name for _, name, _ in submissions})
     tables: dict[str, list[dict]] = {}
     for student, name, path in submissions:
         target = course / "submitted" / student / name / exercises()[name].name

@@ -7,6 +7,9 @@ import pytest
 
 from tests.static import gate
 from tests.static.test_links import links
+from tests.wrong_answers import BOOKS as ASSIGNMENTS
+from tests.wrong_answers import MISTAKES, WRONG, lost, wrong
+from tools.course import CourseError, exercises, find_submissions, graded_cells
 
 BOOKS = gate.notebooks(exercises=True)
 PATH = gate.ROOT / "task3" / "EXERCISES" / "task_3_exercises.ipynb"
@@ -21,6 +24,49 @@ def test_exercise(path, rule):
 def test_an_exercise_is_no_chapter():
     assert BOOKS and not set(BOOKS) & set(gate.notebooks())
     assert not {path.as_posix() for path in BOOKS} & {name for name, _ in links.chapters()}
+
+
+def test_every_exercise_is_an_assignment():
+    assert sorted(ASSIGNMENTS.values()) == [gate.ROOT / path for path in BOOKS]
+
+
+def test_an_assignment_has_the_name_of_its_chapter(tmp_path):
+    places = [
+        "task1/xsum/EXERCISES/a.ipynb",
+        "task2/EXERCISES/b.ipynb",
+        "notebooks/EXERCISES/big_primer_exercises.ipynb",
+    ]
+    for place in [*places, "task2/NOTEBOOK/b.ipynb", "build/EXERCISES/c.ipynb"]:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    wanted = {"big-primer": places[2], "task1-xsum": places[0], "task2": places[1]}
+    assert exercises(tmp_path) == {name: tmp_path / place for name, place in wanted.items()}
+    (tmp_path / "task2/EXERCISES/d.ipynb").touch()
+    with pytest.raises(CourseError, match="both the assignment task2"):
+        exercises(tmp_path)
+
+
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_ten_typical_mistakes_of_an_assignment_are_known(name):
+    mistakes = [mistake for assignment, mistake in WRONG if assignment == name]
+    points = graded_cells(ASSIGNMENTS[name])
+    assert len(mistakes) >= 10
+    for mistake in mistakes:
+        assert wrong(name, mistake)
+        assert lost(name, mistake).items() <= points.items(), f"{mistake} loses what no check gives"
+
+
+def test_every_list_of_mistakes_belongs_to_an_assignment():
+    assert set(MISTAKES) <= set(ASSIGNMENTS)
+
+
+def test_a_submission_is_known_by_its_cells(tmp_path):
+    for number, path in enumerate(ASSIGNMENTS.values()):
+        place = tmp_path / "anna" / f"exercise {number}.ipynb"
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    found = {name: (student, path.stem) for student, name, path in find_submissions(tmp_path)}
+    assert found == {name: ("anna", f"exercise {number}") for number, name in enumerate(ASSIGNMENTS)}
 
 
 def test_no_two_exercises_share_a_cell():

@@ -5,26 +5,27 @@ import json
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.wrong_answers import BOOKS, WRONG, changed
+from tests.wrong_answers import BOOKS, WRONG, changed, lost, wrong
 
 pytest.importorskip("nbgrader")
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "course.py"
-# Harmful lines before a function's body, and the cell that is lost; with these, grading goes on.
+# Harmful lines before a function's body in task3, and the cell that is lost; with these, grading goes on.
 HARMFUL = {
-    "endless-loop": ("    while True:\n        pass\n", {"left-pad": 5}),
-    "too-much-memory": ("    torch.ones(40_000_000_000)\n", {"left-pad": 5}),
+    "endless-loop": "    while True:\n        pass\n",
+    "too-much-memory": "    torch.ones(40_000_000_000)\n",
 }
 
 
 def submit(folder, student, path, text):
     place = folder / student / "handed in" / f"{path.stem} (1).ipynb"
-    place.parent.mkdir(parents=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(text, encoding="utf-8")
 
 
@@ -38,23 +39,39 @@ def rows(course, name):
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory):
-    """The course folder after one round of grading with every submission of this file, and what was printed."""
-    folder = tmp_path_factory.mktemp("course")
-    course, submissions = folder / "course", folder / "submissions"
+def released(tmp_path_factory):
+    """The folder of the student versions."""
+    course = tmp_path_factory.mktemp("released")
     assert (done := run("--course", course)).returncode == 0, done.stderr
-    for name, path in BOOKS.items():
-        submit(submissions, f"solution-{name}", path, path.read_text(encoding="utf-8"))
-        submit(submissions, f"untouched-{name}", path, (course / "release" / name / path.name).read_text("utf-8"))
-    for student, (name, old, new, _) in WRONG.items():
-        submit(submissions, student, BOOKS[name], changed(BOOKS[name], old, new))
-    start = "    longest = max("
-    for student, (lines, _) in HARMFUL.items():
-        submit(submissions, student, BOOKS["task3"], changed(BOOKS["task3"], start, lines + start))
-    killed = changed(BOOKS["task3"], "choices = {}", "import os\n\nos._exit(1)")
-    submit(submissions, "kernel-killed", BOOKS["task3"], killed)
-    done = run(submissions, "--course", course, "--cell-seconds", 40, "--seconds", 400, "--memory-gb", 8)
-    return course, done
+    return course / "release"
+
+
+def hand_in_and_grade(name, folder, released):
+    """Grade every submission of this file to one assignment; return the course folder and what was printed."""
+    path, course, submissions = BOOKS[name], folder / "course", folder / "submissions"
+    submit(submissions, "solution", path, path.read_text(encoding="utf-8"))
+    submit(submissions, "untouched", path, (released / name / path.name).read_text("utf-8"))
+    for mistake in (mistake for assignment, mistake in WRONG if assignment == name):
+        submit(submissions, mistake, path, wrong(name, mistake))
+    if name == "task3":
+        start = "    longest = max("
+        for student, lines in HARMFUL.items():
+            submit(submissions, student, path, changed(path, start, lines + start))
+        submit(submissions, "kernel-killed", path, changed(path, "choices = {}", "import os\n\nos._exit(1)"))
+    return course, run(submissions, "--course", course, "--cell-seconds", 40, "--seconds", 400, "--memory-gb", 8)
+
+
+@pytest.fixture(scope="module")
+def graded(request, tmp_path_factory, released):
+    """{assignment: its course folder, and what was printed} of the assignments that are tested, two at a time."""
+    parameters = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    names = {call.params["name"] for call in parameters if call and "name" in call.params}
+    with ThreadPoolExecutor(2) as pool:
+        rounds = {
+            name: pool.submit(hand_in_and_grade, name, tmp_path_factory.mktemp(name), released)
+            for name in sorted(names)
+        }
+    return {name: done.result() for name, done in rounds.items()}
 
 
 def cells(name):
@@ -66,66 +83,93 @@ def cells(name):
     return points, by_hand
 
 
+def costs(course, name, student):
+    """{graded cell: the points that a student has less than the solution}."""
+    row, best = (rows(course, name)[who] for who in (student, "solution"))
+    return {cell: float(best[cell]) - float(row[cell]) for cell in cells(name)[0] if row[cell] != best[cell]}
+
+
 @pytest.mark.parametrize("name", BOOKS)
 def test_the_solution_gets_all_points_that_a_machine_gives(graded, name):
     points, by_hand = cells(name)
-    row = rows(graded[0], name)[f"solution-{name}"]
+    row = rows(graded[name][0], name)["solution"]
     assert row["state"] == "" and float(row["out_of"]) == sum(points.values()) == 100
     assert float(row["points"]) == 100 - by_hand and float(row["to_grade_by_hand"]) == by_hand
 
 
 @pytest.mark.parametrize("name", BOOKS)
 def test_the_untouched_student_version_gets_none_and_does_not_crash(graded, name):
-    row = rows(graded[0], name)[f"untouched-{name}"]
+    row = rows(graded[name][0], name)["untouched"]
     assert (row["state"], float(row["points"]), float(row["to_grade_by_hand"])) == ("", 0, 0)
 
 
-@pytest.mark.parametrize("student", [*WRONG, *HARMFUL])
-def test_a_wrong_answer_loses_exactly_its_points(graded, student):
-    name, lost = (WRONG[student][0], WRONG[student][3]) if student in WRONG else ("task3", HARMFUL[student][1])
-    points, _ = cells(name)
-    row, best = (rows(graded[0], name)[who] for who in (student, f"solution-{name}"))
-    differences = {cell: float(best[cell]) - float(row[cell]) for cell in points if row[cell] != best[cell]}
-    assert differences == {f"{name}-{cell}": points for cell, points in lost.items()}
+@pytest.mark.parametrize(("name", "mistake"), WRONG)
+def test_a_wrong_answer_loses_exactly_its_points(graded, name, mistake):
+    assert costs(graded[name][0], name, mistake) == lost(name, mistake)
 
 
-def test_what_cannot_be_graded_is_said_and_the_others_are_graded(graded):
-    course, done = graded
-    row = rows(course, "task3")["kernel-killed"]
+@pytest.mark.parametrize("name", ["task3"])
+@pytest.mark.parametrize("student", HARMFUL)
+def test_a_harmful_answer_loses_its_cell_and_grading_goes_on(graded, name, student):
+    assert costs(graded[name][0], name, student) == {"task3-left-pad": 5}
+
+
+@pytest.mark.parametrize("name", ["task3"])
+def test_what_cannot_be_graded_is_said_and_the_others_are_graded(graded, name):
+    course, done = graded[name]
+    row = rows(course, name)["kernel-killed"]
     assert row["state"].startswith("nbgrader could not run it") and row["points"] == ""
     assert done.returncode == 1 and "1 with a problem" in done.stdout
 
 
-def test_every_student_has_a_feedback_page(graded):
-    for name in BOOKS:
-        for student in rows(graded[0], name):
-            (page,) = (graded[0] / "feedback" / student / name).glob("*.html")
-            assert page.stat().st_size > 100
-    wrong = (graded[0] / "feedback/labels-not-shifted/task3/task_3_exercises.html").read_text(encoding="utf-8")
-    assert "position t predicts token t + 1" in wrong
+@pytest.mark.parametrize("name", BOOKS)
+def test_every_student_has_a_feedback_page(graded, name):
+    course = graded[name][0]
+    for student in rows(course, name):
+        (page,) = (course / "feedback" / student / name).glob("*.html")
+        assert page.stat().st_size > 100
+
+
+@pytest.mark.parametrize("name", ["task3"])
+def test_a_feedback_page_says_what_was_wrong(graded, name):
+    page = graded[name][0] / "feedback/labels-not-shifted/task3/task_3_exercises.html"
+    assert "position t predicts token t + 1" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", BOOKS)
-def test_the_student_version_has_no_solution_and_no_hidden_check(graded, name):
-    text = (graded[0] / "release" / name / BOOKS[name].name).read_text(encoding="utf-8")
+def test_the_student_version_has_no_solution_and_no_hidden_check(released, name):
+    text = (released / name / BOOKS[name].name).read_text(encoding="utf-8")
     assert "YOUR CODE HERE" in text and "SOLUTION" not in text and "HIDDEN" not in text and "For the grader" not in text
     assert "summkit @ git+https" in text
 
 
-def test_points_given_by_hand_survive_a_second_round(graded, tmp_path):
-    course, _ = graded
+def test_one_student_hands_in_several_assignments(tmp_path, released):
+    names = list(BOOKS)[-2:]
+    for name in names:
+        text = (released / name / BOOKS[name].name).read_text(encoding="utf-8")
+        submit(tmp_path / "in", "anna", BOOKS[name], text)
+    done = run(tmp_path / "in", "--course", tmp_path / "course")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.glob("course/release/*")) == names, "what nobody handed in is not made"
+    for name in names:
+        assert [row["state"] for row in rows(tmp_path / "course", name).values()] == [""]
+
+
+@pytest.mark.parametrize("name", ["task3"])
+def test_points_given_by_hand_survive_a_second_round(graded, name, tmp_path):
+    course, _ = graded[name]
     database = sqlite3.connect(course / "gradebook.db")
     with database:
         database.execute(
             "UPDATE grade SET manual_score = 7, needs_manual_grade = 0 WHERE cell_id = (SELECT id FROM base_cell WHERE "
             "name = 'task3-judgement') AND notebook_id IN (SELECT n.id FROM submitted_notebook n JOIN "
-            "submitted_assignment a ON n.assignment_id = a.id WHERE a.student_id = 'solution-task3')"
+            "submitted_assignment a ON n.assignment_id = a.id WHERE a.student_id = 'solution')"
         )
     database.close()
-    path = BOOKS["task3"]
-    submit(tmp_path, "solution-task3", path, path.read_text(encoding="utf-8"))
+    path = BOOKS[name]
+    submit(tmp_path, "solution", path, path.read_text(encoding="utf-8"))
     assert run(tmp_path, "--course", course).returncode == 0
-    row = rows(course, "task3")["solution-task3"]
+    row = rows(course, name)["solution"]
     assert float(row["task3-judgement"]) == 7 and float(row["points"]) == 97
 
 
