@@ -391,11 +391,11 @@ def test_the_bar_knows_the_whole_and_follows_the_file(cache, tmp_path, monkeypat
 
 
 def record_bars(monkeypatch):
-    import tqdm.auto
+    import tqdm
 
-    bars, real = [], tqdm.auto.tqdm
+    bars, real = [], tqdm.tqdm
     monkeypatch.setattr(
-        tqdm.auto,
+        tqdm,
         "tqdm",
         lambda *a, **k: bars.append(real(*a, **k | {"file": io.StringIO(), "disable": False})) or bars[-1],
     )
