@@ -22,7 +22,8 @@ def score_table(scores: dict[str, dict]) -> DataFrame:
 
     Returns:
         A row for each system, a column for each metric, with cells such as "26.3 [24.1, 28.6]"; "–" is unknown, and
-        "n/a" a metric that does not apply to the language.
+        "n/a" a metric that does not apply to the language. An interval without a width is left out: drawing rows that
+        are all alike again says nothing about other rows.
 
     Example:
         >>> score_table({"lead1": {"accuracy": {"mean": 0.52, "low": 0.424, "high": 0.63}}}).to_dict()
@@ -76,7 +77,8 @@ def _cell(scores: dict, name: str, metric: Metric) -> str:
     score = scores.get(name)
     entry = score if isinstance(score, dict) else {"mean": score}
     texts = {key: f"{metric.factor * part:.{metric.decimals}f}" for key, part in entry.items() if part is not None}
-    return "{mean} [{low}, {high}]".format(**texts) if len(texts) == 3 else texts.get("mean", "–")
+    spread = len(texts) == 3 and entry["low"] < entry["high"]  # rows that all agree say nothing about other rows
+    return "{mean} [{low}, {high}]".format(**texts) if spread else texts.get("mean", "–")
 
 
 def _difference_cell(difference: float | None, low: float | None, high: float | None) -> str:

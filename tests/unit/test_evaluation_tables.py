@@ -39,6 +39,12 @@ def test_the_table_reads_the_record_alone():
     assert frame.loc["lead1", "ended by EOS, %"] == "–" and "accuracy, %" not in frame.columns
 
 
+def test_an_interval_without_a_width_is_left_out():
+    all_right = {"mean": 1.0, "low": 1.0, "high": 1.0}
+    table = tables.score_table({"tfidf": {"accuracy": all_right}, "model": {"accuracy": all_right | {"low": 0.9}}})
+    assert table["accuracy, %"].tolist() == ["100.0", "100.0 [90.0, 100.0]"]
+
+
 def test_a_table_of_differences_marks_those_that_leave_out_zero():
     def entry(*values):
         return dict(zip(("difference", "low", "high"), values, strict=True))

@@ -189,7 +189,7 @@ def test_a_page_of_label_scores_has_their_columns_and_no_others(labels_run):
     heads = ("system", "accuracy, %", "macro F1, %", "Matthews", "calibration error, points", "n")
     assert f"| {' | '.join(heads)} |" in page and "ROUGE" not in page and "words" not in page
     cells = [line for line in page.splitlines() if line.startswith(("| majority |", "| fine-tuned |"))]
-    assert "| fine-tuned | 92.5 [" in cells[1] and cells[0].endswith("] | 0.00 [0.00, 0.00] | – | 40 |")
+    assert "| fine-tuned | 92.5 [" in cells[1] and cells[0].endswith("] | 0.00 | – | 40 |")
     assert "n = 40 test rows; in brackets 95 % intervals (bootstrap over rows).\n" in page
     assert "None" not in page and "nan" not in page and "<script>" not in page
     assert "## Rows side by side" in page and "© BBC, quoted." in page and "| sports | 9 | 0.5 |" in page
