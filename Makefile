@@ -23,7 +23,7 @@ COVERAGE := --cov=summkit --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test quick lint static unit nbval test-deepspeed test-colab test-bounds bench lab notebooks
-.PHONY: test-gpu gpu site test-site links clean
+.PHONY: test-gpu gpu site test-site test-browser links clean
 .PHONY: assignments grade test-course
 .DELETE_ON_ERROR:
 
@@ -94,7 +94,7 @@ bench: $(STAMP)  ## install TRL into .venv and run all benchmarks: two hours on 
 	$(PY) -m benchmarks --million --from-clone
 
 lab: $(STAMP)  ## JupyterLab
-	$(PY) -m jupyterlab
+	$(PY) -m jupyterlab --config=tools/lab_config.py
 
 notebooks: $(STAMP)  ## run the chapters, then put notebooks and reports where they are committed
 	$(PY) -m summkit run $(STAGES) --out runs/committed --overwrite
@@ -107,6 +107,10 @@ site: $(STAMP)  ## install Sphinx into .venv and make the website of these pages
 
 test-site: site  ## check the website's links, and open each page in a headless Chromium (on Debian: apt install chromium)
 	$(PY) -B tools/check_site.py
+
+test-browser: $(STAMP)  ## run, save and open pages again in JupyterLab and a headless Chromium (on Debian: apt install chromium)
+	$(PIP) --quiet --no-compile --no-build-isolation -e '.[browser]'
+	SUMMKIT_TEST_BROWSER=1 OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/browser
 
 links: $(STAMP)  ## write every link to this repository again (REPO=owner/name for a fork)
 	$(PY) tools/links.py $(REPO)

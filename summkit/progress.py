@@ -1,4 +1,4 @@
-"""Progress output: bars as widgets in an interactive notebook, and as plain text elsewhere."""
+"""Progress output: bars as plain text, in a terminal, in a log, and in a notebook's page."""
 
 from __future__ import annotations
 
@@ -53,12 +53,53 @@ def command(*arguments: str | Path) -> str:
 
 
 def bar(*args: Any, **settings: Any) -> tqdm:
-    """tqdm, for work of more than a few seconds. TQDM_DISABLE=1 silences it."""
-    if headless():
-        from tqdm import tqdm
-    else:
-        from tqdm.auto import tqdm
+    """tqdm, for work of more than a few seconds. TQDM_DISABLE=1 silences it.
+
+    In a notebook the bar is one output of the cell, as plain text: tqdm's own widget means nothing in a saved page.
+    """
+    from tqdm import tqdm
+
+    if not headless() and _in_notebook():
+        in_cell = threading.current_thread() is threading.main_thread()  # a widget's work has no cell to write to
+        settings |= {"file": PageLine(), "mininterval": 0.5} | ({} if in_cell else {"disable": True})
+    elif not first_process():
+        settings["disable"] = True
     return tqdm(*args, **settings)
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")
+
+
+class PageLine:
+    """A line of a notebook's page, as a file for one bar. Of a line that is cleared, nothing stays."""
+
+    encoding = "utf-8"  # tqdm then draws with blocks
+
+    def __init__(self) -> None:
+        self.shown: Any = None
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        """Replace the line with the text after the last carriage return; line feeds and cursor moves are left out."""
+        from IPython.display import display
+
+        line = re.sub(r"\n|\x1b\[A", "", text).rpartition("\r")[2].rstrip()
+        if line == self.text or ("\r" not in text and not line):
+            return
+        self.text = line
+        data = {"text/plain": line} if line else {"text/plain": "", "text/html": ""}
+        if self.shown:
+            self.shown.update(data, raw=True)
+        elif line:
+            self.shown = display(data, raw=True, display_id=True)
+
+    def flush(self) -> None:
+        """Do nothing: each line is shown when it is written."""
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def load_model(
     settings |= {"trust_remote_code": False, "use_safetensors": True}  # by default it may prompt, or read pickles
     if quantised:
         settings["quantization_config"] = _quantization(precision, compute_dtype)
-    with _located(name) as location:
+    with _located(name) as location, progress.clock(f"loading {Path(name).name}"):
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
         check_config(config, name, dtype, compute_dtype)
         model = auto_class(config).from_pretrained(location, config=config, **settings)

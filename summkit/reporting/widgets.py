@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import html
+import threading
+import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from summkit import progress
@@ -12,9 +15,9 @@ from summkit.errors import SummkitError
 from summkit.evaluation import unsupported_spans
 from summkit.evaluation.languages import USUAL, choose_tokenizer
 from summkit.inference.generation import DECODINGS
+from summkit.models import loading
 
 if TYPE_CHECKING:
-    import ipywidgets
     from IPython.display import HTML
 
     from summkit.inference.generation import Summarizer
@@ -26,6 +29,12 @@ EXAMPLE = (
     "Sound & Isles said that 41 passengers a crossing, on average, did not pay for the fuel. The line was opened in "
     "1968 and carried 112,000 people in its best year. Councillor Delia Strake asked the company to wait until the new "
     "bridge over the Marran is open. Its 26 sailors will be offered work on the day boats."
+)
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# JupyterLab writes an error in place of controls whose kernel is gone. Text in the controls runs as its script does.
+STYLE = (
+    "<style>.jp-OutputArea-child:has(> .jupyter-widgets:not(:has(*))) { display: none }"
+    ".summkit-playground textarea { unicode-bidi: plaintext; text-align: start }</style>"
 )
 MARK = '<mark style="background:#ffd54f;color:#1a1a1a" title="not in the article">'
 
@@ -47,12 +56,15 @@ def _is_english(document: str) -> bool:
     return choose_tokenizer([document]) == USUAL
 
 
-def side_by_side(rows: Iterable[dict[str, Any]]) -> HTML:
-    """Return a table of summaries, with marks on names and numbers that the article does not support.
+def side_by_side(rows: Iterable[dict[str, Any]], notes: dict[str, str] | None = None) -> HTML:
+    """Return summaries side by side, with marks on names and numbers that the article does not support.
+
+    Where the page is narrow, as on a phone, the columns of a row stand below each other.
 
     Args:
         rows: Dicts with `document` and any of id, reference, base, fine_tuned and supported. A column that no row has
             is omitted. At most 25 words of an article are shown.
+        notes: What is said beside the heading of a column, by key.
     """
     from IPython.display import HTML
     from jinja2 import Environment, PackageLoader
@@ -62,7 +74,7 @@ def side_by_side(rows: Iterable[dict[str, Any]]) -> HTML:
     template = Environment(loader=PackageLoader("summkit.reporting"), autoescape=True)
     page = template.get_template("side_by_side.html.j2")
     english = all(_is_english(row["document"]) for row in rows)
-    shown = {"rows": rows, "columns": columns, "marked": marked, "mark": MARK, "english": english}
+    shown = {"rows": rows, "columns": columns, "marked": marked, "mark": MARK, "english": english, "notes": notes or {}}
     return HTML(page.render(**shown, excerpt=sentences.excerpt))
 
 
@@ -76,21 +88,28 @@ def answer_html(summarizer: Summarizer, text: str, which: str = "both", decoding
         decoding: See `DECODINGS`.
     """
     models = {"base": [True], "adapter": [False], "both": [True, False]}[which]
-    try:
-        answers = {base: summarizer.summarize([text], decoding=decoding, base=base)[0] for base in models}
-    except SummkitError as error:
-        return _refusal(str(error))
-    cut = max(answer.cut for answer in answers.values())
+    row: dict[str, Any] = {"document": text}
+    notes = {}
+    cut = 0
+    for base in models:
+        began = time.perf_counter()
+        try:
+            [answer] = summarizer.summarize([text], decoding=decoding, base=base)
+        except SummkitError as error:
+            return _refusal(str(error))
+        key = "base" if base else "fine_tuned"
+        row[key] = answer.text
+        notes[key] = f"{decoding}, {time.perf_counter() - began:.1f} s"
+        cut = max(cut, answer.cut)
     note = f"<p>The text is too long: its last {cut:,} tokens were cut and not read.</p>" if cut else ""
-    texts = {"base" if base else "fine_tuned": answer.text for base, answer in answers.items()}
-    return note + side_by_side([{"document": text, **texts}]).data
+    return note + side_by_side([row], notes).data
 
 
 def _refusal(reason: str) -> str:
     return f"<p><b>No summary:</b> {html.escape(reason)}</p>"
 
 
-def playground(summarizer: Summarizer, text: str = EXAMPLE) -> HTML | ipywidgets.interactive:
+def playground(summarizer: Summarizer, text: str = EXAMPLE) -> HTML | Playground:
     """Show controls: paste a text, choose base, adapter or both and the decoding, and see the answers side by side.
 
     Without a kernel, or in a headless run, show `text` with its answers as plain HTML.
@@ -100,18 +119,88 @@ def playground(summarizer: Summarizer, text: str = EXAMPLE) -> HTML | ipywidgets
 
     if progress.headless() or get_ipython() is None:
         return HTML(answer_html(summarizer, text))
-    import ipywidgets
+    return Playground(summarizer, text)
 
-    def answer(text: str, model: str, decoding: str) -> HTML:
+
+class Playground:
+    """Controls of a live notebook, and below them the answers as HTML, which a saved page keeps.
+
+    One text is answered at a time, in a thread of its own: the page shows how far it is, and "Stop" ends it.
+    """
+
+    def __init__(self, summarizer: Summarizer, text: str) -> None:
+        import ipywidgets
+
+        self.summarizer = summarizer
+        self._stopped = threading.Event()
+        size = {"width": "98%", "height": "12em"}
+        self.text = ipywidgets.Textarea(text, layout=size, placeholder="Paste a text here")
+        self.model = ipywidgets.ToggleButtons(options=["base", "adapter", "both"], value="both")
+        self.decoding = ipywidgets.Dropdown(options=list(DECODINGS))
+        self.start = ipywidgets.Button(description="Summarise")
+        self.stop = ipywidgets.Button(description="Stop", disabled=True)
+        self.status = ipywidgets.Label()
+        self.start.on_click(self._begin)
+        self.stop.on_click(lambda _: self._stopped.set())
+        buttons = ipywidgets.HBox([self.start, self.stop, self.status], layout={"flex_flow": "row wrap"})
+        self.controls = ipywidgets.VBox([self.text, self.model, self.decoding, buttons])
+        self.controls.add_class("summkit-playground")
+        self.page = ""  # the answers, as HTML
+        self._tokens = 0
+        self._output: Any = None
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display
+
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.controls.model_id}
+        display({WIDGET: view, "text/plain": "The controls of the playground need a running kernel."}, raw=True)
+        self.page = answer_html(self.summarizer, self.text.value)
+        self._output = display(HTML(STYLE + self.page), display_id=True)
+
+    def _begin(self, _: Any) -> None:
+        if self.start.disabled:  # a second click, sent before the page knew of the first
+            return
+        self.start.disabled = True
+        self._stopped.clear()
+        self._tokens = 0
+        self.stop.disabled = False
+        chosen = (self.text.value, self.model.value, self.decoding.value)
+        self.thread = threading.Thread(target=self._watch, args=chosen, daemon=True)
+        self.thread.start()
+
+    def _watch(self, text: str, model: str, decoding: str) -> None:
+        """Answer in a thread, show the seconds meanwhile, then the answers."""
+        began = time.perf_counter()
+        with ThreadPoolExecutor(1) as pool:
+            answers = pool.submit(self._answer, text, model, decoding)
+            while not wait([answers], 0.5).done:
+                self.status.value = f"{decoding}: {self._tokens} steps, {time.perf_counter() - began:.0f} s"
+        page, self.status.value = answers.result()
+        if page:
+            self.page = page
+            if self._output:
+                from IPython.display import HTML
+
+                self._output.update(HTML(STYLE + page))
+        self.stop.disabled = True
+        self.start.disabled = False
+
+    def _answer(self, text: str, model: str, decoding: str) -> tuple[str, str]:
+        """Return the answers as HTML, and what to say beside the buttons."""
+        base = loading.unwrapped(self.summarizer.model)
+        base = base.get_base_model() if hasattr(base, "get_base_model") else base
+        hook = base.register_forward_pre_hook(self._step)
         try:
-            return HTML(answer_html(summarizer, text, model, decoding))
+            return answer_html(self.summarizer, text, model, decoding), ""
+        except KeyboardInterrupt:
+            return "", "Stopped; below are the last answers."
         except Exception as error:  # a traceback in a widget's output does not help users
-            return HTML(_refusal(f"{type(error).__name__}: {error}"))
+            return _refusal(f"{type(error).__name__}: {error}"), ""
+        finally:
+            hook.remove()
 
-    return ipywidgets.interactive(
-        answer,
-        {"manual": True, "manual_name": "Summarise"},
-        text=ipywidgets.Textarea(text, layout={"width": "98%", "height": "12em"}, placeholder="Paste a text here"),
-        model=ipywidgets.ToggleButtons(options=["base", "adapter", "both"], value="both"),
-        decoding=ipywidgets.Dropdown(options=list(DECODINGS)),
-    )
+    def _step(self, *_: Any) -> None:
+        """Count a step of the model, or end the answer."""
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+        self._tokens += 1

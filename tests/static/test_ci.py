@@ -60,6 +60,10 @@ def test_the_package_is_tried_on_three_systems_and_before_it_is_published():
     assert publish["jobs"]["publish"]["needs"] == "build"
 
 
+def test_pages_are_tried_in_a_browser():
+    assert WORKFLOW["jobs"]["browser"]["steps"][-1] == {"run": "make test-browser"}
+
+
 def test_notebooks_run_as_on_colab_each_week_and_when_they_change():
     colab = load("colab")
     assert set(colab[True]) == {"schedule", "workflow_dispatch", "pull_request"}

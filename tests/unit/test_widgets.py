@@ -1,5 +1,6 @@
 """The playground and its tables, with a summariser that only repeats: what is escaped, marked and said."""
 
+import threading
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,11 +17,27 @@ from summkit.reporting import widgets
 ARTICLE = "Ann Reed opened the bridge over the Marran on 3 March."
 
 
+class FakeModel:
+    """Calls what is hooked to it before each step, as a torch module does."""
+
+    def __init__(self):
+        self.hooks = []
+
+    def register_forward_pre_hook(self, hook):
+        self.hooks.append(hook)
+        return SimpleNamespace(remove=lambda: self.hooks.remove(hook))
+
+    def step(self):
+        for hook in self.hooks:
+            hook(self, ())
+
+
 class Fake:
     """Answers with fixed sentences; remembers how it was asked."""
 
     def __init__(self, base="Ann Reed opened a bridge.", adapted="Bob Stone opened 12 bridges.", cut=0):
         self.answers, self.cut, self.asked = {True: base, False: adapted}, cut, []
+        self.model = FakeModel()
 
     def summarize(self, documents, decoding="greedy", base=False, seed=0):
         if not documents[0].strip():
@@ -40,6 +57,8 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        if tag == "br":
+            return
         self.open.append(tag)
         if tag == "mark":
             self.marked.append("")
@@ -75,7 +94,7 @@ def test_no_cell_of_the_table_lets_markup_through(key):
     evil = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
     row = {"id": "1", "document": ARTICLE, "reference": "r", "base": "b", "fine_tuned": "f"} | {key: evil}
     found = Reader(widgets.side_by_side([row]).data).tags
-    assert set(found) <= {"table", "thead", "tbody", "tr", "th", "td", "b", "p", "mark"}
+    assert set(found) <= {"div", "b", "br", "p", "mark"}
 
 
 def test_only_what_the_article_lacks_is_marked():
@@ -87,7 +106,7 @@ def test_only_what_the_article_lacks_is_marked():
 def test_the_table_quotes_and_does_not_copy():
     text = " ".join(f"w{n}" for n in range(100))
     shown = widgets.side_by_side([{"id": "7", "document": text, "base": "x"}]).data
-    assert "w24" in shown and "w25" not in shown and "<b>7</b>" in shown
+    assert "w24" in shown and "w25" not in shown and "article 7</b>" in shown
     assert "reference" not in shown
 
 
@@ -126,42 +145,114 @@ def test_without_a_kernel_or_headless_it_is_plain_html(monkeypatch):
     assert isinstance(widgets.playground(Fake()), HTML)
 
 
+def test_each_answer_says_how_and_in_how_many_seconds_it_was_written(monkeypatch):
+    now = iter([10.0, 12.5, 20.0, 20.04])
+    monkeypatch.setattr("summkit.reporting.widgets.time", SimpleNamespace(perf_counter=lambda: next(now)))
+    shown = widgets.answer_html(Fake(), ARTICLE, decoding="beam")
+    assert "<b>base (beam, 2.5 s)</b>" in shown and "<b>fine-tuned (beam, 0.0 s)</b>" in shown
+    assert shown.count('dir="auto"') == 3
+
+
 @pytest.fixture
 def live(monkeypatch):
-    """The playground as in a live notebook: (text area, model, decoding, button, press it and give the answer)."""
+    """The playground as in a live notebook, shown; `press` waits for its answers."""
     monkeypatch.delenv("SUMMKIT_HEADLESS", raising=False)
     monkeypatch.setattr("IPython.get_ipython", lambda: object())
+    displayed = []
+    handle = SimpleNamespace(update=displayed.append)
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: displayed.append(data) or handle)
 
     def show(summarizer):
         playground = widgets.playground(summarizer)
-        *controls, button, _ = playground.children
+        playground._ipython_display_()
+        playground.displayed = displayed
 
         def press():
-            button.click()
-            return playground.result
+            playground.start.click()
+            playground.thread.join(30)
+            return displayed[-1].data
 
-        return *controls, button, press
+        return playground, press
 
     return show
 
 
+def test_a_page_keeps_the_example_and_says_what_the_controls_need(live):
+    playground, _ = live(Fake())
+    controls, example = playground.displayed
+    assert controls["text/plain"] == "The controls of the playground need a running kernel."
+    assert "Port Ennick" in example.data and "fine-tuned (greedy" in example.data
+
+
 def test_the_button_answers_with_what_was_chosen(live):
     fake = Fake()
-    area, which, decoding, button, shown = live(fake)
-    area.value, which.value, decoding.value = ARTICLE, "adapter", "nucleus"
-    assert fake.asked == []
-    assert Reader(shown().data).marked[:3] == ["Bob", "Stone", "12"]
-    assert fake.asked == [("nucleus", False)] and not button.disabled and button.description == "Summarise"
+    playground, press = live(fake)
+    assert fake.asked == [("greedy", True), ("greedy", False)]
+    playground.text.value, playground.model.value, playground.decoding.value = ARTICLE, "adapter", "nucleus"
+    assert "Bob" in press()
+    assert fake.asked[2:] == [("nucleus", False)] and fake.model.hooks == []
+    assert (playground.start.disabled, playground.stop.disabled, playground.status.value) == (False, True, "")
 
 
 def test_the_button_says_what_went_wrong(live):
-    area, *_, shown = live(Fake())
-    area.value = ""
-    assert "no text to summarise" in shown().data
-    broken = Fake()
-    broken.summarize = lambda *_, **__: 1 / 0
-    area, _, _, button, shown = live(broken)
-    assert "ZeroDivisionError" in shown().data and not button.disabled
+    playground, press = live(Fake())
+    playground.text.value = ""
+    assert "no text to summarise" in press()
+    playground.summarizer.summarize = lambda *_, **__: 1 / 0
+    assert "ZeroDivisionError" in press() and not playground.start.disabled
+
+
+def test_one_text_is_answered_at_a_time_and_can_be_stopped(live):
+    fake = Fake()
+    playground, _ = live(fake)
+    began = threading.Event()
+    asked = []
+
+    def summarize(*_, **__):
+        asked.append(1)
+        while True:
+            fake.model.step()
+            began.set()
+            time.sleep(0.01)
+
+    fake.summarize = summarize
+    playground.start.click()
+    playground.start.click()
+    assert began.wait(30) and playground.start.disabled and not playground.stop.disabled
+    while not playground.status.value.startswith("greedy: "):
+        time.sleep(0.05)
+    playground.stop.click()
+    playground.thread.join(30)
+    assert asked == [1] and fake.model.hooks == [] and not playground.start.disabled
+    assert playground.status.value.startswith("Stopped")
+    assert "Port Ennick" in playground.displayed[-1].data, "the example stays"
+
+
+def test_a_bar_in_a_notebook_is_one_line_of_text_that_goes_when_it_is_cleared(monkeypatch):
+    shown = []
+    handle = SimpleNamespace(update=lambda data, raw: shown.append(data))
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data) or handle)
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.delenv("SUMMKIT_HEADLESS", raising=False)
+    for leave, last in ((False, ""), (True, "rows: 100%")):
+        with progress.bar(total=2, desc="rows", leave=leave, disable=False, mininterval=0) as bar:
+            bar.update(2)
+        assert shown[0]["text/plain"].startswith("rows:   0%")
+        assert shown[-1]["text/plain"].startswith(last) and all(
+            set(data) <= {"text/plain", "text/html"} for data in shown
+        )
+        assert ("text/html" in shown[-1]) == (not leave)
+        shown.clear()
+
+
+def test_a_bar_of_another_thread_is_not_shown(monkeypatch):
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.delenv("SUMMKIT_HEADLESS", raising=False)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(progress.bar(total=1, disable=False).disable))
+    thread.start()
+    thread.join()
+    assert found == [True]
 
 
 def test_the_command_for_a_terminal_names_the_interpreter_and_quotes_paths(monkeypatch, tmp_path):
