@@ -68,14 +68,6 @@ class TfIdf:
         """Return each class's probability, [rows, classes]; 0 for a class that no training row has."""
         return self._probabilities(self.pipeline, texts)
 
-    def telling_words(self, count: int = 8) -> dict[int, list[str]]:
-        """Return the words with the largest weights by class number, except for classes that all training rows have."""
-        names = self.pipeline[0].get_feature_names_out()
-        return {
-            label: [names[position] for position in weights.argsort()[::-1][:count]]
-            for label, weights in self._weights().items()
-        }
-
     def _fit(self, texts: Sequence[str], actual: np.ndarray, c: float) -> Pipeline:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -97,17 +89,6 @@ class TfIdf:
         probabilities = self._probabilities(pipeline, texts)
         threshold = best_threshold(probabilities, actual) if self.several else 2  # 2: the most likely label alone
         return micro_f1(assign_labels(probabilities, threshold), actual)
-
-    def _weights(self) -> dict[int, np.ndarray]:
-        """Return the weight of each word by class number."""
-        model = self.pipeline[-1]
-        labels = self.known.tolist()
-        if self.several:
-            models = zip(labels, model.estimators_, strict=True)
-            return {label: one.coef_[0] for label, one in models if hasattr(one, "coef_")}
-        # For two classes, scikit-learn has only the weights of the second one.
-        weights = model.coef_ if len(model.coef_) > 1 else np.concatenate([-model.coef_, model.coef_])
-        return dict(zip(labels, weights, strict=True))
 
 
 def extractive_oracle(document: str, summary: str, sentences: int = 3) -> str:

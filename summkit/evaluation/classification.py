@@ -8,7 +8,6 @@ rows, for many draws at once; tests compare them with scikit-learn's numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -19,10 +18,9 @@ from summkit.evaluation.intervals import Statistic, difference_entry, score_entr
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from pandas import DataFrame
 
 Labels: TypeAlias = ArrayLike  # boolean [rows, classes]
-BINS = 10  # of confidence, in the reliability table and the calibration error
+BINS = 10  # of confidence, in the calibration error
 
 
 def true_labels(dataset: Dataset, classes: int) -> np.ndarray:
@@ -119,44 +117,6 @@ def compare_labels(
     return {
         name: difference_entry(counts_a, counts_b, statistic, seed) for name, statistic in _statistics(several).items()
     }
-
-
-def per_class(predicted: Labels, actual: Labels, classes: Sequence[str]) -> DataFrame:
-    """Return one row per class: its rows, its predictions, precision, recall and F1 (nan for 0 / 0)."""
-    import pandas as pd
-    from sklearn.metrics import precision_recall_fscore_support
-
-    predicted, actual = np.asarray(predicted), np.asarray(actual)
-    precision, recall, f1, rows = precision_recall_fscore_support(actual, predicted, zero_division=np.nan)
-    columns = {"rows": rows, "predicted": predicted.sum(axis=0), "precision": precision, "recall": recall, "F1": f1}
-    return pd.DataFrame(columns, index=pd.Index(list(classes), name="class"))
-
-
-def confusion_matrix(predicted: Labels, actual: Labels, classes: Sequence[str]) -> DataFrame:
-    """Return counts for single-label rows: true classes down, predicted classes across."""
-    import pandas as pd
-
-    table = np.asarray(actual).astype(int).T @ np.asarray(predicted).astype(int)
-    return pd.DataFrame(table, index=pd.Index(classes, name="true"), columns=pd.Index(classes, name="predicted"))
-
-
-def reliability_table(probabilities: ArrayLike, actual: Labels) -> DataFrame:
-    """Return mean confidence, accuracy and number of rows for each bin of the most likely label's probability.
-
-    scikit-learn's `calibration_curve` does not return the number of rows.
-    """
-    import pandas as pd
-
-    confidence, correct = _confidence(probabilities, actual)
-    frame = pd.DataFrame({"bin": _bin(confidence), "confidence": confidence, "accuracy": correct, "rows": 1})
-    return frame.groupby("bin").agg({"confidence": "mean", "accuracy": "mean", "rows": "sum"})
-
-
-def most_confident_mistakes(probabilities: np.ndarray, actual: Labels, count: int = 10) -> list[tuple[int, int, float]]:
-    """Return (row, predicted class, its probability) of rows whose most likely label is wrong, most confident first."""
-    confidence, correct = _confidence(probabilities, actual)
-    wrong = sorted(np.flatnonzero(correct == 0), key=lambda row: -confidence[row])
-    return [(int(row), int(probabilities[row].argmax()), float(confidence[row])) for row in wrong[:count]]
 
 
 def _checked(predicted: Labels, actual: Labels, several: bool) -> tuple[np.ndarray, np.ndarray]:

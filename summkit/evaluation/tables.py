@@ -24,9 +24,9 @@ def score_table(scores: dict[str, dict]) -> DataFrame:
 
     Returns:
         A row for each system, a column for each metric, with cells such as "26.3 [24.1, 28.6]"; "–" is unknown, and
-        "n/a" a metric that does not apply to the language. Where labels are all right or all wrong, the bootstrap's
-        interval has no width and says nothing about other rows: a share of rows then has Wilson's interval, from n,
-        and any other score of labels has none.
+        "n/a" a metric that does not apply to the language. Where all rows agree, the bootstrap's interval has no width
+        and says nothing about other rows: a share of right labels then has Wilson's interval, from n, and any other
+        score has none.
 
     Example:
         >>> score_table({"lead1": {"accuracy": {"mean": 0.52, "low": 0.424, "high": 0.63}}}).to_dict()
@@ -82,7 +82,7 @@ def _cell(scores: dict, name: str, metric: Metric) -> str:
         return "n/a"
     score = scores.get(name)
     entry = score if isinstance(score, dict) else {"mean": score}
-    if metric.kind == "label" and _is_flat(entry):
+    if _is_flat(entry):
         entry = {"mean": entry["mean"]}
         if metric.share_of_rows and scores.get("n"):
             low, high = wilson(round(entry["mean"] * scores["n"]), scores["n"])

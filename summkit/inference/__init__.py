@@ -7,10 +7,5 @@ CTranslate2.
 
 from summkit.inference.export import Exported, merge_adapter, to_ctranslate2
 from summkit.inference.generation import DECODINGS, Summarizer, Summary, summarize
-from summkit.inference.label_scores import (
-    label_log_likelihoods,
-    label_probabilities,
-    label_tokens,
-    neutral_log_likelihoods,
-)
+from summkit.inference.label_scores import label_log_likelihoods, label_probabilities, label_tokens
 from summkit.inference.long_documents import STRATEGIES, LongSummary, Window, summarize_long

@@ -5,7 +5,6 @@ A prompt is read once for all labels. Their words follow it in one sequence; eac
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from itertools import permutations
 from typing import TYPE_CHECKING
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
     from summkit.data.templates import Template
-
-NEUTRAL = ("N/A", "[MASK]", "")  # content-free inputs, as in Zhao et al. 2021, arXiv:2102.09690
 
 
 def label_tokens(template: Template, tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:
@@ -106,15 +103,6 @@ def label_log_likelihoods(
     if np.isnan(scores).any():
         raise SummkitError(NOT_FINITE)
     return scores
-
-
-def neutral_log_likelihoods(
-    model: PreTrainedModel, tokenizer: Tokenizer, template: Template, words: Sequence[str], **limits: int
-) -> np.ndarray:
-    """Return log-likelihoods [words] after content-free inputs, averaged as probabilities: the model's prior."""
-    rows = [{"document": text, "second": text if template.middle else ""} for text in NEUTRAL]
-    scores = label_log_likelihoods(model, tokenizer, template, rows, words, **limits)
-    return np.logaddexp.reduce(scores, axis=0) - math.log(len(rows))
 
 
 def label_probabilities(scores: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from summkit.reporting.tables import display_name
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from pandas import DataFrame
 
 _BESIDE: dict[str, Any] = {"fontsize": "small", "loc": "upper left", "bbox_to_anchor": (1, 1)}  # a legend's place
 
@@ -83,33 +82,6 @@ def score_bars(scores: dict[str, dict], measures: dict[str, str], ax: Axes | Non
     for container, entry in zip(bars, scores.values(), strict=True):
         ax.bar_label(container, ["n/a" if entry[key]["mean"] is None else "" for key in measures])
     ax.set(ylabel="percent", title="Scores with 95 % intervals")
-    ax.legend(**_BESIDE)
-    return ax
-
-
-def confusion(table: DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw counts of true classes (down) and predicted ones (across), from `confusion_matrix`."""
-    import seaborn as sns
-
-    ax = _axes(ax)
-    sns.heatmap(table, annot=True, fmt="d", cmap="Blues", cbar=False, linewidths=0.5, ax=ax)
-    ax.set(xlabel="predicted class", ylabel="true class")
-    ax.tick_params(axis="x", labelrotation=25)
-    ax.tick_params(axis="y", labelrotation=0)
-    return ax
-
-
-def calibration(curves: dict[str, DataFrame], ax: Axes | None = None) -> Axes:
-    """Draw accuracy over confidence, one line for each system, from `reliability_table`."""
-    ax = _axes(ax)
-    ax.plot([0, 1], [0, 1], color="grey", linestyle="--", label="as sure as right")
-    beside: dict[str, Any] = {"fontsize": "x-small", "textcoords": "offset points", "xytext": (4, 4)}
-    for system, frame in curves.items():
-        ax.plot(frame["confidence"], frame["accuracy"], marker="o", label=display_name(system))
-        for _, row in frame.iterrows():
-            ax.annotate(f"{row['rows']:.0f}", (row["confidence"], row["accuracy"]), **beside)
-    ax.set(xlabel="probability of the likeliest label", ylabel="share that is right", xlim=(0, 1.02))
-    ax.set(title="Calibration (numbers: rows in the bin)", ylim=(-0.02, 1.05))
     ax.legend(**_BESIDE)
     return ax
 

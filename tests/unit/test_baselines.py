@@ -45,17 +45,9 @@ def test_a_class_that_no_training_row_has_gets_nothing(fitted):
     assert (given[:, 3] == 0).all() and (given[:, :3] > 0).all()
 
 
-def test_the_words_that_tell_a_class_are_its_own(fitted):
-    found = fitted[0].telling_words(3)
-    assert {label: set(words) for label, words in found.items()} == {
-        label: set(words) for label, words in WORDS.items()
-    }
-
-
-def test_two_classes_have_their_words_too():
+def test_two_classes_of_four_are_told_apart():
     train, validation = toy(60, 1, (0, 2)), toy(20, 2, (0, 2))
     found = baselines.TfIdf(train, validation)
-    assert set(found.telling_words(3)[0]) == set(WORDS[0]) and set(found.telling_words(3)[2]) == set(WORDS[2])
     given = found.probabilities(["goal match", "chip browser"])
     assert given.argmax(axis=1).tolist() == [0, 2] and (given[:, [1, 3]] == 0).all()
 
@@ -83,4 +75,4 @@ def test_a_class_that_every_row_has_needs_no_words():
     texts, actual = toy(40, 1, (0, 1))
     actual[:, 3] = True
     found = baselines.TfIdf((texts, actual), (texts, actual), several=True)
-    assert set(found.telling_words()) == {0, 1} and (found.probabilities(texts)[:, 3] == 1).all()
+    assert (found.probabilities(texts)[:, 3] == 1).all()

@@ -162,51 +162,19 @@ def test_calibration_error_by_hand():
     assert sure == {"mean": 0, "low": 0, "high": 0}
 
 
-def test_reliability_is_a_row_a_bin_and_adds_up_to_the_calibration_error():
+def test_the_calibration_error_is_the_mean_gap_of_the_bins():
     given, actual = probabilities(1, 200), one_hot(single(1, 200)[1])
-    frame = classification.reliability_table(given, actual)
-    assert frame["rows"].sum() == 200 and frame.index.is_monotonic_increasing and len(frame) <= classification.BINS
-    for number, row in frame.iterrows():
-        assert number / 10 <= row["confidence"] <= (number + 1) / 10 and 0 <= row["accuracy"] <= 1
-    error = (abs(frame["confidence"] - frame["accuracy"]) * frame["rows"]).sum() / 200
+    sure, right = given.max(axis=1), actual[np.arange(200), given.argmax(axis=1)]
+    bins = np.minimum((10 * sure).astype(int), 9)
+    error = sum(abs((sure - right)[bins == number].sum()) for number in range(10)) / 200
     found = classification.score_labels(classification.top_label(given), actual, probabilities=given)
     assert found["calibration_error"]["mean"] == pytest.approx(error)
-    assert (frame["accuracy"] * frame["rows"]).sum() / 200 == pytest.approx(found["accuracy"]["mean"])
 
 
 def test_a_label_of_several_is_right_for_calibration():
-    frame = classification.reliability_table(
-        np.array([[0.3, 0.7], [0.8, 0.2]]), np.array([[True, True], [False, True]])
-    )
-    assert frame["accuracy"].to_dict() == {7: 1, 8: 0} and frame["confidence"].to_dict() == {7: 0.7, 8: 0.8}
-
-
-def test_classes_one_by_one():
-    predicted, actual = one_hot([0, 0, 1, 1, 3, 0], 5), one_hot([0, 1, 1, 1, 2, 0], 5)
-    frame = classification.per_class(predicted, actual, list("abcde"))
-    assert frame["rows"].tolist() == [2, 3, 1, 0, 0] and frame["predicted"].tolist() == [3, 2, 0, 1, 0]
-    np.testing.assert_allclose(frame["precision"], [2 / 3, 1, math.nan, 0, math.nan])
-    np.testing.assert_allclose(frame["recall"], [1, 2 / 3, 0, math.nan, math.nan])
-    np.testing.assert_allclose(frame["F1"], [0.8, 0.8, 0, 0, math.nan])
-    assert frame.index.name == "class" and list(frame.index) == list("abcde")
-    scores = classification.score_labels(predicted, actual)
-    assert scores["macro_f1"]["mean"] == pytest.approx(frame["F1"].mean())
-
-
-def test_confusion_is_scikit_learns():
-    predicted, actual = single(8)
-    frame = classification.confusion_matrix(one_hot(predicted), one_hot(actual), list("abcde"))
-    assert frame.to_numpy().tolist() == reference.confusion_matrix(actual, predicted, labels=range(5)).tolist()
-    assert (frame.index.name, frame.columns.name) == ("true", "predicted")
-
-
-def test_the_surest_mistakes_come_first():
-    given = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.99, 0.01]])
-    actual = one_hot([1, 1, 0, 1], 2)
-    found = classification.most_confident_mistakes(given, actual)
-    assert found == [(3, 0, 0.99), (0, 0, 0.9), (2, 1, 0.55)]
-    assert classification.most_confident_mistakes(given, actual, count=1) == found[:1]
-    assert classification.most_confident_mistakes(given, classification.top_label(given)) == []
+    given, actual = np.array([[0.3, 0.7], [0.8, 0.2]]), np.array([[True, True], [False, True]])
+    found = classification.score_labels(actual, actual, several=True, probabilities=given)
+    assert found["calibration_error"]["mean"] == pytest.approx((0.3 + 0.8) / 2)
 
 
 @pytest.mark.parametrize(
@@ -230,10 +198,5 @@ def test_what_does_not_fit_is_refused(predicted, actual, said):
 @pytest.mark.parametrize("given", [np.ones((1, 5)), np.ones((2, 4)), np.ones(5)])
 def test_probabilities_of_another_shape_are_refused(given):
     actual = one_hot([0, 1])
-    for call in (
-        lambda: classification.score_labels(actual, actual, probabilities=given),
-        lambda: classification.reliability_table(given, actual),
-        lambda: classification.most_confident_mistakes(given, actual),
-    ):
-        with pytest.raises(SummkitError, match=r"probabilities are .*, the truth is \(2, 5\)"):
-            call()
+    with pytest.raises(SummkitError, match=r"probabilities are .*, the truth is \(2, 5\)"):
+        classification.score_labels(actual, actual, probabilities=given)

@@ -56,9 +56,9 @@ def test_a_score_of_labels_that_are_all_right_or_all_wrong_has_a_valid_interval_
     assert scores["all"]["accuracy"] == entry(1.0), "the record is unchanged"
 
 
-def test_the_interval_of_a_mean_of_overlaps_stays_the_bootstraps():
+def test_a_mean_without_spread_has_no_interval():
     same = {"mean": 12.0, "low": 12.0, "high": 12.0}
-    assert tables.score_table({"a": {"rouge1": same, "n": 5}})["ROUGE-1"].tolist() == ["12.0 [12.0, 12.0]"]
+    assert tables.score_table({"a": {"rouge1": same, "n": 5}})["ROUGE-1"].tolist() == ["12.0"]
 
 
 def test_a_table_of_differences_marks_those_that_leave_out_zero():

@@ -43,17 +43,3 @@ def test_a_metric_that_does_not_apply_has_no_bar():
     ax = figures.score_bars(scores, {"support": "support"})
     bars = [bar for container in ax.containers if hasattr(container, "patches") for bar in container.patches]
     assert [bar.get_height() for bar in bars] == [0, 50] and [text.get_text() for text in ax.texts] == ["n/a", ""]
-
-
-def test_counts_of_a_confusion_are_written_in_it(tmp_path):
-    ax = figures.confusion(classification.confusion_matrix(SAID, ACTUAL, ["a", "b", "c"]), plt.subplots()[1])
-    assert [text.get_text() for text in ax.texts] == ["2", "0", "0", "0", "2", "1", "1", "0", "2"]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
-    assert figures.save(ax.figure, tmp_path, "confusion").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_line_of_calibration_for_every_system():
-    given = np.where(SAID, 0.8, 0.1)
-    ax = figures.calibration({"fine-tuned": classification.reliability_table(given, ACTUAL)})
-    assert [line.get_label() for line in ax.lines] == ["as sure as right", "fine-tuned"]
-    assert [text.get_text() for text in ax.texts] == ["8"] and ax.lines[1].get_ydata() == pytest.approx([0.75])

@@ -172,17 +172,6 @@ def test_tokens_of_a_word_are_those_it_has_as_an_answer(tokenizer):
         assert tokenizer.eos_token_id not in found[1]
 
 
-@pytest.mark.parametrize("wording", [ONE, PAIR], ids=["one text", "pair"])
-def test_what_the_model_likes_anyway_is_the_mean_over_inputs_that_say_nothing(plain, tokenizer, wording):
-    ask = (plain, tokenizer, templates.build_template("instruction", tokenizer, wording))
-    found = label_scores.neutral_log_likelihoods(*ask, WORDS["several"], **LIMITS)
-    rows = [{"document": text, "second": text} for text in label_scores.NEUTRAL]
-    rows = rows if wording.second else [row | {"second": ""} for row in rows]
-    each = np.exp(label_scores.label_log_likelihoods(*ask, rows, WORDS["several"], **LIMITS))
-    assert found.shape == (3,)
-    np.testing.assert_allclose(np.exp(found), each.mean(axis=0))
-
-
 def test_probabilities_add_up_to_one_even_of_scores_far_below_zero():
     scores = np.array([[-1.0, -1.0, -1.0], [-2000.0, -2001.0, -9000.0], [0.0, -5000.0, -1.0]])
     found = label_scores.label_probabilities(scores)
