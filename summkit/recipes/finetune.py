@@ -151,7 +151,7 @@ def _train(settings: Settings, profile: Profile, own_rows: Path | None, resume: 
     kind = {"seq2seq": models.is_encoder_decoder(model)}
     train, validation = (data.encode_rows(part, template, tokenizer, **profile.limits, **kind) for part in rows)
     facts = {"footprint_bytes": sum(models.footprint(model).values())}
-    parts = {split: getattr(splits, split) for split in settings.score}
+    parts: dict[str, Dataset] = {split: getattr(splits, split) for split in settings.score}
     asked = {split: part.select(range(min(len(part), len(splits.test)))) for split, part in parts.items()}
     is_spread = environment.is_spread(profile)
     run.lap("set up")
