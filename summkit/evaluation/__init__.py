@@ -21,7 +21,7 @@ from summkit.evaluation.classification import (
     top_label,
     true_labels,
 )
-from summkit.evaluation.intervals import bootstrap, difference_entry, paired_bootstrap, score_entry
+from summkit.evaluation.intervals import bootstrap, difference_entry, paired_bootstrap, score_entry, wilson
 from summkit.evaluation.languages import choose_tokenizer, unicode_words
 from summkit.evaluation.metrics import METRICS, ROUGE_TYPES, Metric, novel_ngrams, overlap, rouge_rows
 from summkit.evaluation.summarisation import compare_summaries, lead_baselines, oracle_extracts, score_summaries

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: of a mean, of a score of pooled counts, and of a paired difference.
+"""Intervals: bootstraps of a mean, of a score of pooled counts and of a paired difference; Wilson's of a share.
 
 Rows are drawn with replacement, as many as there are. The interval is the middle 95 % of the score over 2,000 draws.
 Functions return nan for unknown values; the entries of a run record have None instead.
@@ -67,6 +67,20 @@ def bootstrap(columns: ArrayLike, statistic: Statistic = mean_statistic, seed: i
         return math.nan, math.nan
     low, high = np.quantile(scores, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def wilson(count: int, rows: int) -> tuple[float, float]:
+    """Return Wilson's interval (1927) of the share `count / rows`. Unlike a bootstrap's, it has a width at 0 and 1.
+
+    Example:
+        >>> low, high = wilson(40, 40)
+        >>> print(f"40 of 40: at least {low:.0%}, at most {high:.0%}")
+        40 of 40: at least 91%, at most 100%
+    """
+    from scipy import stats
+
+    found = stats.binomtest(count, rows).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def paired_bootstrap(

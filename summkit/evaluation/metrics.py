@@ -50,6 +50,7 @@ class Metric:
             report every metric with such a function. None: the score is computed elsewhere.
         statistic: The score, from means of the columns: [samples, columns] → [samples].
         needs: What the metric assumes of the texts: nothing, spaces between words, or English.
+        share_of_rows: Whether a row counts as right or wrong, and the score is the share that is right.
     """
 
     heading: str
@@ -60,6 +61,7 @@ class Metric:
     rows: Callable[[Texts, Texts, Texts], np.ndarray] | None = None
     statistic: Statistic = mean_statistic
     needs: Literal["", "spaces", "English"] = ""
+    share_of_rows: bool = False
 
     def applies(self, tokenizer: str) -> bool:
         """Whether the metric applies to texts for which `choose_tokenizer` chose this tokenizer."""
@@ -240,11 +242,13 @@ METRICS: Registry[Metric] = Registry(
         "novel_2grams": Metric("novel bigrams, %", "", 100, decimals=0, rows=partial(_novel_rows, 2), needs="spaces"),
         "words": Metric("words", "words", rows=_word_rows),
         "ended_by_eos": Metric("ended by EOS, %", factor=100, decimals=0),
-        "accuracy": Metric("accuracy, %", "points of accuracy", 100, kind="label"),
+        "accuracy": Metric("accuracy, %", "points of accuracy", 100, kind="label", share_of_rows=True),
         "micro_f1": Metric("micro F1, %", "points of micro F1", 100, kind="label"),
         "macro_f1": Metric("macro F1, %", "points of macro F1", 100, kind="label"),
         "matthews": Metric("Matthews", "in Matthews' correlation", decimals=2, kind="label"),
-        "subset_accuracy": Metric("all labels right, %", "points of rows with all labels right", 100, kind="label"),
+        "subset_accuracy": Metric(
+            "all labels right, %", "points of rows with all labels right", 100, kind="label", share_of_rows=True
+        ),
         "calibration_error": Metric("calibration error, points", factor=100, kind="label"),
     },
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from summkit.evaluation.intervals import wilson
 from summkit.evaluation.languages import USUAL
 from summkit.evaluation.metrics import METRICS, Metric
 
@@ -22,11 +24,16 @@ def score_table(scores: dict[str, dict]) -> DataFrame:
 
     Returns:
         A row for each system, a column for each metric, with cells such as "26.3 [24.1, 28.6]"; "–" is unknown, and
-        "n/a" a metric that does not apply to the language.
+        "n/a" a metric that does not apply to the language. Where labels are all right or all wrong, the bootstrap's
+        interval has no width and says nothing about other rows: a share of rows then has Wilson's interval, from n,
+        and any other score of labels has none.
 
     Example:
         >>> score_table({"lead1": {"accuracy": {"mean": 0.52, "low": 0.424, "high": 0.63}}}).to_dict()
         {'accuracy, %': {'lead1': '52.0 [42.4, 63.0]'}}
+        >>> all_right = {"accuracy": {"mean": 1.0, "low": 1.0, "high": 1.0}, "n": 40}
+        >>> score_table({"model": all_right}).to_dict()
+        {'accuracy, %': {'model': '100.0 [91.2, 100.0]'}}
     """
     import pandas as pd
 
@@ -75,8 +82,19 @@ def _cell(scores: dict, name: str, metric: Metric) -> str:
         return "n/a"
     score = scores.get(name)
     entry = score if isinstance(score, dict) else {"mean": score}
+    if metric.kind == "label" and _is_flat(entry):
+        entry = {"mean": entry["mean"]}
+        if metric.share_of_rows and scores.get("n"):
+            low, high = wilson(round(entry["mean"] * scores["n"]), scores["n"])
+            entry |= {"low": low, "high": high}
     texts = {key: f"{metric.factor * part:.{metric.decimals}f}" for key, part in entry.items() if part is not None}
     return "{mean} [{low}, {high}]".format(**texts) if len(texts) == 3 else texts.get("mean", "–")
+
+
+def _is_flat(entry: dict) -> bool:
+    """Whether the interval has no width, up to rounding."""
+    low, high = entry.get("low"), entry.get("high")
+    return low is not None and high is not None and math.isclose(low, high, abs_tol=1e-9)
 
 
 def _difference_cell(difference: float | None, low: float | None, high: float | None) -> str:

@@ -15,7 +15,7 @@ from summkit.data import templates, tokenisation
 from summkit.data.checks import reason_unusable
 from summkit.data.support import best_supported
 from summkit.errors import Interrupted, SummkitError, check_known
-from summkit.inference import engines
+from summkit.inference import engines, sampling
 from summkit.inference.prefill import Prefill
 from summkit.models import families, loading
 from summkit.registry import Registry
@@ -38,10 +38,6 @@ DECODINGS: Registry[dict[str, Any]] = Registry(
         # Without a penalty for repetition, which would also keep the document's own names out of the summary.
         "supported": {"do_sample": True, "top_p": 0.9, "top_k": 0, "temperature": 0.5, "num_return_sequences": 8},
     },
-)
-NOT_FINITE = (
-    "the model computes NaN or infinity, so it has no answer: its numbers overflow (use the precision 'fp32', or the "
-    "compute_dtype 'bfloat16' or 'float32'), or its training diverged (use a lower learning_rate)"
 )
 # The marks around what a model thinks before it answers: tags, and those of Mistral, Kimi and gpt-oss.
 _TAG = "(?:seed:)?(?:think|thinking|thought|reasoning)"
@@ -80,7 +76,7 @@ class Prompter:
         template: The prompt template.
         max_length: Tokens of prompt and answer together, or of the prompt of an encoder-decoder.
         max_new_tokens: The largest number of tokens in an answer.
-        batch_size: Answers that are written together: documents, or candidates of fewer documents.
+        batch_size: Documents that are answered together.
         end_tokens: The tokens that end an answer. Empty: the tokenizer's EOS, and those that the model's own generation
             settings name: a chat model often ends its turns with another token.
     """
@@ -133,12 +129,8 @@ class Prompter:
         limits = (self.max_length, self.max_new_tokens)
         return [tokenisation.encode(*prompt, text, None, *limits, seq2seq=self.seq2seq) for text in documents]
 
-    def answer(
-        self, rows: list[dict], write: Callable[[list[dict]], list[list[int]]], title: str, candidates: int = 1
-    ) -> list[Summary]:
+    def answer(self, rows: list[dict], write: Callable[[list[dict]], list[list[int]]], title: str) -> list[Summary]:
         """Return summaries of encoded rows, in order; `write` maps a batch, longest row first, to new token ids.
-
-        `write` makes so many `candidates` for each row, and returns one of them.
 
         Raises:
             Interrupted: The user stopped it. The model is as it was before.
@@ -146,8 +138,7 @@ class Prompter:
         answers: dict[int, Summary] = {}
         # Some chat formats open the thinking in the prompt: what the model writes is then a thought until it closes it.
         before = "<think>" if _THINKING.search(_THOUGHT.split(self.template.tail)[-1]) else ""
-        size = max(1, self.batch_size // candidates)
-        batches = tokenisation.length_sorted_batches([row["length"] for row in rows], size)
+        batches = tokenisation.length_sorted_batches([row["length"] for row in rows], self.batch_size)
         with progress.bar(total=len(rows), desc=f"summaries ({title})", unit="text", leave=False) as bar:
             try:
                 for batch in batches:
@@ -234,23 +225,32 @@ class Summarizer(Prompter):
             loading.check_positions(self.model, self.max_length, self.max_new_tokens)
             read = Prefill(self, settings, reuse_head)
             title = f"temperature {temperature}" if temperature else decoding
-            candidates = settings.get("num_return_sequences", 1)
-            return self.answer(rows, lambda batch: self._write(batch, read, settings, candidates), title, candidates)
+            return self.answer(rows, lambda batch: self._write(batch, read, settings), title)
 
-    def _write(self, batch: list[dict], read: Prefill, settings: dict[str, Any], candidates: int) -> list[list[int]]:
-        """Return new token ids for each row; of several candidates, those of the best one."""
-        tensors = read(batch)
-        if candidates == 1:
-            return self._generate(tensors, settings)
-        # `read` has copied what it could read once; transformers copies the rest.
-        more = candidates * len(batch) // len(tensors["input_ids"])
-        ids = self._generate(tensors, settings | {"num_return_sequences": more})
+    def _write(self, batch: list[dict], read: Prefill, settings: dict[str, Any]) -> list[list[int]]:
+        """Return new token ids for each row; of several answers, those of the best one."""
+        if settings.get("num_return_sequences", 1) == 1:
+            return self._generate(read(batch), settings)
         chosen = []
-        for number, row in enumerate(batch):
-            own = ids[number * candidates : (number + 1) * candidates]
-            texts = [read_answer(self.tokenizer, answer, 0, ends=self.end_tokens).text for answer in own]
-            chosen.append(own[best_supported(texts, row["document"])])
+        for row, answers in zip(batch, self._candidates(batch, read, settings), strict=True):
+            texts = [read_answer(self.tokenizer, ids, 0, ends=self.end_tokens).text for ids in answers]
+            chosen.append(answers[best_supported(texts, row["document"])])
         return chosen
+
+    def _candidates(self, batch: list[dict], read: Prefill, settings: dict[str, Any]) -> list[list[list[int]]]:
+        """Return the new token ids of several answers to each row."""
+        if read.in_groups:
+            prompts = read(batch)
+            if read.in_groups:
+                limits = (self.max_new_tokens, self.end_tokens)
+                return sampling.draw(self.model, prompts, settings, *limits).tolist()
+        count = settings["num_return_sequences"]
+        size = max(1, self.batch_size // count)  # `generate` copies a prompt for each answer
+        found = []
+        for first in range(0, len(batch), size):
+            ids = self._generate(read(batch[first : first + size]), settings)
+            found += [ids[start : start + count] for start in range(0, len(ids), count)]
+        return found
 
     def _engine(self, engine: str, decoding: str, reuse_head: bool) -> dict[str, Any]:
         """Return the settings of an engine, if it suits the model and the other options."""
@@ -365,9 +365,7 @@ def decoder_start(model: PreTrainedModel, **settings: Any) -> GenerationConfig:
 
 
 def _check_finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """Raise an error for logits of NaN or infinity, from which any text could come; −inf is a token left out."""
-    if not (scores < float("inf")).all():
-        raise SummkitError(NOT_FINITE)
+    sampling.check_finite(scores)
     return scores
 
 

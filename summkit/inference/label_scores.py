@@ -15,7 +15,8 @@ import numpy as np
 from summkit import progress
 from summkit.data import tokenisation
 from summkit.errors import SummkitError
-from summkit.inference.generation import NOT_FINITE, ready_to_answer
+from summkit.inference.generation import ready_to_answer
+from summkit.inference.sampling import NOT_FINITE
 from summkit.models import loading
 
 if TYPE_CHECKING:

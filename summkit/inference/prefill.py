@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from summkit.data import tokenisation
 from summkit.errors import SummkitError
+from summkit.inference import sampling
 from summkit.models import loading
 
 if TYPE_CHECKING:
@@ -26,10 +27,9 @@ class Prefill:
     """Reads rows of `tokenisation.encode`, longest first, and returns the inputs from which `generate` continues.
 
     A call returns a dict with input_ids and attention_mask, (rows, tokens), padded on the left, and past_key_values
-    if part of the input has been read already. If the settings ask for several answers to each row
-    (`num_return_sequences`), it is read once and copied. All rows are read as one group, and not copied, if caches
-    cannot be joined: in an encoder, with prompt tuning, with beams, and in a model that does not keep all keys and
-    values.
+    if part of the input has been read already, which it always has if the settings ask for several answers to each row
+    (`num_return_sequences`). All rows are read as one group, later, if caches cannot be joined: in an encoder, with
+    prompt tuning, with beams, and in a model that does not keep all keys and values.
 
     Args:
         summarizer: The model that answers, its tokenizer and template.
@@ -50,7 +50,7 @@ class Prefill:
         self.head_cache: Cache | None = None
         reason = _reason_not_joinable(summarizer, settings)
         self.in_groups = not reason
-        self.copies = settings.get("num_return_sequences", 1)
+        self.several = settings.get("num_return_sequences", 1) > 1
         if reuse_head:
             self._read_head(tokenisation.head_ids(summarizer.template, summarizer.tokenizer), reason)
 
@@ -58,16 +58,12 @@ class Prefill:
         """Read rows, longest first, and return the inputs from which `generate` continues."""
         tensors = {name: tensor.to(self.model.device) for name, tensor in self._padded(rows).items()}
         groups = similar_lengths([len(row["input_ids"]) for row in rows])
-        if self.in_groups and (len(groups) > 1 or self.copies > 1):
+        if self.in_groups and (len(groups) > 1 or self.several):
             caches = [self._read_group(tensors, groups[0])]
             self.in_groups = _keeps_all(caches[0])
             if self.in_groups:
                 caches += [self._read_group(tensors, group) for group in groups[1:]]
-                cache = self._joined(caches)
-                if self.copies > 1:
-                    cache.batch_repeat_interleave(self.copies)
-                    tensors = {name: tensor.repeat_interleave(self.copies, 0) for name, tensor in tensors.items()}
-                return tensors | {"past_key_values": cache}
+                return tensors | {"past_key_values": self._joined(caches)}
         return tensors | self._head_copies(len(rows))
 
     def _padded(self, rows: list[dict]) -> dict[str, torch.Tensor]:
@@ -161,6 +157,8 @@ def _reason_not_joinable(summarizer: Summarizer, settings: dict[str, Any]) -> st
         return "prompt tuning puts its tokens before the head; leave reuse_head out"
     if settings.get("num_beams", 1) > 1 or "cache_implementation" in settings:
         return "beams would need a copy of the head each; use decoding='greedy'"
+    if settings.get("num_return_sequences", 1) > 1 and not sampling.suits(summarizer.model, settings):
+        return "several answers would need a copy of the head each; use decoding='greedy'"
     return ""
 
 

@@ -172,6 +172,7 @@ def _page_environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"name": lambda key: Markup(tables.display_name(key)), "duration": _time, "energy": _energy}
+    environment.filters["chapter"] = lambda stage: Markup(tables.chapter_name(stage))
     for function in (tables.scores_table, tables.rows_table, scores_note):
         environment.globals[function.__name__] = function
     return environment
@@ -245,7 +246,7 @@ def result_lines(record: dict, examples: int = 3) -> str:
     width = max(16, room // len(columns))
     lines += ["", "  ".join(tables.display_name(key).ljust(width) for key in columns).rstrip()]
     for example in shown:
-        texts = (_wrapped(example.get(key) or "–", width) for key in columns)
+        texts = (_wrapped({None: "–", "": "(empty)"}.get(text, text), width) for text in map(example.get, columns))
         lines += ["  ".join(row).rstrip() for row in zip_longest(*texts, fillvalue=" " * width)] + [""]
     return "\n".join(lines)
 

@@ -35,24 +35,33 @@ def scores_table(scores: dict[str, dict]) -> str:
     return markdown_table(table)
 
 
-def rows_table(rows: dict[str, Any] | list, index: str = "") -> str:
+def rows_table(rows: dict[str, Any] | list, index: str = "", empty: str = "") -> str:
     """Return rows of values as a Markdown table.
 
     Args:
         rows: Rows by name, or a list of rows; a row is a dict of values, or one value.
         index: Heading of the column of names.
+        empty: What is shown in place of an empty text.
     """
     named: dict = rows if isinstance(rows, dict) else dict(enumerate(rows, 1))
-    if all(isinstance(row, dict) and {"rouge1", "n"} <= set(row) for row in named.values()):
+    if all(_is_scored(row) for row in named.values()):
         return scores_table(named)
     cells = {key: {"value": row} if is_single(row) or isinstance(row, list) else row for key, row in named.items()}
     columns = dict.fromkeys(column for row in cells.values() for column in row)
 
     def text(key: str, row: dict, column: str) -> str:
-        return _with_unit(key if column == "value" else column, row.get(column))
+        return _with_unit(key if column == "value" else column, row.get(column)) or empty
 
     texts = {display_name(column): [text(key, row, column) for key, row in cells.items()] for column in columns}
     return _table(texts, named, index)
+
+
+def _is_scored(row: Any) -> bool:
+    """Whether a row is an entry of scores: a number of rows, metrics with intervals, and other numbers."""
+    if not isinstance(row, dict) or not row.get("n"):
+        return False
+    others = [value for key, value in row.items() if key not in METRICS or not isinstance(value, dict)]
+    return "rouge1" in row or (len(others) < len(row) and all(isinstance(value, int | float) for value in others))
 
 
 def _with_unit(key: str, value: Any) -> str:
@@ -112,8 +121,24 @@ def display_name(key: Any) -> str:
         ('fine-tuned', 'lead-3', 'seconds by part')
         >>> display_name("zero_shot_validation")
         'zero-shot, validation rows'
+        >>> display_name("fine_tuned_minus_lead1")
+        'fine-tuned minus lead-1'
     """
+    if isinstance(key, str) and "_minus_" in key:
+        return " minus ".join(map(display_name, key.split("_minus_")))
     if isinstance(key, str) and key.endswith(("_train", "_validation")):
         system, _, split = key.rpartition("_")
         return f"{display_name(system)}, {split} rows"
     return _NAMES.get(key) or re.sub(r"^(lead|oracle)(\d+)$", r"\1-\2", plain_text(str(key).replace("_", " ")))
+
+
+def chapter_name(stage: str) -> str:
+    """Return the display name of a chapter.
+
+    Example:
+        >>> chapter_name("task1/xsum"), chapter_name("notebooks/03_long_documents")
+        ('Task 1, XSum', 'Long documents')
+    """
+    parts = [display_name(re.sub(r"^\d+_", "", part)) for part in stage.removeprefix("notebooks/").split("/")]
+    name = re.sub(r"^task(\d)", r"task \1", ", ".join(parts))
+    return name[:1].upper() + name[1:]

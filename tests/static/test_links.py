@@ -58,6 +58,24 @@ def test_a_notebook_has_an_install_cell_with_its_extras(path):
     assert f'"{links.requirement(slug, extras)}"' in "".join(install["source"])
 
 
+STUDIES = [path for path in NOTEBOOKS if path.parent.name == "notebooks"]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_page_names_its_neighbours_and_its_contents(path):
+    cells = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    order = [ROOT / notebook for notebook, _ in links.chapters()]
+    place = order.index(path) if path in order else None
+    near = order[:2] if place is None else [*order[place - 1 : place], *order[place + 1 : place + 2]]
+    linked = re.findall(r"(?:Previous|Next) chapter: \[([^\]]+)\]\(([^)]+)\)", cells[0])
+    assert [(path.parent / target).resolve() for _, target in linked] == near
+    assert [title for title, _ in linked] == [
+        json.loads(page.read_text(encoding="utf-8"))["metadata"]["summkit"]["title"] for page in near
+    ]
+    sections = re.findall(r"^## (\d+)\. (.+)$", "\n".join(cells), flags=re.MULTILINE)
+    assert "**Contents.** " + "; ".join(map(" ".join, sections)) + "." in cells[1]
+
+
 # What a page must have for an extra: energy that it shows, an exported model, a teacher, a model out of an ONNX file.
 USES = {
     "costs": r"\bWh\b|energy(?!=False)",

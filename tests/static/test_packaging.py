@@ -63,7 +63,7 @@ def test_a_pinned_version_fits_its_bound(name):
 def test_the_tested_set_has_every_dependency():
     # For benchmarks, tracking, several GPUs, one GPU, and grading.
     installed_apart = {"trl", "trackio", "deepspeed", "liger-kernel", "nbgrader"}
-    installed_apart |= set(requirements(EXTRAS["docs"]))  # for `make site`
+    installed_apart |= set(requirements(EXTRAS["docs"] + EXTRAS["browser"]))  # `make site`, `make test-browser`
     assert set(DECLARED) - set(TESTED) == installed_apart
 
 

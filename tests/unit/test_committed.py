@@ -67,7 +67,13 @@ def test_the_run_was_the_one_that_is_described(result):
 def test_the_readme_shows_the_records_table(result):
     shown = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = [line for line in report.report_page(result).split("## Differences")[0].splitlines() if line.startswith("|")]
-    assert len(rows) == 6 and all(row in shown for row in rows)
+    assert len(rows) == 7 and all(row in shown for row in rows)
+
+
+def test_choosing_the_best_supported_answer_brings_names_back_and_keeps_rouge(result):
+    scores, found = result["scores"]["supported"], result["details"]["differences"]["supported_minus_fine_tuned"]
+    assert scores["rouge1"]["mean"] >= 28 and scores["rougeL"]["mean"] >= 21.5 and scores["support"]["mean"] >= 0.9
+    assert found["support"]["low"] > 0.1 and found["rouge1"]["high"] > 0
 
 
 def test_the_page_counts_the_answers_that_were_read_by_hand():

@@ -39,6 +39,28 @@ def test_the_table_reads_the_record_alone():
     assert frame.loc["lead1", "ended by EOS, %"] == "–" and "accuracy, %" not in frame.columns
 
 
+def test_a_score_of_labels_that_are_all_right_or_all_wrong_has_a_valid_interval_or_none():
+    def entry(mean, **ends):
+        return {"mean": mean, "low": mean, "high": mean} | ends
+
+    def labels(mean, n=40, **more):
+        return {"accuracy": entry(mean, **more), "macro_f1": entry(mean, **more), "n": n}
+
+    scores = {"all": labels(1.0), "none": labels(0.0, 60), "some": labels(0.9, low=0.8, high=1.0)}
+    rounded = labels(1.0, low=1 - 1e-15)  # as means of many draws come out
+    table = tables.score_table(scores | {"unknown": {"accuracy": entry(1.0)}, "rounded": rounded})
+    # Wilson's interval of 40 of 40: from 40 / (40 + 1.96²); of 0 of 60: to 1.96² / (60 + 1.96²).
+    shown = ["100.0 [91.2, 100.0]", "0.0 [0.0, 6.0]", "90.0 [80.0, 100.0]", "100.0", "100.0 [91.2, 100.0]"]
+    assert table["accuracy, %"].tolist() == shown
+    assert table["macro F1, %"].tolist() == ["100.0", "0.0", "90.0 [80.0, 100.0]", "–", "100.0"]
+    assert scores["all"]["accuracy"] == entry(1.0), "the record is unchanged"
+
+
+def test_the_interval_of_a_mean_of_overlaps_stays_the_bootstraps():
+    same = {"mean": 12.0, "low": 12.0, "high": 12.0}
+    assert tables.score_table({"a": {"rouge1": same, "n": 5}})["ROUGE-1"].tolist() == ["12.0 [12.0, 12.0]"]
+
+
 def test_a_table_of_differences_marks_those_that_leave_out_zero():
     def entry(*values):
         return dict(zip(("difference", "low", "high"), values, strict=True))

@@ -10,7 +10,7 @@ import torch
 from summkit.config import choose_profile
 from summkit.data import templates, tokenisation
 from summkit.errors import Interrupted, SummkitError
-from summkit.inference import generation, prefill
+from summkit.inference import generation, prefill, sampling
 from summkit.models import loading, methods
 from summkit.models.tiny import tiny_llama
 from summkit.training import checkpoints
@@ -172,29 +172,30 @@ def test_of_several_answers_the_best_supported_one_is_taken_for_each_document(ti
     documents = sorted(answers, key=len, reverse=True)  # the order of a batch
     monkeypatch.setattr(generation, "DECODINGS", copy.copy(generation.DECODINGS))
     generation.DECODINGS.add("four", {"do_sample": True, "num_return_sequences": 4})
-    seen = []
 
-    def generate(self, tensors, settings):
-        seen.append((len(tensors["input_ids"]), settings["num_return_sequences"]))
-        ids = [tokenizer(text)["input_ids"] for document in documents for text in answers[document]]
-        return [[*row, tokenizer.eos_token_id] for row in ids]
+    def draw(model, prompts, settings, max_new_tokens, ends):
+        assert len(prompts["input_ids"]) == 2, "two documents, read once each"
+        ids = [[tokenizer(text)["input_ids"] for text in answers[document]] for document in documents]
+        return torch.tensor([[row + [tokenizer.eos_token_id] * (40 - len(row)) for row in rows] for rows in ids])
 
-    monkeypatch.setattr(generation.Summarizer, "_generate", generate)
+    monkeypatch.setattr(sampling, "draw", draw)
     found = generation.summarize(*tiny, list(answers), decoding="four", batch_size=8, **LIMITS)
     assert texts(found) == ["A bridge opened.", "Two tugs met in Oslo."]
-    assert seen == [(8, 1)], "two documents, four candidates each, and their prompts copied"
 
 
-def test_candidates_count_as_answers_of_a_batch(tiny, monkeypatch):
+def test_where_generate_has_to_copy_the_prompts_a_batch_has_as_many_answers_as_without(tiny, monkeypatch):
     sizes, generate = [], generation.Summarizer._generate
 
     def recorded(self, tensors, settings):
-        sizes.append(len(tensors["input_ids"]))
+        sizes.append(len(tensors["input_ids"]) * settings["num_return_sequences"])
         return generate(self, tensors, settings)
 
     monkeypatch.setattr(generation.Summarizer, "_generate", recorded)
-    assert len(generation.summarize(*tiny, TEXTS, decoding="supported", batch_size=16, **LIMITS)) == len(TEXTS)
-    assert sizes == [16, 16]
+    monkeypatch.setattr(generation, "DECODINGS", copy.copy(generation.DECODINGS))
+    penalty = {"do_sample": True, "num_return_sequences": 4, "repetition_penalty": 1.1}
+    generation.DECODINGS.add("penalty", penalty)
+    assert len(generation.summarize(*tiny, TEXTS, decoding="penalty", batch_size=8, **LIMITS)) == len(TEXTS)
+    assert set(sizes) <= {4, 8} and sum(sizes) == 4 * len(TEXTS)
 
 
 @pytest.mark.parametrize("bad", ["", " \n", None, 7, "a\0b", "\ud800", "x" * 1_000_001])

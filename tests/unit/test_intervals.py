@@ -70,3 +70,12 @@ def test_paired_bootstrap_sees_a_difference_and_does_not_see_none():
     assert intervals.paired_bootstrap([1.0, 2.0], [1.0, 2.0]) == (0, 0, 0)
     with pytest.raises(SummkitError, match="2 against 1"):
         intervals.paired_bootstrap([1.0, 2.0], [1.0])
+
+
+def test_wilsons_interval_is_the_formulas_and_covers_where_no_row_is_wrong():
+    z = 1.959964
+    for right, rows in ((40, 40), (0, 60), (7, 10)):
+        middle, root = right + z**2 / 2, z * math.sqrt(right * (rows - right) / rows + z**2 / 4)
+        ends = ((middle - root) / (rows + z**2), (middle + root) / (rows + z**2))
+        assert intervals.wilson(right, rows) == pytest.approx(ends, abs=1e-6)
+    assert intervals.wilson(40, 40)[0] < 1 - 3 / 40 + 0.02  # the rule of three is near

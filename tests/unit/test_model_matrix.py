@@ -18,7 +18,7 @@ from transformers import CONFIG_MAPPING
 from summkit.config import choose_profile
 from summkit.data import templates, tokenisation
 from summkit.errors import SummkitError
-from summkit.inference import export, generation
+from summkit.inference import export, generation, prefill, sampling
 from summkit.models import loading, methods
 from summkit.models.tiny import tiny_tokenizer
 from summkit.training import fit, mean_loss
@@ -136,6 +136,46 @@ def test_all_linear_puts_an_adapter_beside_each_linear_layer(kind, caplog):
     logits.logsumexp(-1).sum().backward()
     unmoved = [name for name, w in model.named_parameters() if "lora_B" in name and not w.grad.any()]
     assert not [name for name in unmoved if "altup" not in name], f"no gradient reaches {unmoved}"
+
+
+@pytest.mark.parametrize("kind", TABLE["decoders"])
+def test_answers_that_share_a_prompt_are_computed_as_if_alone(kind, monkeypatch):
+    model = built(kind, TABLE["decoders"][kind] or {})
+    limits = {"max_length": 120, "max_new_tokens": 6}
+    tokenizer = tiny_tokenizer()
+    template = templates.build_template("instruction", tokenizer)
+    writer = generation.Summarizer(model, tokenizer, template, **limits, end_tokens=[7])
+    drawn, found = [], []  # for each step (rows, asked), and the logits they were drawn from
+
+    def sample(logits, settings):
+        found.append(logits)
+        drawn.append(torch.randint(5, 9, logits.shape[:2], generator=torch.Generator().manual_seed(len(drawn))))
+        return drawn[-1]
+
+    monkeypatch.setattr(sampling, "sample", sample)
+    documents = [row["document"] for row in ROWS]
+    rows = sorted(writer.encode(documents), key=lambda row: -row["length"])
+    settings = generation.DECODINGS.find("supported") | {"num_return_sequences": 3}
+    read = prefill.Prefill(writer, settings)
+    with generation.ready_to_answer(model), torch.inference_mode():
+        prompts = read(rows) if read.in_groups else {}
+        if not read.in_groups:  # a sliding window, a recurrent state or ALiBi: `generate` writes the answers
+            assert kind in TABLE["answers apart"]
+            return
+        answers = sampling.draw(model, prompts, settings, 6, [7])
+        asked = {(row, answer): 0 for row in range(3) for answer in range(3)}
+        for row, answer in asked:
+            ids = answers[row, answer].tolist()
+            ids = ids[: ids.index(7) + 1 if 7 in ids else 6]
+            prompt = rows[row]["input_ids"]
+            alone = model(input_ids=torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+            for step, token in enumerate(ids):
+                steps = [
+                    logits for logits, tokens in zip(found[step][row], drawn[step][row], strict=True) if tokens == token
+                ]
+                nearest = min((logits - alone[step]).abs().max() for logits in steps)
+                assert nearest < 1e-5 * alone[step].abs().max()
+    assert len({logits.shape[1] for logits in found}) > 1, "those that ended are not asked again"
 
 
 @pytest.mark.parametrize("kind", TABLE["refused"])

@@ -86,7 +86,7 @@ def run(tmp_path, monkeypatch):
 def test_a_page_says_what_got_better_and_what_got_worse(run):
     page = report.report_page(records.read_record(run / "run.json"))
     for said in (
-        "# task3: report of a run",
+        "# Task 3: report of a run",
         "rows: 215 train, 64 test. Rows dropped: empty 2.",
         "Model a/model\\_x (nf4).",
         "| fine-tuned | 26.1 [24.1, 28.1]",
@@ -144,7 +144,7 @@ def test_no_text_of_a_record_is_markup_or_template(run):
 def test_a_record_of_few_sections_has_no_empty_headings(tmp_path):
     page = report.report_page(records.read_record(make_run(tmp_path, "task2") / "run.json"))
     assert [line for line in page.splitlines() if line.startswith("#")] == [
-        "# task2: report of a run",
+        "# Task 2: report of a run",
         "## What it took",
     ]
     scores = {"lead1": entry(12, 8)}
@@ -189,7 +189,7 @@ def test_a_page_of_label_scores_has_their_columns_and_no_others(labels_run):
     heads = ("system", "accuracy, %", "macro F1, %", "Matthews", "calibration error, points", "n")
     assert f"| {' | '.join(heads)} |" in page and "ROUGE" not in page and "words" not in page
     cells = [line for line in page.splitlines() if line.startswith(("| majority |", "| fine-tuned |"))]
-    assert "| fine-tuned | 92.5 [" in cells[1] and cells[0].endswith("] | 0.00 [0.00, 0.00] | – | 40 |")
+    assert "| fine-tuned | 92.5 [" in cells[1] and cells[0].endswith("] | 0.00 | – | 40 |")
     assert "n = 40 test rows; in brackets 95 % intervals (bootstrap over rows).\n" in page
     assert "None" not in page and "nan" not in page and "<script>" not in page
     assert "## Rows side by side" in page and "© BBC, quoted." in page and "| sports | 9 | 0.5 |" in page
