@@ -22,7 +22,6 @@ from summkit.errors import SummkitError, build, check_known, descriptions
 PRESETS = Path(__file__).with_name("presets")
 TASKS = tuple(sorted(path.stem for path in PRESETS.glob("*.yaml")))
 PROFILES = ("smoke", "cpu", "t4", "gpu")
-TRACKERS = ("trackio", "wandb", "mlflow")
 
 Count = Annotated[int, Field(ge=1)]
 Column = Annotated[str, Field(min_length=1)] | None

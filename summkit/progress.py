@@ -152,6 +152,27 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
+_stopped: set[str] = set()  # the first lines of cells that were stopped
+
+
+def remember_stops() -> None:
+    """In a notebook, say below a cell that fails which cells above it were stopped and not run again."""
+    from IPython import get_ipython
+
+    if shell := get_ipython():
+        shell.events.register("post_run_cell", _after_cell)
+
+
+def _after_cell(result: Any) -> None:
+    line = result.info.raw_cell.strip().partition("\n")[0]
+    if isinstance(result.error_in_exec, KeyboardInterrupt):
+        _stopped.add(line)
+    elif result.success:
+        _stopped.discard(line)
+    elif _stopped:
+        print(f"A cell above was stopped: run it again, then this one. It begins: {' and '.join(sorted(_stopped))}")
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence the bars and warnings of transformers, and stderr, while a model is converted and checked."""

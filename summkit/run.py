@@ -168,6 +168,7 @@ def start(
         profile smoke (asked for by name): tiny-llama, NF4 weights, float32 compute
     """
     progress.quiet_libraries()
+    progress.remember_stops()
     load_plugins()
     figures.style()
     given = {name: value for name, value in parameters.items() if value is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from summkit.errors import SummkitError
 
 if TYPE_CHECKING:
+    from summkit.config import Profile
     from summkit.data.registry import DataSet
+    from summkit.data.sources import Rows
 
 MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an article
 # Ranges of letters of scripts without spaces: Chinese and Japanese; Thai, Lao, Burmese and Khmer.
@@ -25,7 +28,7 @@ _ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "model": "ass
 CHAT_COLUMNS = ("messages", "conversations", "conversation")
 DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "abstract", "input", "prompt", "content", *CHAT_COLUMNS)
 SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "tldr", "title", "output", "completion", *CHAT_COLUMNS)
-TEXT_COLUMNS = ("text", "document", "comment", "sentence", "premise", "sentence1")
+TEXT_COLUMNS = ("text", "document", "comment", "sentence", "premise", "sentence1", "input", "prompt")
 SECOND_COLUMNS = ("hypothesis", "sentence2")
 LABEL_COLUMNS = ("label", "labels")
 
@@ -56,15 +59,16 @@ def find_column(names: Iterable[str], candidates: Iterable[str], kind: str, loca
 
 
 def columns_of(
-    data_set: DataSet, names: Sequence[str], location: str, **wanted: tuple[str | None, Sequence[str]]
+    profile: Profile, data_set: DataSet, rows: Rows, location: str, usual: dict[str, tuple[str, ...]]
 ) -> dict[str, str]:
-    """Find the columns of a data set, each of them once.
+    """Find the columns of a data set, each of them once; a column of chats may be several.
 
     Args:
+        profile: Its options document_column, summary_column, … name columns.
         data_set: Its `columns` are used where the profile names none.
-        names: The columns of the rows.
+        rows: The rows.
         location: The split, for the error.
-        **wanted: Our name of a column ("document") → the name that the profile gives or None, and the usual names.
+        usual: Our name of a column ("document") → the usual names.
 
     Returns:
         Our name of a column → the name in the rows.
@@ -72,18 +76,26 @@ def columns_of(
     Raises:
         SummkitError: A column is not there; the message says which are, and which option names it.
     """
-    stated: dict[str, str] = {**data_set.columns}  # type: ignore[dict-item]
-    stated |= {column: name for column, (name, _) in wanted.items() if name}
-    free = [name for name in names if name not in stated.values()]
+    given = {column: getattr(profile, f"{column}_column") for column in usual}
+    stated: dict[str, str] = {**data_set.columns} | {column: name for column, name in given.items() if name}
+    names = names_of(rows)
+    chats = [name for row in itertools.islice(rows, 9) for name, value in row.items() if chat_turns(value)]
+    free = [name for name in names if name not in stated.values() or name in chats]
     columns: dict[str, str] = {}
-    for column, (_, usual) in wanted.items():
+    for column in usual:
         name = stated.get(column)
+        known = [name] if name else [*usual[column], *chats]
         try:
-            columns[column] = find_column(names if name else free, [name] if name else usual, column, location)
+            columns[column] = find_column(names if name else free, known, column, location)
         except SummkitError as error:
             raise SummkitError(f"{error}; name it with {column}_column") from None
-        free = [name for name in free if name != columns[column] or name.strip().lower() in CHAT_COLUMNS]
+        free = [name for name in free if name != columns[column] or name in chats]
     return columns
+
+
+def names_of(rows: Rows) -> list[str]:
+    """Return the names of the columns, in the order in which they appear."""
+    return list(getattr(rows, "column_names", None) or dict.fromkeys(name for row in rows for name in row))
 
 
 def chat_turns(value: Any) -> list[tuple[str, Any]]:

@@ -13,15 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from summkit.data import templates
-from summkit.data.checks import LABEL_COLUMNS, SECOND_COLUMNS, TEXT_COLUMNS, columns_of, reason_unusable
+from summkit.data import checks, templates
 from summkit.data.registry import DATASETS, DataSet, Schema, find_dataset
 from summkit.data.sources import own_data, read_rows, text_lines
-from summkit.data.splits import CheckedRows, Splits, column_values, names_of, row_id, writing_rows
+from summkit.data.splits import CheckedRows, Splits, column_values, row_id, writing_rows
 from summkit.errors import SummkitError, check_known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -76,9 +75,9 @@ def load_labels(profile: Profile, seed: int = 0, data: str | Path | None = None)
     data_set = _data_set(profile, own)
     raw, source = read_rows(data_set, own)
     find = partial(_columns, profile, data_set)
-    reference = DATASETS[LABEL_TASKS[profile.task]]
     several = data_set.several_labels
-    schema = data_set.labels or _schema_of(raw, find, reference.labels or Schema((), ()), several)
+    task = DATASETS[LABEL_TASKS[profile.task]].labels or Schema((), ())
+    schema = data_set.labels or _schema_of(raw, find, task, several)
     rows = CheckedRows(raw, find, partial(_row, schema=schema, several=several))
     _drop_conflicts(rows)
     rows.drop_duplicates()
@@ -149,7 +148,7 @@ def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema, several: b
     """
     values: dict[str, str] = {}
     for split, rows in raw.items():
-        column = find(names_of(rows), split)["label"] if len(rows) else ""
+        column = find(rows, split)["label"] if len(rows) else ""
         feature = getattr(rows, "features", {}).get(column)
         if named := getattr(getattr(feature, "feature", feature), "names", None):
             return _schema(named, split)
@@ -159,7 +158,7 @@ def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema, several: b
                 raise SummkitError(f"{split}: too many labels in {column!r}; name another column with label_column")
     are_numbers = all(name.isdigit() for name in values)
     numbers = [_class_number(name, task) for name in values]
-    from_one = are_numbers and "0" not in values and None in numbers
+    from_one = are_numbers and "0" not in values and (None in numbers or set(numbers) == {*range(1, len(numbers) + 1)})
     if not values or (set(numbers) != {None} and not from_one):
         if are_numbers:
             named = ", ".join(f"{number} {name}" for number, name in enumerate(task.classes) if str(number) in values)
@@ -170,17 +169,18 @@ def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema, several: b
     return _schema(classes, "labels")
 
 
-def _columns(profile: Profile, data_set: DataSet, names: Sequence[str], split: str) -> dict[str, str]:
-    wanted = {"document": (profile.document_column, TEXT_COLUMNS), "label": (profile.label_column, LABEL_COLUMNS)}
+def _columns(profile: Profile, data_set: DataSet, rows: Rows, split: str) -> dict[str, str]:
+    usual = {"document": checks.TEXT_COLUMNS, "label": checks.LABEL_COLUMNS}
     if templates.get_wording(data_set.wording).second:
-        wanted["second"] = (profile.second_column, SECOND_COLUMNS)
-    return columns_of(data_set, names, split, **wanted)
+        usual["second"] = checks.SECOND_COLUMNS
+    return checks.columns_of(profile, data_set, rows, split, usual)
 
 
 def _row(row: dict, columns: dict[str, str], location: str, schema: Schema, several: bool) -> dict | str:
-    texts: dict[str, Any] = {key: row.get(columns[key]) for key in ("document", "second") if key in columns}
+    names = [name for name in ("document", "second") if name in columns]
+    texts: dict[str, Any] = {name: checks.as_text(row.get(columns[name]), "user") for name in names}
     labels = label_numbers(row.get(columns["label"]), schema, location, several)
-    reasons = [*map(reason_unusable, texts.values()), None if labels else "no label"]
+    reasons = [*map(checks.reason_unusable, texts.values()), None if labels else "no label"]
     if any(reasons):
         return next(filter(None, reasons))
     document = texts["document"].strip()
@@ -206,7 +206,8 @@ def label_numbers(value: object, schema: Schema, location: str, several: bool = 
         number = _class_number(item, schema)
         if number is None:
             known = ", ".join(f"{number} {name}" for number, name in enumerate(schema.classes))
-            raise SummkitError(f"{location}: label {item!r} is outside the schema: {known}")
+            way_out = "correct it, or name your classes in classes.txt beside the rows, one a line"
+            raise SummkitError(f"{location}: label {item!r} is outside the schema: {known}; {way_out}")
         numbers.add(number)
     if len(numbers) > 1 and not several:
         raise SummkitError(f"{location}: {len(numbers)} labels, {sorted(numbers)}; this task takes one label a row")
@@ -215,6 +216,8 @@ def label_numbers(value: object, schema: Schema, location: str, several: bool = 
 
 def _labels(value: Any, several: bool) -> list:
     """Return the labels of a row, none for a missing value; a text may be a list: "1, 5" (for several), "['joy']"."""
+    if checks.chat_turns(value):
+        value = checks.as_text(value, "assistant")
     if isinstance(value, list):
         return value
     if value is None or value != value or str(value).strip() in ("", "-1", "-1.0", "[]"):

@@ -218,7 +218,7 @@ def read_hub(data_set: DataSet) -> Mapping[str, Rows]:
         loaded = datasets.load_dataset(name, data_set.configuration, **options)
     except Exception as error:  # of many types, since files of any kind are read
         reason = " ".join(str(error.__cause__ or error).split())[:400]
-        advice = f"; name one as {name}:CONFIGURATION" if "onfig" in reason else ""
+        advice = f"; name one as {name}:CONFIGURATION" if "onfig" in reason else hub.offline_advice()
         raise SummkitError(f"data set {name} could not be read from the Hub: {reason}{advice}") from None
     if not data_set.splits:
         return _by_split(loaded, f"data set {name}")

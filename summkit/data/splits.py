@@ -64,7 +64,7 @@ class CheckedRows:
 
     Args:
         raw: Rows by split, or {"all": rows}.
-        find: Maps the column names and the split to the column information that `make` needs.
+        find: Maps the rows and the split to the column information that `make` needs.
         make: Maps a row, the result of `find` and the row's location ("train:7") to a row with our columns, among
             them document, or to the reason for dropping it.
 
@@ -80,7 +80,7 @@ class CheckedRows:
     def _check(self, rows: Rows, split: str, find: Callable, make: Callable) -> Dataset:
         if not len(rows):
             raise SummkitError(f"{split}: no rows")
-        columns = find(names_of(rows), split)
+        columns = find(rows, split)
 
         def usable() -> Iterator[dict]:
             for number, row in enumerate(rows, 1):
@@ -161,11 +161,6 @@ class CheckedRows:
             counts = ", ".join(f"{split} {len(rows)} of {wanted[split] or 'all'}" for split, rows in dealt.items())
             _log.warning("too few rows for the profile (%s): scores of so few rows are uncertain", counts)
         return dealt
-
-
-def names_of(rows: Rows) -> list[str]:
-    """Return the names of the columns, in the order in which they appear."""
-    return list(getattr(rows, "column_names", None) or dict.fromkeys(name for row in rows for name in row))
 
 
 def row_id(given: object, location: str) -> str:

@@ -15,10 +15,9 @@ from summkit.data.sources import own_data, read_rows
 from summkit.data.splits import CheckedRows, Splits, row_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from summkit.config import Profile
     from summkit.data.registry import DataSet
+    from summkit.data.sources import Rows
 
 _log = logging.getLogger(__name__)
 
@@ -59,13 +58,12 @@ def load_summaries(profile: Profile, seed: int = 0, data: str | Path | None = No
     return Splits(**rows.deal(profile, seed), source=source, dropped=rows.dropped)
 
 
-def _columns(profile: Profile, data_set: DataSet, names: Sequence[str], split: str) -> dict[str, str]:
-    for name in set(names) - {profile.document_column, profile.summary_column}:
+def _columns(profile: Profile, data_set: DataSet, rows: Rows, split: str) -> dict[str, str]:
+    for name in set(checks.names_of(rows)) - {profile.document_column, profile.summary_column}:
         if name.strip().lower() in ("instruction", "system", "system_prompt") and not profile.instruction:
             _log.warning("%s: the column %r is not used; the option instruction sets one for all rows", split, name)
-    document = (profile.document_column, checks.DOCUMENT_COLUMNS)
-    summary = (profile.summary_column, checks.SUMMARY_COLUMNS)
-    return checks.columns_of(data_set, names, split, document=document, summary=summary)
+    usual = {"document": checks.DOCUMENT_COLUMNS, "summary": checks.SUMMARY_COLUMNS}
+    return checks.columns_of(profile, data_set, rows, split, usual)
 
 
 def _row(row: dict, columns: dict[str, str], location: str, profile: Profile, unused: Counter[str]) -> dict | str:

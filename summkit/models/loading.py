@@ -191,9 +191,29 @@ def _located(name: str) -> Iterator[str | Path]:
         elif name in assets.ASSETS:
             yield assets.embedded_model(name)
         else:
-            if not Path(name).is_dir():
-                hub.require_hub(f"model {name}")
+            check_there(name)
             yield name
+
+
+def check_there(name: str) -> None:
+    """Check that a model is embedded or a folder, or that the Hub answers.
+
+    Raises:
+        SummkitError: It is the path of no folder, or the Hub does not answer.
+    """
+    if name in {*TINY, *assets.ASSETS} or Path(name).is_dir():
+        return
+    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
+        raise SummkitError(f"model {name}: no such folder; if an adapter's base moved, set model in its summkit.json")
+    hub.require_hub(f"model {name}")
+
+
+def hub_folder(name: str) -> str:
+    """Return the cached folder of a model on the Hub, fetched if needed, for when a folder here has the same name."""
+    from huggingface_hub import snapshot_download
+
+    with clear_errors(name):
+        return snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"])
 
 
 def own_folder(name: str) -> Path | None:
@@ -459,4 +479,5 @@ def clear_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        raise SummkitError(f"model {name} could not be loaded: {str(error).strip().splitlines()[0]}") from None
+        reason = str(error).strip().splitlines()[0] + ("" if Path(name).is_dir() else hub.offline_advice())
+        raise SummkitError(f"model {name} could not be loaded: {reason}") from None

@@ -5,6 +5,7 @@ A plugin adds its own with `METHODS.add`.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     Prepare = Callable[[PreTrainedModel, Profile], PreTrainedModel | PeftModel]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,8 @@ def _lora(**variant: Any) -> Prepare:
         from peft import LoraConfig, get_peft_model
 
         targets = target_layers(model, profile.targets)
-        others = [path for path in loading.adaptable_layers(model)[1] if path.rpartition(".")[2] in targets]
+        kinds = loading.adaptable_layers(model)
+        layers, others = ([path for path in paths if path.rpartition(".")[2] in targets] for paths in kinds)
         config = LoraConfig(
             r=profile.rank,
             lora_alpha=profile.alpha,
@@ -204,11 +208,19 @@ def _lora(**variant: Any) -> Prepare:
             **variant,
         )
         try:
-            return get_peft_model(model, config)
+            prepared = get_peft_model(model, config)
         except ValueError as error:
             reason = str(error).strip().splitlines()[0]
             hint = "set dropout to 0" if "dropout" in reason else "name other layers in targets"
             raise SummkitError(f"this model cannot get adapters on {', '.join(targets)}: {reason} {hint}") from None
+        adapted = {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
+        missed = sorted(set(layers) - adapted)
+        if missed and model.device.type != "meta":
+            about = f"{len(missed)} layers get no adapter, such as {missed[0]}"
+            _log.warning(
+                f"{about}: where the experts of a model have layers of the same names, peft adapts those alone"
+            )
+        return prepared
 
     return prepare
 

@@ -38,6 +38,12 @@ def require_hub(what: str, seconds: float = 10) -> None:
         )
 
 
+def offline_advice() -> str:
+    """Return, for the error of a failed load, what to do if the libraries are kept offline; "" if they are not."""
+    variable = _offline()
+    return f"; {variable} is set, so only the cache is read: unset it once to fetch what is missing" if variable else ""
+
+
 def _offline() -> str | None:
     """Return the name of the variable that keeps the libraries offline, if one is set."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")

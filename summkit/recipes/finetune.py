@@ -14,8 +14,8 @@ from summkit import files, progress
 from summkit.config import Profile, choose_profile
 from summkit.data import TEMPLATES, WORDINGS, find_dataset, own_data
 from summkit.errors import SummkitError, build, descriptions
-from summkit.models import METHODS, tiny
-from summkit.offline import assets, hub
+from summkit.models import METHODS, loading
+from summkit.offline import hub
 from summkit.run import Run
 from summkit.training import environment
 
@@ -151,7 +151,8 @@ def _train(settings: Settings, profile: Profile, own_rows: Path | None, resume: 
     kind = {"seq2seq": models.is_encoder_decoder(model)}
     train, validation = (data.encode_rows(part, template, tokenizer, **profile.limits, **kind) for part in rows)
     facts = {"footprint_bytes": sum(models.footprint(model).values())}
-    asked: dict[str, Dataset] = {split: _rows_to_score(splits, split) for split in settings.score}
+    parts: dict[str, Dataset] = {split: getattr(splits, split) for split in settings.score}
+    asked = {split: part.select(range(min(len(part), len(splits.test)))) for split, part in parts.items()}
     is_spread = environment.is_spread(profile)
     run.lap("set up")
     untrained = {}
@@ -212,11 +213,6 @@ def _details(settings: Settings, profile: Profile, result: FitResult) -> dict[st
     return details | ({"watched": watched_scores(result.history)} if settings.watch else {})
 
 
-def _rows_to_score(splits: Splits, split: str) -> Dataset:
-    rows: Dataset = getattr(splits, split)
-    return rows.select(range(min(len(rows), len(splits.test))))
-
-
 def _answers(
     asked: dict[str, Dataset],
     model: PreTrainedModel,
@@ -267,9 +263,6 @@ def _scores(
 
 def ask_for_hub(profile: Profile, own_rows: Path | None) -> None:
     """Where the profile needs the Hub and it cannot be reached, say so now and not after half a minute of imports."""
-    if profile.model not in {*assets.ASSETS, *tiny.TINY} and not Path(profile.model).is_dir():
-        if profile.model.startswith((".", "/", "~")) or "\\" in profile.model or profile.model.count("/") > 1:
-            raise SummkitError(f"model {profile.model}: no such folder")
-        hub.require_hub(f"model {profile.model}")
+    loading.check_there(profile.model)
     if find_dataset(profile.dataset).source == "hub" and not own_rows:
         hub.require_hub(f"data set {profile.dataset}")

@@ -85,10 +85,13 @@ def save_adapter(
 def save_settings(folder: str | Path, profile: Profile) -> Path:
     """Write the settings for generation with the adapter in `folder`: base model, precision, template, limits.
 
-    A base model in a folder has its absolute path, and the path from the adapter, if both are moved together.
+    A base model in a folder has its absolute path, and the path from the adapter, if both are moved together. Of any
+    other it is written that it is no folder, so that a folder of its name is not taken for it later.
     """
     settings = {key: getattr(profile, key) for key in ASKING}
-    if base := loading.own_folder(profile.model):
+    base = loading.own_folder(profile.model)
+    settings["model_is_folder"] = base is not None
+    if base:
         settings["model"] = str(base)
         if base.drive == Path(folder).absolute().drive:  # on Windows no path leads from one drive to another
             settings["model_from_here"] = os.path.relpath(base.resolve(), Path(folder).resolve())
@@ -126,8 +129,11 @@ def read_settings(folder: str | Path, kind: str = "summarisation") -> dict[str, 
         reason = f"is truncated or not a safetensors file ({error}): train or copy it again"
         raise SummkitError(f"{folder / names[-1]} {reason}") from None
     settings = settings_in(folder, kind)
-    beside = files.read_mapping(folder / SETTINGS, "settings").get("model_from_here")
-    if beside and (folder / beside).is_dir() and not Path(settings["model"]).is_dir():
+    written = files.read_mapping(folder / SETTINGS, "settings")
+    beside = written.get("model_from_here")
+    if loading.own_folder(settings["model"]) and written.get("model_is_folder") is False:
+        settings["model"] = loading.hub_folder(settings["model"])
+    elif beside and (folder / beside).is_dir() and not Path(settings["model"]).is_dir():
         _log.warning("the base model of %s is not in %s, and is read from %s", folder, settings["model"], beside)
         settings["model"] = str((folder / beside).resolve())
     return settings

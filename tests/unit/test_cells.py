@@ -6,6 +6,8 @@ The notebooks run here with the profile smoke, in this process. Two are made sma
 
 import ast
 import contextlib
+import functools
+import importlib
 import io
 import json
 import re
@@ -14,8 +16,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 import summkit as sk
+from summkit import progress
 from summkit.cli import main
 from summkit.errors import Interrupted
 from summkit.reporting import records
@@ -24,11 +29,13 @@ from tests.static import gate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METHODS = "notebooks/01_fine_tuning_methods.ipynb"
+TOPICS = "notebooks/02_topic_distillation.ipynb"
+COSTS = "notebooks/04_what_training_costs.ipynb"
 LONG = "notebooks/03_long_documents.ipynb"
 AGNEWS = "task1/agnews/NOTEBOOK/task_1_1.ipynb"
 SMALL = {
     METHODS: {"METHODS": ["lora", "prompt"], "SEEDS": [0]},
-    "notebooks/04_what_training_costs.ipynb": {"STRATEGIES": "plain;LoRA"},
+    COSTS: {"STRATEGIES": "plain;LoRA"},
 }
 # Cells whose output holds what was measured: there the numbers may differ.
 MEASURES = r"Meter\(|perf_counter|process_time|measure_steps|forecast_training"
@@ -168,14 +175,18 @@ def test_a_model_that_is_not_trained_is_not_taken_for_one_that_is(path, load, as
 
 @pytest.mark.parametrize(
     ("path", "step", "again"),
-    [(AGNEWS, 3, "Run this cell again"), (LONG, 1, "set RESUME = True and run this cell again")],
+    [
+        (AGNEWS, 3, "Run this cell again"),
+        (LONG, 1, "set RESUME = True and run this cell again"),
+        (TOPICS, 1, "set RESUME = True and run the page again"),
+    ],
 )
 def test_after_a_stop_in_the_training_the_page_asks_the_adapter_so_far(path, step, again, reader, stop):
     kernel = Kernel(path, FIRST_K=100, LONGEST=200)
-    training = kernel.run_until("sk.training.fit(")
+    training = kernel.run_until("student, fit, " if path == TOPICS else "sk.training.fit(")
     stop(trainer, "summary_loss", step)
     said = kernel.run(training)
-    assert "Stopped: the cells below ask the adapter so far" in said and again in said
+    assert "Stopped: the " in said and again in said
     record = kernel.run_after(training)
     assert record["training"]["interrupted"] and record["training"]["steps"] == step - 1
     assert record["scores"]
@@ -210,6 +221,53 @@ def test_a_grid_that_was_stopped_goes_on_when_its_cell_is_run_again(reader, stop
     said = kernel.run(grid)
     assert said.count("validation loss") == 2 and len(calls) > 3
     assert done.stat().st_mtime_ns == made, "a run that was finished is not trained again"
+
+
+@pytest.fixture
+def shell():
+    """IPython, which runs the cells of a notebook."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    yield InteractiveShell.instance(config=config)
+    InteractiveShell.clear_instance()
+    progress._stopped.clear()
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "stopped", "needed", "place", "name", "at"),
+    [
+        (METHODS, SMALL[METHODS], "grid_runs = train_all(", "plan = {", "summkit.training.trainer", "summary_loss", 3),
+        (TOPICS, {}, "labels = job(everything", "def with_labels(", "summkit.distillation.labelling", "append", 3),
+        (COSTS, SMALL[COSTS], "runs = dict(zip(ways", "table = sk.reporting", "subprocess", "run", 2),
+    ],
+)  # fmt: skip
+def test_a_cell_below_one_that_was_stopped_names_it(
+    path, parameters, stopped, needed, place, name, at, reader, shell, capsys
+):
+    kernel = Kernel(path, **parameters)
+    cell = kernel.run_until(stopped)
+    shell.user_ns.update(kernel.names)
+    with pytest.MonkeyPatch.context() as patch:
+        module = importlib.import_module(place)
+        patch.setattr(module, name, functools.partial(interrupt, getattr(module, name), calls := [], at))
+        assert isinstance(shell.run_cell(cell.source).error_in_exec, KeyboardInterrupt)
+    assert len(calls) == at
+    capsys.readouterr()
+    below = kernel.cells[kernel.cells.index(cell) + 1]
+    assert needed in below.source
+    assert not shell.run_cell(below.source).success
+    first = cell.source.partition("\n")[0]
+    said = f"A cell above was stopped: run it again, then this one. It begins: {first}"
+    assert said in capsys.readouterr().out
+    assert shell.run_cell(cell.source).success and shell.run_cell(below.source).success
+
+
+def interrupt(real, calls, at, *arguments, **options):
+    """Press the stop button at the given call."""
+    calls.append(arguments)
+    if len(calls) == at:
+        raise KeyboardInterrupt
+    return real(*arguments, **options)
 
 
 def table(path, rows):

@@ -232,7 +232,11 @@ def test_an_adapter_finds_its_base_and_its_column_from_any_folder(one_thread, tm
     assert read_settings(adapter)["model"] == str(tmp_path / "moved" / "models" / "mine")
     assert f"is not in {base}, and is read from ../../../models/mine" in caplog.text
     (tmp_path / "moved" / "models").rename(tmp_path / "gone")
-    assert read_settings(adapter)["model"] == base, "no other model, and no name on the Hub"
+    said = refused(capsys, "summarize", "moved/article.txt", "--adapter", str(adapter))
+    assert f"model {base}: no such folder; if an adapter's base moved, set model in its summkit.json" in said
+    settings["model"] = "gone/mine"
+    (adapter / "summkit.json").write_text(json.dumps(settings))
+    assert read_settings(adapter)["model"] == "gone/mine", "as the message says"
 
 
 def test_the_readmes_commands_for_own_data_run_as_they_are_written(one_thread, tmp_path):

@@ -361,6 +361,35 @@ def test_names_that_differ_in_case_are_one_class(tmp_path, caplog):
     assert Counter(row["labels"][0] for row in all_rows(splits)) == {0: 6, 1: 6}
 
 
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        ([1, 2, 3], ("1", "2", "3")),
+        (["2", "1.0"], ("1", "2")),
+        ([1, 3], NEWS.classes),
+        ([0, 1, 2], NEWS.classes),
+        ([2, 3], NEWS.classes),
+    ],
+)
+def test_numbers_that_count_from_one_are_no_places_in_the_tasks_list(tmp_path, caplog, values, classes):
+    splits = read(write(tmp_path, [news(n, label=values[n % len(values)]) for n in range(12)]))
+    assert splits.schema.classes == classes
+    said = f"classes: {', '.join(classes)} (classes.txt" if classes != NEWS.classes else "labels are read as "
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize("column", ["messages", "Verlauf"])
+def test_chats_have_their_label_in_the_answer(tmp_path, column):
+    rows = []
+    for n in range(12):
+        text, kind = f"Bridge {n} opened.", ["joy", "fear"][n % 2]
+        rows.append({column: [{"role": "user", "content": text}, {"role": "assistant", "content": kind}]})
+    splits = read(write(tmp_path, rows))
+    assert splits.schema.classes == ("fear", "joy") and splits.dropped == {}
+    for row in all_rows(splits):
+        assert row["labels"] == [1 - int(row["document"].split()[1]) % 2]
+
+
 def test_numbers_from_one_that_the_task_does_not_have_are_classes_of_their_own(tmp_path, caplog):
     splits = read(write(tmp_path, [news(n, label=n % 5 + 1) for n in range(30)]))
     assert splits.schema.words == ("1", "2", "3", "4", "5") and "classes: 1, 2, 3, 4, 5 (classes.txt" in caplog.text

@@ -267,7 +267,7 @@ def test_a_saved_adapter_answers_as_before(saved, profile):
 
 def test_settings_are_the_profiles(saved, profile):
     settings = json.loads((saved[0] / "summkit.json").read_text())
-    assert settings == {key: getattr(profile, key) for key in checkpoints.ASKING}
+    assert settings == {key: getattr(profile, key) for key in checkpoints.ASKING} | {"model_is_folder": False}
     assert not list(saved[0].glob("*.bin")) and not list(saved[0].parent.glob("adapter.*"))
 
 

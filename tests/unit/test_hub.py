@@ -8,6 +8,8 @@ import urllib.request
 
 import pytest
 
+from tests import tiny_models
+
 _CHILD = """
 import json
 from datasets import load_dataset
@@ -31,12 +33,11 @@ print(json.dumps({
 """
 
 
-def _child(hub, home, code):
+def _child(hub, home, code, **variables):
     # In an empty folder: load_dataset looks for a local folder org/name first.
     home.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=hub.environment(home), cwd=home, capture_output=True, text=True, timeout=240
-    )
+    env = hub.environment(home, **variables)
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=home, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -221,3 +222,73 @@ def test_parts_of_a_file_and_the_tree(local_hub):
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{local_hub.endpoint}/a/b/resolve/main/../../../secret")
     assert refused.value.code == 404
+
+
+_TRAINED = """
+import contextlib, io, json
+from pathlib import Path
+from summkit.cli import main
+
+config = {"profile": "smoke", "model": "microsoft/phi-2", "dataset": "EdinburghNLP/xsum", "out": "run"}
+Path("c.json").write_text(json.dumps(config | {"train_rows": 4, "validation_rows": 1, "test_rows": 1}))
+Path("article.txt").write_text("The bridge over the Marran opened on Monday.")
+adapter = ["article.txt", "--adapter", "run/adapter"]
+calls = (["train", "c.json", "--overwrite"], ["summarize", *adapter], ["export", *adapter[1:], "--out", "merged"])
+codes = []
+with contextlib.redirect_stderr(io.StringIO()) as said:
+    for call in calls:
+        codes.append(main(call))
+print(json.dumps({"codes": codes, "said": said.getvalue()}))
+"""
+
+
+@pytest.fixture
+def cached(local_hub, tmp_path):
+    """A home with a training's model and rows of the Hub in its cache, and the adapter in the folder run."""
+    local_hub.add_tiny_phi()
+    local_hub.add_xsum()
+    found = _child(local_hub, tmp_path / "home", _TRAINED)
+    assert found["codes"][0] == found["codes"][2] == 0, found["said"]
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_what_is_cached_serves_without_the_hub(local_hub, cached, variable):
+    asked = len(local_hub.requests)
+    (cached / "merged").rename(cached / "before")
+    found = _child(local_hub, cached, _TRAINED, **{variable: "1"})
+    assert found["codes"][0] == found["codes"][2] == 0, found["said"]
+    assert len(local_hub.requests) == asked, "the Hub was asked"
+    assert (cached / "merged" / "model.safetensors").read_bytes() == (
+        cached / "before" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_what_is_not_cached_is_said_without_the_hub(local_hub, cached):
+    for old, new in (("microsoft/phi-2", "microsoft/phi-3"), ("EdinburghNLP/xsum", "org/other")):
+        code = _TRAINED.replace(old, new)
+        found = _child(local_hub, cached, code, HF_HUB_OFFLINE="1")
+        assert found["codes"][0] == 2
+        assert f" {new} could not be " in found["said"]
+        assert "HF_HUB_OFFLINE is set, so only the cache is read: unset it once to fetch" in found["said"]
+
+
+_BASE = """
+import json
+from summkit.inference import Summarizer
+from summkit.models import loading
+summarizer = Summarizer.load("run/adapter")
+print(json.dumps([summarizer.model.get_input_embeddings().weight.flatten()[0].item(), len(summarizer.tokenizer)]))
+"""
+
+
+def test_a_folder_with_the_name_of_an_adapters_base_on_the_hub_is_not_taken_for_it(local_hub, cached):
+    before = _child(local_hub, cached, _BASE)
+    for part in tiny_models.published("phi", 1):
+        part.save_pretrained(cached / "microsoft" / "phi-2")
+    assert _child(local_hub, cached, _BASE) == before
+    assert _child(local_hub, cached, _BASE, HF_HUB_OFFLINE="1") == before
+    settings = json.loads((cached / "run" / "adapter" / "summkit.json").read_text())
+    assert settings.pop("model_is_folder") is False
+    (cached / "run" / "adapter" / "summkit.json").write_text(json.dumps(settings))
+    assert _child(local_hub, cached, _BASE) != before, "an older adapter says nothing: the folder is taken as before"

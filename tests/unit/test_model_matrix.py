@@ -113,7 +113,7 @@ def test_it_loads_learns_answers_and_merges(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", TRAINED)
-def test_all_linear_puts_an_adapter_beside_each_linear_layer(kind):
+def test_all_linear_puts_an_adapter_beside_each_linear_layer(kind, caplog):
     model = built(kind, TRAINED[kind] or {}).eval()
     linear = {path for path in loading.adaptable_layers(model)[0] if "expert" not in path}
     assert linear and not [path for path in linear if re.search(r"lm_head|embed_out|vision|\brouter", path)]
@@ -130,6 +130,7 @@ def test_all_linear_puts_an_adapter_beside_each_linear_layer(kind):
     # and the dense layers of other blocks have the same names, peft takes the experts only.
     missed = {path for path in linear if kind == "deepseek_v3" and ".mlp." in path}
     assert {path for path in adapted if "expert" not in path} == linear - missed
+    assert ("layers get no adapter, such as model.layers.0.mlp.down_proj: " in caplog.text) is bool(missed)
     logits = model(**asked).logits
     assert torch.allclose(logits, before, atol=1e-4), "a fresh adapter changes nothing"
     logits.logsumexp(-1).sum().backward()

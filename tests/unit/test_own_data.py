@@ -229,6 +229,14 @@ def test_rows_of_chats_and_instructions(tmp_path, caplog, kind):
     assert ("'instruction' is not used" in caplog.text) is (kind == "instruction")
 
 
+@pytest.mark.parametrize("options", [{}, {"document_column": "Verlauf"}, {"summary_column": "verlauf"}])
+def test_chats_are_recognised_under_any_name(tmp_path, options):
+    rows = [{"Verlauf": None, "Nr": 0}] + [{"Verlauf": chat(row), "Nr": n} for n, row in enumerate(ROWS)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    splits = read(tmp_path, **options)
+    assert texts(splits) == {tuple(row.values()) for row in ROWS} and splits.dropped == {"not text": ["all:1"]}
+
+
 @pytest.mark.parametrize("missing", ["", None, float("nan")])
 def test_a_missing_value_drops_its_row_alone(tmp_path, missing):
     rows = [row | ({"summary": missing} if number == 3 else {}) for number, row in enumerate(ROWS)]

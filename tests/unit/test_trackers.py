@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from summkit.config import TRACKERS, choose_profile
+from summkit.config import choose_profile
 from summkit.errors import SummkitError
 from summkit.models.tiny import tiny_llama
 from summkit.training import environment
 from summkit.training.trainer import Job, fit, training_arguments
 
 ROOT = Path(__file__).parents[2]
+TRACKERS = ("trackio", "wandb", "mlflow")
 SMOKE = choose_profile("smoke")
 WANDB = """
 import json, os, pathlib
