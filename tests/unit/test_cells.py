@@ -161,7 +161,7 @@ def test_every_cell_may_be_run_twice(path, reader):
         (AGNEWS, "model = sk.models.load_model", "before = sk.inference"),
         ("task1/goemotions/NOTEBOOK/task_1_2.ipynb", "model = sk.models.load_model", "zero_test = "),
         ("task1/mnli/NOTEBOOK/task_1_3.ipynb", "model = sk.models.load_model", "before = sk.inference"),
-        ("task3/NOTEBOOK/task_3.ipynb", "model = sk.models.apply_method", "after = sk.inference"),
+        ("task3/NOTEBOOK/task_3.ipynb", "model = sk.models.apply_method", "usual = summarizer.summarize"),
     ],
 )
 def test_a_model_that_is_not_trained_is_not_taken_for_one_that_is(path, load, ask, reader):
