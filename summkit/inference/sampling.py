@@ -40,10 +40,9 @@ def suits(model: PreTrainedModel, settings: dict[str, Any]) -> bool:
     ALiBi places them by their order in the cache, where the answers to a document alternate.
     """
     plain = model.get_base_model() if hasattr(model, "get_base_model") else loading.unwrapped(model)
-    placed = "position_ids" in inspect.signature(type(plain).forward).parameters and not getattr(
-        plain.config, "alibi", False
-    )
-    return placed and plain.config._attn_implementation in ("sdpa", "eager") and settings.keys() <= KNOWN
+    if getattr(plain.config, "alibi", False) or plain.config._attn_implementation not in ("sdpa", "eager"):
+        return False
+    return "position_ids" in inspect.signature(type(plain).forward).parameters and settings.keys() <= KNOWN
 
 
 def draw(
@@ -87,7 +86,7 @@ def draw(
             width = int((~ended).sum(dim=1).max())
             if not width or len(written) == max_new_tokens:
                 return torch.stack(written, dim=2)
-            asked = ended.int().argsort(dim=1, stable=True)[:, :width]  # those that go on, and where few do, others
+            asked = ended.int().argsort(dim=1, stable=True)[:, :width]  # unfinished ones first; ended ones fill the row
             own = asked[:, None, :] == numbers[None, :, None]  # (rows, answers, asked): the new positions
             visible = torch.cat([visible, own], dim=2)
             seen = visible.gather(1, asked[:, :, None].expand(-1, -1, visible.shape[2]))
