@@ -6,4 +6,4 @@ answers; `topics` reads and checks lists of topics.
 
 from summkit.distillation.labelling import NOT_ASKED, Labels, answer_checker, label_file, label_rows
 from summkit.distillation.teachers import TEACHERS, Answer, EndpointTeacher, LocalTeacher
-from summkit.distillation.topics import canonical_topics, parse_topics, topic_examples
+from summkit.distillation.topics import canonical_topics, parse_topics

@@ -6,12 +6,8 @@ A topic is a short phrase in lower case; several topics are written in one line,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from summkit.data import templates
-from summkit.data.registry import SETS
-from summkit.data.sources import file_rows
-from summkit.errors import SummkitError, check_known
 
 MOST_TOPICS = 8  # in an answer
 MOST_LABEL_TOPICS = 5  # in a label, as in the instruction
@@ -22,26 +18,6 @@ _LABEL = re.compile(r"^\W*(?:main |key )?topics?\s*:", re.IGNORECASE)
 _MARK = r"(?:\(?\d{1,2}[.)]|[-*•–—])"  # list marker, before a space: "2.", "(2)", "-"
 _ENDS = " \t.,:\"'`*_“”‘’«»•–—-"
 _FRONT = re.compile(rf"(?:[{re.escape(_ENDS)}]*(?:{_MARK}\s+)?)*")
-
-
-def topic_examples(answer: str = "topics", number: int = 5) -> tuple[tuple[str, str], ...]:
-    """Return examples for a teacher's prompt: abstracts written for this tutorial, each with its answer.
-
-    Args:
-        answer: "topics" or "title".
-        number: The number of examples, from 0 to 5.
-
-    Returns:
-        (abstract, answer) pairs, for `templates.Wording.examples`.
-
-    Raises:
-        SummkitError: The answer is unknown, or there are too few examples.
-    """
-    check_known("answer of the examples", answer, ("topics", "title"))
-    rows = list(file_rows(SETS / "topic_examples.jsonl"))
-    if not isinstance(number, int) or not 0 <= number <= len(rows):
-        raise SummkitError(f"{number!r} examples are asked for; choose from 0 to {len(rows)}")
-    return tuple((row["abstract"], row[answer]) for row in rows[:number])
 
 
 def parse_topics(answer: str) -> list[str]:
@@ -63,10 +39,15 @@ def parse_topics(answer: str) -> list[str]:
     return list(dict.fromkeys(_pieces(answer)))
 
 
-def check_topics(
+def canonical_topics(topics: list[str]) -> str:
+    """Return the first five topics in one line, the format that a student learns."""
+    return "; ".join(topics[:MOST_LABEL_TOPICS])
+
+
+def topic_label(
     document: str, answer: object, wording: templates.Wording = _NO_WORDING
-) -> tuple[list[str], str | None]:
-    """Read the topics in an answer and check whether they can be used.
+) -> tuple[str | None, str | None]:
+    """Check an answer in a labelling job, and make its label.
 
     A topic that appears in the examples of the wording, and shares no word with the document, is dropped. A small model
     often repeats itself after some good topics: the good ones are kept.
@@ -77,28 +58,28 @@ def check_topics(
         wording: The wording of the prompt.
 
     Returns:
-        The topics, and the reason why they cannot be used or None: "empty" (no topic), "echo" (five words
-        in a row of the instruction, a passage of the document longer than a topic, or topics of the examples alone),
-        "duplicates" (one topic repeated), "off-format" (not text, a topic of more than eight words, or more than
-        eight topics).
+        (topics in one line, None), or (None, the reason why they cannot be used): "empty" (no topic), "echo" (five
+        words in a row of the instruction, a passage of the document longer than a topic, or topics of the examples
+        alone), "duplicates" (one topic repeated), "off-format" (not text, a topic of more than eight words, or more
+        than eight topics).
     """
     if not isinstance(answer, str):
-        return [], "off-format"
+        return None, "off-format"
     pieces = _pieces(answer)
+    if not pieces:
+        return None, "empty"
     shown = " ; ".join(part for example in wording.examples for part in example).lower()
     topics = [topic for topic in dict.fromkeys(pieces) if not _is_from_examples(topic, shown, document)]
-    return topics, next(_reasons(document, answer, wording.instruction, pieces, topics), None)
-
-
-def canonical_topics(topics: list[str]) -> str:
-    """Return the first five topics in one line, the format that a student learns."""
-    return "; ".join(topics[:MOST_LABEL_TOPICS])
-
-
-def topic_label(document: str, answer: str, wording: templates.Wording = _NO_WORDING) -> tuple[str | None, str | None]:
-    """Check an answer in a labelling job: return (topics in one line, None), or (None, reason for rejection)."""
-    topics, reason = check_topics(document, answer, wording)
-    return (None, reason) if reason else (canonical_topics(topics), None)
+    too_long = [piece for piece in pieces if len(piece.split()) > MOST_WORDS]
+    if not topics or _share_run(answer, wording.instruction, ECHO_WORDS):
+        return None, "echo"
+    if any(_share_run(piece, document, MOST_WORDS + 1) for piece in too_long):
+        return None, "echo"
+    if len(pieces) > 1 and len(set(pieces)) == 1:
+        return None, "duplicates"
+    if too_long or len(set(pieces)) > MOST_TOPICS:
+        return None, "off-format"
+    return canonical_topics(topics), None
 
 
 def _pieces(answer: str) -> list[str]:
@@ -115,21 +96,6 @@ def _pieces(answer: str) -> list[str]:
 def _is_from_examples(topic: str, shown: str, document: str) -> bool:
     words = set(re.findall(r"\w{3,}", document.lower()))
     return topic in shown and words.isdisjoint(re.findall(r"\w{3,}", topic))
-
-
-def _reasons(document: str, answer: str, instruction: str, pieces: list[str], topics: list[str]) -> Iterator[str]:
-    """Yield each reason why the topics cannot be used, the most important first."""
-    too_long = [piece for piece in pieces if len(piece.split()) > MOST_WORDS]
-    if not pieces:
-        yield "empty"
-    if not topics or _share_run(answer, instruction, ECHO_WORDS):
-        yield "echo"
-    if any(_share_run(piece, document, MOST_WORDS + 1) for piece in too_long):
-        yield "echo"
-    if len(pieces) > 1 and len(set(pieces)) == 1:
-        yield "duplicates"
-    if too_long or len(set(pieces)) > MOST_TOPICS:
-        yield "off-format"
 
 
 def _share_run(a: str, b: str, length: int) -> bool:

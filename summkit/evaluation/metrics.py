@@ -26,7 +26,6 @@ from summkit.registry import Registry
 
 if TYPE_CHECKING:
     import evaluate
-    from sacrebleu.metrics import BLEU
 
 _log = logging.getLogger(__name__)
 Texts = Sequence[str]
@@ -128,49 +127,11 @@ def _words(text: str, usual: bool) -> int:
 
 def corpus_bleu3(predictions: Texts, references: Texts) -> dict[str, float]:
     """Return sacrebleu's corpus BLEU with n-grams up to 3: {"bleu3": 0 to 100}."""
-    check_texts(predictions=predictions, references=references)
-    return {"bleu3": float(_bleu(references).corpus_score(list(predictions), [list(references)]).score)}
-
-
-def _bleu(references: Texts) -> BLEU:
     from sacrebleu.metrics import BLEU
 
-    return BLEU(max_ngram_order=3, tokenize=BLEU_TOKENIZERS[languages.choose_tokenizer(references)])
-
-
-def bleu3_counts(predictions: Texts, references: Texts) -> np.ndarray:
-    """Return the counts for BLEU-3, row by row.
-
-    Returns:
-        Float array [rows, 8]: words of the prediction, of the reference; 1-, 2- and 3-grams that match; 1-, 2- and
-        3-grams of the prediction.
-    """
     check_texts(predictions=predictions, references=references)
-    bleu = _bleu(references)
-    rows = (bleu.corpus_score([p], [[r]]) for p, r in zip(predictions, references, strict=True))
-    return np.array([[row.sys_len, row.ref_len, *row.counts, *row.totals] for row in rows], dtype=float)
-
-
-def bleu3_of(sums: np.ndarray) -> np.ndarray:
-    """Calculate corpus BLEU-3, 0 to 100, from sums over rows of `bleu3_counts`.
-
-    The result equals sacrebleu's, with its exponential smoothing of orders without a match. This is own code because a
-    bootstrap needs 2,000 corpora at once.
-
-    Args:
-        sums: Float array [samples, 8].
-
-    Returns:
-        Float array [samples].
-    """
-    words, reference_words = sums[:, 0], sums[:, 1]  # [samples] each
-    matches, ngrams = sums[:, 2:5], sums[:, 5:]  # [samples, orders] each
-    missed = matches == 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        precisions = np.where(missed, 0.5 ** missed.cumsum(axis=1), matches) / ngrams
-        brevity = np.where(words < reference_words, np.exp(1 - reference_words / words), 1.0)
-        score = 100 * brevity * np.exp(np.log(precisions).mean(axis=1))
-    return np.where(matches.any(axis=1) & (ngrams > 0).all(axis=1), score, 0.0)
+    bleu = BLEU(max_ngram_order=3, tokenize=BLEU_TOKENIZERS[languages.choose_tokenizer(references)])
+    return {"bleu3": float(bleu.corpus_score(list(predictions), [list(references)]).score)}
 
 
 def novel_ngrams(summary: str, document: str, n: int, tokenizer: str | None = None) -> float:

@@ -8,6 +8,8 @@ import pytest
 
 from summkit.config import PROFILES, choose_profile
 from summkit.data import templates
+from summkit.data.registry import SETS
+from summkit.data.sources import file_rows
 from summkit.distillation import topics
 from summkit.errors import SummkitError
 from summkit.evaluation import metrics, summarisation
@@ -84,10 +86,9 @@ def test_what_is_read_is_written_and_read_again():
     ],
 )
 def test_an_answer_is_used_or_refused_with_a_reason(answer, reason):
-    found, said = topics.check_topics(DOCUMENT, answer, WORDING)
-    assert said == reason
     text, said = topics.topic_label(DOCUMENT, answer, WORDING)
-    assert said == reason and text == (None if reason else "; ".join(found[:5]))
+    assert said == reason
+    assert text == (None if reason else topics.canonical_topics(topics.parse_topics(answer)))
 
 
 def test_what_an_answer_has_from_the_examples_is_left_out():
@@ -95,24 +96,13 @@ def test_what_an_answer_has_from_the_examples_is_left_out():
         WORDING, examples=(("Beds and wards are nodes of a hospital.", "hospital waiting; graph networks"),)
     )
     document = "Graphs of proteins, and networks that fold them."
-    found = topics.check_topics(document, "Hospital waiting; protein folding; graph networks; beds", shown)
-    assert found == (["protein folding", "graph networks"], None)  # "networks" stands in the document too
+    found = topics.topic_label(document, "Hospital waiting; protein folding; graph networks; beds", shown)
+    assert found == ("protein folding; graph networks", None)  # "networks" stands in the document too
     assert topics.topic_label(document, "hospital waiting; beds", shown) == (None, "echo")
 
 
 def test_a_good_answer_survives_as_its_topics():
-    assert topics.check_topics(DOCUMENT, "Toxicity, Graph networks.") == (["toxicity", "graph networks"], None)
-
-
-def test_bleu_of_the_counts_is_sacrebleus():
-    generator = random.Random(1)
-    for rows in (1, 2, 5, 40):
-        for _ in range(20):
-            texts = [[" ".join(generator.choices("abcdefgh", k=generator.randrange(9))) for _ in range(rows)] * 1
-                     for _ in range(2)]  # fmt: skip
-            counts = metrics.bleu3_counts(*texts)
-            assert counts.shape == (rows, 8)
-            assert metrics.bleu3_of(counts.sum(axis=0)[None])[0] == pytest.approx(metrics.corpus_bleu3(*texts)["bleu3"])
+    assert topics.topic_label(DOCUMENT, "Toxicity, Graph networks.") == ("toxicity; graph networks", None)
 
 
 def test_tables_and_reports_show_the_columns_where_a_system_has_them(tmp_path):
@@ -169,17 +159,10 @@ def test_every_profile_has_its_topics():
     assert choose_profile("cpu").wording == "news"
 
 
-def test_examples_are_good_answers_and_as_many_as_asked_for():
-    assert topics.topic_examples("topics", 0) == () and len(topics.topic_examples()) == 5
-    assert topics.topic_examples("topics", 2) == topics.topic_examples()[:2]
-    assert all(topics.check_topics(text, answer)[1] is None for text, answer in topics.topic_examples())
-    assert all(topics.canonical_topics(topics.parse_topics(answer)) == answer for _, answer in topics.topic_examples())
-    assert [text for text, _ in topics.topic_examples("title")] == [text for text, _ in topics.topic_examples()]
-    with pytest.raises(SummkitError, match="unknown answer of the examples 'summary'; known: title, topics"):
-        topics.topic_examples("summary", 1)
-    for number in (6, -1, None):
-        with pytest.raises(SummkitError, match=f"{number} examples are asked for; choose from 0 to 5"):
-            topics.topic_examples("topics", number)
+def test_the_chapters_examples_are_good_answers():
+    rows = list(file_rows(SETS / "topic_examples.jsonl"))
+    assert len(rows) == 5 and all(set(row) == {"abstract", "topics", "title"} for row in rows)
+    assert all(topics.topic_label(row["abstract"], row["topics"]) == (row["topics"], None) for row in rows)
 
 
 def test_control_characters_are_no_part_of_a_topic():
