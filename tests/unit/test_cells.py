@@ -182,7 +182,7 @@ def test_a_model_that_is_not_trained_is_not_taken_for_one_that_is(path, load, as
     ],
 )
 def test_after_a_stop_in_the_training_the_page_asks_the_adapter_so_far(path, step, again, reader, stop):
-    kernel = Kernel(path, FIRST_K=100, LONGEST=200)
+    kernel = Kernel(path, LONGEST=200)
     training = kernel.run_until("student, fit, " if path == TOPICS else "sk.training.fit(")
     stop(trainer, "summary_loss", step)
     said = kernel.run(training)
@@ -193,7 +193,7 @@ def test_after_a_stop_in_the_training_the_page_asks_the_adapter_so_far(path, ste
 
 
 def test_after_a_stop_among_techniques_and_systems_what_was_measured_is_kept(reader, stop):
-    kernel = Kernel(LONG, FIRST_K=100, LONGEST=200)
+    kernel = Kernel(LONG, LONGEST=200)
     techniques = kernel.run_until("sk.resources.measure_steps")
     stop(sk.resources, "measure_steps", 3)
     said = kernel.run(techniques)
