@@ -127,8 +127,10 @@ def contents(found: set[str]) -> dict[str, list[str]]:
 
 
 def add_contents(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Append the table of contents to a page's text as Sphinx reads it."""
+    """Append the table of contents to a page's text as Sphinx reads it; a notebook has its own."""
     if app.env.doc2path(docname).suffix != ".md":
+        # JupyterLab's anchors keep capitals and punctuation, those of this book do not.
+        source[0] = re.sub(r"(?<=\]\(#)[^)\s]+", lambda anchor: re.sub(r"[^\w-]", "", anchor[0].lower()), source[0])
         return
     found = app.env.found_docs
     for caption, pages in (contents(found) if docname == root_doc else {"": below_page(docname, found)}).items():
@@ -147,9 +149,14 @@ class RepositoryLinks(SphinxTransform):
         kinds = (addnodes.pending_xref, addnodes.download_reference)
         for node in [node for kind in kinds for node in self.document.findall(kind)]:
             target = node["reftarget"]
-            if node.get("reftype") != "myst" or target.startswith("#") or target in self.env.found_docs:
+            if target.startswith("#") or target in self.env.found_docs:
                 continue
-            path = (ROOT / self.env.docname).parent.joinpath(target).resolve()
+            if node.get("refdomain") == "doc":  # a notebook without a page
+                path = ROOT / f"{target}.ipynb"
+            elif node.get("reftype") == "myst":
+                path = (ROOT / self.env.docname).parent.joinpath(target).resolve()
+            else:
+                continue
             place = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
             if f"{place}/README" in self.env.found_docs:
                 node.attributes |= {"refdomain": "doc", "reftarget": f"{place}/README", "reftargetid": None}

@@ -1,7 +1,7 @@
 """Check the website in build/site: each link inside it, and each page in a headless Chromium. `make test-site` runs it.
 
-A page must open without an error in the console, show all its figures, load no script or style from elsewhere, and not
-scroll sideways on a phone. Screenshots go to build/screenshots: each page wide and narrow, light and dark.
+A page must open without an error in the console, show all its figures, load no script or style from elsewhere, not
+scroll sideways on a phone, and lose nothing at the edge of a printed page. Screenshots go to build/screenshots: each page wide and narrow, light and dark.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BUILD = Path(__file__).parents[1] / "build"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTHS = (1280, 390)  # a laptop, a phone
+PAPER = 700  # the width of A4 between its margins, at 96 pixels an inch
 TALLEST = 6_000  # pixels of a page that its picture shows
 # Sources of the site's figures that cannot be drawn; a figure further down is loaded only when it is asked for.
 MISSING = """async () => (await Promise.all([...document.images].map(async image => {
@@ -42,6 +43,11 @@ WIDER = """() => [...document.querySelectorAll("main *")].filter(element => {
     if (getComputedStyle(outer).overflowX != "visible") return false;
   return true;
 }).slice(0, 3).map(element => `${element.tagName}.${element.className}`)"""
+# Code and tables that are cut where they would scroll on a screen.
+CUT = """() => [...document.querySelectorAll(".bd-article :is(pre, table, .output, .math)")].filter(element =>
+  element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).overflowX != "visible"
+  || element.getBoundingClientRect().right > innerWidth + 1
+).slice(0, 3).map(element => `${element.tagName}.${element.className}: ${element.textContent.trim().slice(0, 60)}`)"""
 
 
 class Links(HTMLParser):
@@ -129,6 +135,13 @@ def visit(page: Page, address: str, name: str, pictures: Path) -> list[str]:
     return faults
 
 
+def cut_on_paper(page: Page, address: str) -> list[str]:
+    """Return what would be cut at the edge of a printed page."""
+    page.emulate_media(media="print")
+    page.goto(address, wait_until="load")
+    return page.evaluate(CUT)
+
+
 def main(names: list[str]) -> int:
     """Check the site, or only the pages that are named; return 1 where something is wrong."""
     site = BUILD / "site"
@@ -148,6 +161,9 @@ def main(names: list[str]) -> int:
                 seen = visit(page, address, name, BUILD / "screenshots" / str(width))
                 faults += [f"{name} at {width} px: {fault}" for fault in seen]
                 page.close()
+        page = browser.new_page(viewport={"width": PAPER, "height": 990})
+        for name in names:
+            faults += [f"{name} in print, cut: {part}" for part in cut_on_paper(page, f"{address}/{name}")]
         browser.close()
     print("\n".join([*faults, f"{len(names)} pages, {len(faults)} faults"]))
     return 1 if faults else 0
