@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from summkit import files
+from summkit import files, progress
 from summkit.data import templates
 from summkit.errors import SummkitError, check_known
 from summkit.inference.generation import Prompter, Summary, decoder_start
@@ -60,7 +60,8 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
         base = loading.load_model(name, settings["precision"], device="cpu")
         model = checkpoints.load_adapter(base, adapter, name)
         if hasattr(model, "peft_config"):  # otherwise its own weights were trained
-            model = model.merge_and_unload()
+            with progress.clock("merging"):
+                model = model.merge_and_unload()
         broken = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
         if broken:
             raise SummkitError(

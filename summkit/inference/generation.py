@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -88,6 +89,7 @@ class Prompter:
     max_new_tokens: int
     batch_size: int = 16
     end_tokens: Sequence[int] = ()
+    _bar: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.end_tokens:
@@ -139,16 +141,27 @@ class Prompter:
         # Some chat formats open the thinking in the prompt: what the model writes is then a thought until it closes it.
         before = "<think>" if _THINKING.search(_THOUGHT.split(self.template.tail)[-1]) else ""
         batches = tokenisation.length_sorted_batches([row["length"] for row in rows], self.batch_size)
-        with progress.bar(total=len(rows), desc=f"summaries ({title})", unit="text", leave=False) as bar:
+        counted = {"total": len(rows), "unit": "text", "miniters": 0, "mininterval": 0.5}  # drawn between texts, too
+        with progress.bar(desc=f"summaries ({title})", leave=False, **counted) as self._bar:
             try:
                 for batch in batches:
                     for number, ids in zip(batch, write([rows[number] for number in batch]), strict=True):
                         about = (rows[number]["cut"], rows[number]["length"], self.end_tokens, before)
                         answers[number] = read_answer(self.tokenizer, ids, *about)
-                    bar.update(len(batch))
+                    self._bar.update(len(batch))
             except KeyboardInterrupt:
                 raise Interrupted(f"interrupted: {len(answers)} of {len(rows)} texts were answered") from None
         return [answers[number] for number in range(len(rows))]
+
+    def count_tokens(self) -> Callable[[], None]:
+        """Return a function for each new token of a batch; the progress bar shows their number."""
+        numbers = count(1)
+
+        def show() -> None:
+            self._bar.set_postfix_str(f"token {next(numbers)} of at most {self.max_new_tokens}", refresh=False)
+            self._bar.update(0)  # drawn twice a second
+
+        return show
 
 
 class Summarizer(Prompter):
@@ -243,13 +256,13 @@ class Summarizer(Prompter):
             prompts = read(batch)
             if read.in_groups:
                 limits = (self.max_new_tokens, self.end_tokens)
-                return sampling.draw(self.model, prompts, settings, *limits).tolist()
-        count = settings["num_return_sequences"]
-        size = max(1, self.batch_size // count)  # `generate` copies a prompt for each answer
+                return sampling.draw(self.model, prompts, settings, *limits, self.count_tokens()).tolist()
+        answers = settings["num_return_sequences"]
+        size = max(1, self.batch_size // answers)  # `generate` copies a prompt for each answer
         found = []
         for first in range(0, len(batch), size):
             ids = self._generate(read(batch[first : first + size]), settings)
-            found += [ids[start : start + count] for start in range(0, len(ids), count)]
+            found += [ids[start : start + answers] for start in range(0, len(ids), answers)]
         return found
 
     def _engine(self, engine: str, decoding: str, reuse_head: bool) -> dict[str, Any]:
@@ -271,17 +284,24 @@ class Summarizer(Prompter):
         from transformers import GenerationConfig, LogitsProcessorList
 
         config = GenerationConfig(**settings, max_new_tokens=self.max_new_tokens, **self.special_tokens())
-        count = len(tensors["input_ids"]) * settings.get("num_return_sequences", 1)
+        size = len(tensors["input_ids"]) * settings.get("num_return_sequences", 1)
         if "cache_implementation" in settings:  # one shape for all batches: what was recorded for one serves for all
-            fill = torch.arange(self.batch_size).clamp(max=count - 1)
+            fill = torch.arange(self.batch_size).clamp(max=size - 1)
             tensors = {name: tensor[fill] for name, tensor in tensors.items()}
-        how: dict[str, Any] = {"generation_config": config, "logits_processor": LogitsProcessorList([_check_finite])}
+        show_token = self.count_tokens()
+
+        def each_token(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            sampling.check_finite(scores)
+            show_token()
+            return scores
+
+        how: dict[str, Any] = {"generation_config": config, "logits_processor": LogitsProcessorList([each_token])}
         with torch.inference_mode():
             if loading.virtual_tokens(self.model) and not self.seq2seq:
                 return self.model.base_model.generate(**_with_tuned_prompt(self.model, tensors), **how).tolist()
             output = self.model.generate(**tensors, **how)  # (rows, tokens)
         # A decoder's output begins with the prompt, an encoder-decoder's with its start token.
-        return output[:count, 1 if self.seq2seq else tensors["input_ids"].shape[1] :].tolist()
+        return output[:size, 1 if self.seq2seq else tensors["input_ids"].shape[1] :].tolist()
 
 
 def summarize(
@@ -362,11 +382,6 @@ def decoder_start(model: PreTrainedModel, **settings: Any) -> GenerationConfig:
         if settings["decoder_start_token_id"] is None:
             settings["decoder_start_token_id"] = model.config.decoder_start_token_id
     return GenerationConfig(**settings)
-
-
-def _check_finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    sampling.check_finite(scores)
-    return scores
 
 
 def _with_tuned_prompt(model: PreTrainedModel, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

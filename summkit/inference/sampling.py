@@ -9,7 +9,7 @@ are the same. Answers that have ended are no longer computed.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from summkit.errors import SummkitError
@@ -51,6 +51,7 @@ def draw(
     settings: dict[str, Any],
     max_new_tokens: int,
     ends: Sequence[int],
+    show_token: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """Sample several answers to each prompt.
 
@@ -61,6 +62,7 @@ def draw(
         settings: The settings in KNOWN.
         max_new_tokens: The largest number of tokens in an answer.
         ends: The ids that end an answer.
+        show_token: Called for each new token of the batch.
 
     Returns:
         New token ids, (rows, answers, tokens); what follows an end has no meaning.
@@ -82,6 +84,7 @@ def draw(
         while True:
             tokens = written[-1].clone() if written else asked.clone()
             written.append(tokens.scatter(1, asked, sample(logits, settings)))  # (rows, answers)
+            show_token()
             ended |= torch.isin(written[-1], last)
             width = int((~ended).sum(dim=1).max())
             if not width or len(written) == max_new_tokens:

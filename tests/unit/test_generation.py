@@ -2,10 +2,12 @@
 
 import copy
 import dataclasses
+import io
 import json
 
 import pytest
 import torch
+import tqdm
 
 from summkit.config import choose_profile
 from summkit.data import templates, tokenisation
@@ -573,6 +575,17 @@ def test_a_stopped_answer_leaves_the_model_as_it_was_and_a_short_message(saved, 
     monkeypatch.undo()
     assert len({summary.text for summary in generation.summarize(*asked, **LIMITS)}) > 1
     model.eval()
+
+
+@pytest.mark.parametrize("decoding", ["greedy", "beam", "supported"])
+def test_the_bar_counts_tokens_before_the_first_batch_is_answered(decoding, tiny, monkeypatch):
+    file, real = io.StringIO(), tqdm.tqdm
+    monkeypatch.setattr(
+        tqdm, "tqdm", lambda **given: real(**given | {"file": file, "disable": False, "mininterval": 0})
+    )
+    generation.summarize(*tiny, TEXTS, decoding=decoding, **LIMITS)
+    none_answered = file.getvalue().partition(f"{len(TEXTS)}/{len(TEXTS)}")[0]
+    assert f"token 2 of at most {LIMITS['max_new_tokens']}" in none_answered
 
 
 def test_an_interrupt_while_weights_are_unpacked_leaves_none_behind(saved, monkeypatch):
