@@ -121,7 +121,7 @@ def _encoding(head: bytes, name: str) -> str:
     for start, what in _NO_TEXT.items():
         if head.startswith(start):
             raise SummkitError(f"{name} is {what}")
-    zeros = (head[::2].count(0) > len(head) / 8, head[1::2].count(0) > len(head) / 8)
+    zeros = [head[start::2].count(0) > max(3, len(head) / 8) for start in (0, 1)]
     if all(zeros):
         raise SummkitError(f"{name} is not text: most of its bytes are zero; copy or download it again")
     if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):

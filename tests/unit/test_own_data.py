@@ -231,7 +231,7 @@ def test_a_row_with_a_zero_is_dropped_alone(tmp_path):
     [
         ("a.json", {"train": ROWS, "test": ROWS}, r"a.json is one object of lists .train 12, test 12.: .* a file each"),
         ("a.json", {"document": ["a", "b"], "summary": ["c"]}, r"one object of lists .document 2, summary 1.: columns"),
-        ("a.json", ROWS[0], "test: no row is left for it; 1 row is left after the checks"),
+        ("a.json", ROWS[0], "no row is left for it; 1 row is left after the checks"),
         ("a.json", ROWS[0] | {"people": [{"name": "Ann"}]}, "1 row is left"),
         ("a.json", {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "1 row is"),
         ("a.jsonl", {"dialogue": ["a", "b"], "summary": ["c", "d"]}, "1 row is left"),
