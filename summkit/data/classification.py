@@ -149,19 +149,17 @@ def _schema_of(raw: Mapping[str, Rows], columns: Mapping[str, dict], task: Schem
 
     The task's is taken if any of the labels is one of its classes, so that a wrong label in the rows is an error.
     """
-    values: dict[str, str] = {}
-    count = 0
+    names: Counter[str] = Counter()
     for split, rows in raw.items():
         column = columns[split]["label"] if len(rows) else ""
         feature = getattr(rows, "features", {}).get(column)
         if named := getattr(getattr(feature, "feature", feature), "names", None):
             return _schema(named, split)
         for row in rows:
-            names = [*map(_label_name, _labels(row.get(column), several))]
-            values |= {name.lower(): name for name in names}
-            count += len(names)
-            if len(values) > MOST_CLASSES:
+            names.update(map(_label_name, _labels(row.get(column), several)))
+            if len(names) > MOST_CLASSES:
                 raise SummkitError(f"{split}: too many labels in {column!r}; name another column with label_column")
+    values = {name.lower(): name for name in names}
     are_numbers = all(name.isdigit() for name in values)
     numbers = [_class_number(name, task) for name in values]
     from_one = are_numbers and "0" not in values and (None in numbers or set(numbers) == {*range(1, len(numbers) + 1)})
@@ -170,7 +168,7 @@ def _schema_of(raw: Mapping[str, Rows], columns: Mapping[str, dict], task: Schem
             named = ", ".join(f"{number} {name}" for number, name in enumerate(task.classes) if str(number) in values)
             _log.warning("labels are read as %s (classes.txt beside the rows can name others)", named)
         return task
-    if count == len(values) > 2 and not several:
+    if names.total() == len(names) > 2 and not several:
         raise SummkitError(f"each row has another label in {column!r}; name another column with label_column")
     classes = sorted(values.values(), key=lambda name: name.zfill(9) if name.isdigit() else name)
     _log.warning("classes: %s (classes.txt beside the rows can name others)", ", ".join(classes))

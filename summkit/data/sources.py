@@ -40,7 +40,6 @@ _DECODER = json.JSONDecoder()
 # The first bytes of files that are no text → what they are.
 _NO_TEXT = {
     b"PK\3\4": "a spreadsheet or a zip archive: save it as CSV UTF-8, or unpack it",
-    b"\xd0\xcf\x11\xe0": "a spreadsheet: save it as CSV UTF-8",
     b"PAR1": "Parquet: end its name in .parquet",
     b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with `git lfs pull`",
 }

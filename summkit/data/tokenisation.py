@@ -12,7 +12,6 @@ from functools import cached_property
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
-from summkit.data.checks import rows_text
 from summkit.data.splits import writing_rows
 from summkit.errors import SummkitError
 
@@ -111,7 +110,7 @@ def encode_rows(
     if len(encoded) < len(rows):
         if not len(encoded):
             encoding.row(rows[0]["document"], rows[0]["summary"])  # raises the error that says why
-        dropped = f"{len(rows) - len(encoded)} of {rows_text(len(rows))}"
+        dropped = f"{len(rows) - len(encoded)} of {len(rows)} rows"
         _log.warning("%s dropped: their summaries leave no room for the document in %d tokens", dropped, max_length)
     return encoded
 
