@@ -111,7 +111,9 @@ def text_lines(path: Path) -> Iterator[str]:
         reason = f"cannot be read as text in UTF-8 ({error}); save it as UTF-8 (in a spreadsheet: as CSV UTF-8)"
         raise SummkitError(f"{path.name}, after line {number}: {reason}") from None
     except (EOFError, OSError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or f"broken ({error}); copy or download it again"
+        if strerror := getattr(error, "strerror", None):
+            raise SummkitError(f"{path}: {strerror}") from None
+        reason = f"broken ({error}); copy or download it again"
         raise SummkitError(f"{path.name}, after line {number}: {reason}") from None
 
 
