@@ -30,7 +30,6 @@ ADVICE = {
         "memory is short; a smaller batch_size, max_length or model helps, and `doctor CONFIG` says what fits"
     ),
     r"index out of range in self": "the tokenizer has tokens that the model lacks; use the one that came with it",
-    r"File name too long|embedded null": "a name cannot be that of a file",
 }
 
 

@@ -67,9 +67,8 @@ def find_column(
     delimiters = r"[;|\t]" if len(names) > 1 else r"[;|\t,]"
     unsplit = [name for name in names if re.search(delimiters, name)]
     advice = f"; {unsplit[0]!r:.60} looks like several columns: check what is between them" if unsplit else ""
-    raise SummkitError(
-        f"{location}: no column for the {kind}; there are: {present or 'none'}; known: {', '.join(candidates)}{advice}"
-    )
+    there = f"there are: {present or 'none'}; known: {', '.join(candidates)}{advice}"
+    raise SummkitError(f"{location}: no column for the {kind}; {there}")
 
 
 def columns_of(

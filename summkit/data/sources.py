@@ -40,7 +40,6 @@ _DECODER = json.JSONDecoder()
 # The first bytes of files that are no text → what they are.
 _NO_TEXT = {
     b"PK\3\4": "a spreadsheet or a zip archive: save it as CSV UTF-8, or unpack it",
-    b"PAR1": "Parquet: end its name in .parquet",
     b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with `git lfs pull`",
 }
 _log = logging.getLogger(__name__)
@@ -107,13 +106,9 @@ def text_lines(path: Path) -> Iterator[str]:
             for line in lines:
                 number += 1
                 yield line
-    except UnicodeError as error:
-        reason = f"cannot be read as text in UTF-8 ({error}); save it as UTF-8 (in a spreadsheet: as CSV UTF-8)"
-        raise SummkitError(f"{path.name}, after line {number}: {reason}") from None
-    except (EOFError, OSError, zlib.error) as error:
-        if strerror := getattr(error, "strerror", None):
-            raise SummkitError(f"{path}: {strerror}") from None
-        reason = f"broken ({error}); copy or download it again"
+    except (UnicodeError, EOFError, OSError, zlib.error) as error:
+        advice = "save it as UTF-8 (in a spreadsheet: as CSV UTF-8), or copy it again"
+        reason = f"cannot be read as text in UTF-8 ({error}); {advice}"
         raise SummkitError(f"{path.name}, after line {number}: {reason}") from None
 
 
@@ -160,9 +155,7 @@ def _rows_of(value: dict, name: str) -> list:
     lengths = [len(column) for column in columns]
     if len(tables) == len(value) or len({*lengths}) > 1:
         found = ", ".join(f"{key} {length}" for key, length in zip(value, lengths, strict=True))
-        raise SummkitError(
-            f"{name} is one object of lists ({found}): columns are lists of one length; splits are a file each"
-        )
+        raise SummkitError(f"{name} is one object of lists ({found}): columns have one length, splits a file each")
     return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 

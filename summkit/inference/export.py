@@ -177,11 +177,9 @@ def _older_config(config: dict) -> dict:
     config = {key: _older_config(value) if key == "text_config" else value for key, value in config.items()}
     if "num_local_experts" in config:
         config.setdefault("num_experts", config["num_local_experts"])
-    if layers := {"granitemoehybrid": "layer_types", "zamba2": "layers_block_type"}.get(config.get("model_type")):
-        older = {"linear_attention": "mamba", "full_attention": "attention"}
-        config[layers] = [older.get(kind, kind) for kind in config[layers]]
-    if "time_step_limit" in config:
-        limits = config["time_step_limit"]
+    if config.get("model_type") == "granitemoehybrid":
+        config["layer_types"] = [{"full_attention": "attention"}.get(kind, "mamba") for kind in config["layer_types"]]
+    if limits := config.get("time_step_limit"):
         config["time_step_limit"] = [float(one["__float__"]) if isinstance(one, dict) else one for one in limits]
     rope = config.get("rope_parameters") or {}
     # Models with two kinds of layers have settings for each: those of full attention have the usual names.

@@ -213,8 +213,6 @@ LINEAR = {"rope_type": "linear", "factor": 8.0}
         ({"model_type": "qwen3_moe", "num_local_experts": 4}, {"num_experts": 4}),
         ({"model_type": "granitemoehybrid", "layer_types": ["linear_attention", "full_attention"]},
          {"layer_types": ["mamba", "attention"]}),
-        ({"model_type": "zamba2", "layers_block_type": ["linear_attention", "hybrid"]},
-         {"layers_block_type": ["mamba", "hybrid"]}),
         ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}, {}),
         ({"model_type": "mamba2", "time_step_limit": [0.0, {"__float__": "Infinity"}]},
          {"time_step_limit": [0.0, float("inf")]}),
