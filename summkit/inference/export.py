@@ -178,7 +178,8 @@ def _older_config(config: dict) -> dict:
     if "num_local_experts" in config:
         config.setdefault("num_experts", config["num_local_experts"])
     if config.get("model_type") == "granitemoehybrid":
-        config["layer_types"] = [{"full_attention": "attention"}.get(kind, "mamba") for kind in config["layer_types"]]
+        kinds = [kind.replace("linear_attention", "mamba") for kind in config["layer_types"]]
+        config["layer_types"] = [kind.removeprefix("full_") for kind in kinds]
     if limits := config.get("time_step_limit"):
         config["time_step_limit"] = [float(one["__float__"]) if isinstance(one, dict) else one for one in limits]
     rope = config.get("rope_parameters") or {}
