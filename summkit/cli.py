@@ -29,6 +29,7 @@ ADVICE = {
     r"(?i)out ?of ?memory|MemoryError|bad_alloc|not enough memory": (
         "memory is short; a smaller batch_size, max_length or model helps, and `doctor CONFIG` says what fits"
     ),
+    r"index out of range in self": "the tokenizer has tokens that the model lacks; use the one that came with it",
 }
 
 

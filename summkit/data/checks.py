@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import itertools
 import json
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from summkit.data.registry import DataSet
     from summkit.data.sources import Rows
 
+_log = logging.getLogger(__name__)
 MAX_CHARACTERS = 1_000_000  # a longer "document" is a broken file, not an article
 # Ranges of letters of scripts without spaces: Chinese and Japanese; Thai, Lao, Burmese and Khmer.
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _SYLLABLES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 MAX_BOOK = 20_000_000  # characters of a text that is read in pieces, about four times the Bible
+_SHOWN = 30  # names of columns in an error
 _ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 # Known names, the most specific first.
 # In chats, the user's message is the document, and the assistant's the summary.
@@ -30,10 +33,12 @@ DOCUMENT_COLUMNS = ("document", "article", "text", "dialogue", "abstract", "inpu
 SUMMARY_COLUMNS = ("summary", "highlights", "abstract", "tldr", "title", "output", "completion", *CHAT_COLUMNS)
 TEXT_COLUMNS = ("text", "document", "comment", "sentence", "premise", "sentence1", "input", "prompt")
 SECOND_COLUMNS = ("hypothesis", "sentence2")
-LABEL_COLUMNS = ("label", "labels")
+LABEL_COLUMNS = ("label", "labels", "output", "completion")
 
 
-def find_column(names: Iterable[str], candidates: Iterable[str], kind: str, location: str) -> str:
+def find_column(
+    names: Iterable[str], candidates: Iterable[str], kind: str, location: str, taken: Mapping[str, str] | None = None
+) -> str:
     """Return the first of `candidates` that is among `names`.
 
     Args:
@@ -41,6 +46,7 @@ def find_column(names: Iterable[str], candidates: Iterable[str], kind: str, loca
         candidates: The possible names of the column, the preferred one first.
         kind: The kind of column, for the error: "document", "label".
         location: The split, or the file and row, for the error.
+        taken: Names that are another column already → what that is.
 
     Raises:
         SummkitError: There is none of them; the message lists the existing columns and the known names.
@@ -49,53 +55,62 @@ def find_column(names: Iterable[str], candidates: Iterable[str], kind: str, loca
         >>> find_column(["id", "article", "highlights"], DOCUMENT_COLUMNS, "document", "train")
         'article'
     """
+    taken = taken or {}
+    names = list(names)
     candidates = list(candidates)
-    found = {str(name).strip().lower(): name for name in reversed(list(names))}
+    found = {str(name).strip().lower(): name for name in reversed(names) if name not in taken}
     for name in candidates:
         if name.strip().lower() in found:
             return found[name.strip().lower()]
-    present = ", ".join(f"{name:.60}" for name in reversed(found.values())) or "none"
-    raise SummkitError(f"{location}: no column for the {kind}; there are: {present}; known: {', '.join(candidates)}")
+    shown = [f"{name:.60}" + (f" (the {taken[name]})" if name in taken else "") for name in names[:_SHOWN]]
+    present = ", ".join(shown) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+    delimiters = r"[;|\t]" if len(names) > 1 else r"[;|\t,]"
+    unsplit = [name for name in names if re.search(delimiters, name)]
+    advice = f"; {unsplit[0]!r:.60} looks like several columns: check what is between them" if unsplit else ""
+    there = f"there are: {present or 'none'}; known: {', '.join(candidates)}{advice}"
+    raise SummkitError(f"{location}: no column for the {kind}; {there}")
 
 
 def columns_of(
-    profile: Profile, data_set: DataSet, rows: Rows, location: str, usual: dict[str, tuple[str, ...]]
-) -> dict[str, str]:
-    """Find the columns of a data set, each of them once; a column of chats may be several.
+    profile: Profile, data_set: DataSet, raw: Mapping[str, Rows], usual: dict[str, tuple[str, ...]]
+) -> dict[str, dict[str, str]]:
+    """Find the columns of each split of a data set, each of them once; a column of chats may be several.
 
     Args:
         profile: Its options document_column, summary_column, … name columns.
         data_set: Its `columns` are used where the profile names none.
-        rows: The rows.
-        location: The split, for the error.
+        raw: The rows by split.
         usual: Our name of a column ("document") → the usual names.
 
     Returns:
-        Our name of a column → the name in the rows.
+        Split → our name of a column → the name in the rows.
 
     Raises:
         SummkitError: A column is not there; the message says which are, and which option names it.
     """
     given = {column: getattr(profile, f"{column}_column") for column in usual}
     stated: dict[str, str] = {**data_set.columns} | {column: name for column, name in given.items() if name}
-    names = names_of(rows)
+    return {split: _columns_of(profile, rows, split, stated, usual) for split, rows in raw.items() if len(rows)}
+
+
+def _columns_of(
+    profile: Profile, rows: Rows, split: str, stated: dict[str, str], usual: dict[str, tuple[str, ...]]
+) -> dict[str, str]:
+    names = list(getattr(rows, "column_names", None) or dict.fromkeys(name for row in rows for name in row))
     chats = [name for row in itertools.islice(rows, 9) for name, value in row.items() if chat_turns(value)]
-    free = [name for name in names if name not in stated.values() or name in chats]
     columns: dict[str, str] = {}
-    for column in usual:
-        name = stated.get(column)
-        known = [name] if name else [*usual[column], *chats]
+    for column in sorted(usual, key=lambda column: column not in stated):  # those that are named come first
+        known = [stated[column]] if column in stated else [*usual[column], *chats]
+        others = {name: other for other, name in columns.items() if name not in chats and column not in stated}
         try:
-            columns[column] = find_column(names if name else free, known, column, location)
+            columns[column] = find_column(names, known, column, split, others)
         except SummkitError as error:
             raise SummkitError(f"{error}; name it with {column}_column") from None
-        free = [name for name in free if name != columns[column] or name in chats]
+    for name in names:
+        usual_name = name.strip().lower() in ("instruction", "system", "system_prompt")
+        if usual_name and name not in columns.values() and not profile.instruction:
+            _log.warning("%s: the column %r is not used; the option instruction sets one for all rows", split, name)
     return columns
-
-
-def names_of(rows: Rows) -> list[str]:
-    """Return the names of the columns, in the order in which they appear."""
-    return list(getattr(rows, "column_names", None) or dict.fromkeys(name for row in rows for name in row))
 
 
 def chat_turns(value: Any) -> list[tuple[str, Any]]:
@@ -166,6 +181,11 @@ def reason_unusable(text: object, most: int = MAX_CHARACTERS) -> str | None:
 def is_encodable(text: str) -> bool:
     """Whether the text can be saved and tokenised: no NUL, and no lone surrogate, which JSON may contain."""
     return not re.search("[\0\ud800-\udfff]", text)
+
+
+def rows_text(number: int) -> str:
+    """Return "1 row" or "7 rows"."""
+    return "1 row" if number == 1 else f"{number} rows"
 
 
 def count_words(text: str) -> int:

@@ -20,7 +20,7 @@ from summkit.data.splits import CheckedRows, Splits, column_values, row_id, writ
 from summkit.errors import SummkitError, check_known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -74,11 +74,14 @@ def load_labels(profile: Profile, seed: int = 0, data: str | Path | None = None)
     own = own_data(data)
     data_set = _data_set(profile, own)
     raw, source = read_rows(data_set, own)
-    find = partial(_columns, profile, data_set)
+    usual = {"document": checks.TEXT_COLUMNS, "label": checks.LABEL_COLUMNS}
+    if templates.get_wording(data_set.wording).second:
+        usual["second"] = checks.SECOND_COLUMNS
+    columns = checks.columns_of(profile, data_set, raw, usual)
     several = data_set.several_labels
     task = DATASETS[LABEL_TASKS[profile.task]].labels or Schema((), ())
-    schema = data_set.labels or _schema_of(raw, find, task, several)
-    rows = CheckedRows(raw, find, partial(_row, schema=schema, several=several))
+    schema = data_set.labels or _schema_of(raw, columns, task, several)
+    rows = CheckedRows(raw, columns, partial(_row, schema=schema, several=several))
     _drop_conflicts(rows)
     rows.drop_duplicates()
     if not several:
@@ -141,21 +144,22 @@ def _schema(names: Iterable[str], location: str) -> Schema:
     return Schema(classes, words)
 
 
-def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema, several: bool) -> Schema:
+def _schema_of(raw: Mapping[str, Rows], columns: Mapping[str, dict], task: Schema, several: bool) -> Schema:
     """Return the schema of rows without one: of the Hub's feature, of the task's data set, or of the labels themselves.
 
     The task's is taken if any of the labels is one of its classes, so that a wrong label in the rows is an error.
     """
-    values: dict[str, str] = {}
+    names: Counter[str] = Counter()
     for split, rows in raw.items():
-        column = find(rows, split)["label"] if len(rows) else ""
+        column = columns[split]["label"] if len(rows) else ""
         feature = getattr(rows, "features", {}).get(column)
         if named := getattr(getattr(feature, "feature", feature), "names", None):
             return _schema(named, split)
         for row in rows:
-            values |= {name.lower(): name for name in map(_label_name, _labels(row.get(column), several))}
-            if len(values) > MOST_CLASSES:
+            names.update(map(_label_name, _labels(row.get(column), several)))
+            if len(names) > MOST_CLASSES:
                 raise SummkitError(f"{split}: too many labels in {column!r}; name another column with label_column")
+    values = {name.lower(): name for name in names}
     are_numbers = all(name.isdigit() for name in values)
     numbers = [_class_number(name, task) for name in values]
     from_one = are_numbers and "0" not in values and (None in numbers or set(numbers) == {*range(1, len(numbers) + 1)})
@@ -164,16 +168,11 @@ def _schema_of(raw: Mapping[str, Rows], find: Callable, task: Schema, several: b
             named = ", ".join(f"{number} {name}" for number, name in enumerate(task.classes) if str(number) in values)
             _log.warning("labels are read as %s (classes.txt beside the rows can name others)", named)
         return task
+    if names.total() == len(names) > 2 and not several:
+        raise SummkitError(f"each row has another label in {column!r}; name another column with label_column")
     classes = sorted(values.values(), key=lambda name: name.zfill(9) if name.isdigit() else name)
     _log.warning("classes: %s (classes.txt beside the rows can name others)", ", ".join(classes))
     return _schema(classes, "labels")
-
-
-def _columns(profile: Profile, data_set: DataSet, rows: Rows, split: str) -> dict[str, str]:
-    usual = {"document": checks.TEXT_COLUMNS, "label": checks.LABEL_COLUMNS}
-    if templates.get_wording(data_set.wording).second:
-        usual["second"] = checks.SECOND_COLUMNS
-    return checks.columns_of(profile, data_set, rows, split, usual)
 
 
 def _row(row: dict, columns: dict[str, str], location: str, schema: Schema, several: bool) -> dict | str:

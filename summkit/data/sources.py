@@ -16,11 +16,13 @@ import os
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from summkit.data.checks import chat_turns
 from summkit.data.registry import SPLITS, DataSet
 from summkit.errors import SummkitError
 from summkit.offline import assets, hub
@@ -35,6 +37,11 @@ FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset-metadata.json", "croissant.json")
 _SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"} | {name: name for name in SPLITS}
 _DECODER = json.JSONDecoder()
+# The first bytes of files that are no text → what they are.
+_NO_TEXT = {
+    b"PK\3\4": "a spreadsheet or a zip archive: save it as CSV UTF-8, or unpack it",
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with `git lfs pull`",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +63,8 @@ class FileRows:
         for row in self:
             self._count += 1
             names |= dict.fromkeys(row)
+        if not self._count:
+            raise SummkitError(f"{', '.join(path.name for path in paths)}: no rows, or only a line of headings")
         self.column_names = list(names)
 
     def __len__(self) -> int:
@@ -82,20 +91,38 @@ def _format(path: Path) -> str:
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file in UTF-8, or in UTF-16 if it begins with that byte-order mark."""
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    """Yield the lines of a text file in UTF-8 or UTF-16, with or without a byte-order mark, gzipped or not.
+
+    Raises:
+        SummkitError: It is no such text; the message says what it is, or after which line it is broken.
+    """
     number = 0
     try:
-        with opener(path, "rb") as start:
-            marked = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        with opener(path, "rt", encoding="utf-16" if marked else "utf-8-sig", newline="") as lines:
+        with path.open("rb") as file:
+            opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
+        with opener(path, "rb") as file:
+            encoding = _encoding(file.read(100), path.name)
+        with opener(path, "rt", encoding=encoding, newline="") as lines:
             for line in lines:
                 number += 1
                 yield line
     except (UnicodeError, EOFError, OSError, zlib.error) as error:
-        reason = f"cannot be read as text in UTF-8 ({error})"
-        advice = "; save it as UTF-8 (in a spreadsheet: as CSV UTF-8)" if isinstance(error, UnicodeError) else ""
-        raise SummkitError(f"{path.name}, after line {number}: {reason}{advice}") from None
+        advice = "save it as UTF-8 (in a spreadsheet: as CSV UTF-8), or copy it again"
+        reason = f"cannot be read as text in UTF-8 ({error}); {advice}"
+        raise SummkitError(f"{path.name}, after line {number}: {reason}") from None
+
+
+def _encoding(head: bytes, name: str) -> str:
+    """Return the encoding of a text by its first bytes; in UTF-16, every second byte of most texts is zero."""
+    for start, what in _NO_TEXT.items():
+        if head.startswith(start):
+            raise SummkitError(f"{name} is {what}")
+    zeros = [head[start::2].count(0) > max(3, len(head) / 8) for start in (0, 1)]
+    if all(zeros):
+        raise SummkitError(f"{name} is not text: most of its bytes are zero; copy or download it again")
+    if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    return "utf-16-be" if zeros[0] else "utf-16-le" if zeros[1] else "utf-8-sig"
 
 
 def _json_rows(path: Path) -> Iterator[dict]:
@@ -107,10 +134,29 @@ def _json_rows(path: Path) -> Iterator[dict]:
         is_lines = False
     pieces = enumerate(text_lines(path), 1) if is_lines else [(1, "".join(text_lines(path)))]
     values = (value for number, text in pieces for value in _json_values(text, path.name, number))
-    for number, value in enumerate(values, 1):
+    head = [*itertools.islice(values, 2)]
+    if _format(path) == ".json" and len(head) == 1 and isinstance(head[0], dict):
+        head = _rows_of(head[0], path.name)
+    for number, value in enumerate(itertools.chain(head, values), 1):
         if not isinstance(value, dict):
             raise SummkitError(f"{path.name}, row {number}: a JSON object is needed, with keys such as document")
         yield value
+
+
+def _rows_of(value: dict, name: str) -> list:
+    """Return the rows of a file that is one object: of one list of rows, of columns, or a row itself."""
+    lists = {key: one for key, one in value.items() if isinstance(one, list) and one and not chat_turns(one)}
+    tables = [key for key, one in lists.items() if isinstance(one[0], dict)]
+    if "data" in tables or (tables and len(value) == 1):
+        return value["data" if "data" in tables else tables[0]]
+    columns = [[*one.values()] if isinstance(one, dict) else one for one in value.values()]
+    if len(columns) < 2 or any(not isinstance(column, list) or chat_turns(column) for column in columns):
+        return [value]
+    lengths = [len(column) for column in columns]
+    if len(tables) == len(value) or len({*lengths}) > 1:
+        found = ", ".join(f"{key} {length}" for key, length in zip(value, lengths, strict=True))
+        raise SummkitError(f"{name} is one object of lists ({found}): columns have one length, splits a file each")
+    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _json_values(text: str, name: str, line: int) -> Iterator[object]:
@@ -139,8 +185,8 @@ def _table_rows(path: Path) -> Iterator[dict]:
     begin = before + 1  # the line in which the row begins
     try:
         names = [name for name in table.fieldnames or [] if name.strip()]
-        if len(set(names)) < len(names):
-            raise csv.Error(f"two columns have the same name: {', '.join(names)}")
+        if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+            raise csv.Error(f"two columns have the same name: {twice!r}")
         begin += table.line_num
         for row in table:
             if any(row.pop(None, [])):  # type: ignore[call-overload]
@@ -284,7 +330,7 @@ def read_own(path: Path) -> Mapping[str, Rows]:
             found = ", ".join(part.name for part in parts)
             raise SummkitError(f"data {path}: {wanted} is needed, or train, validation and test; found: {found}")
     if not groups:
-        formats = f"{', '.join(FORMATS)}; all but Parquet also as .gz"
+        formats = f"{', '.join(FORMATS)}; all but Parquet also as .gz; save a spreadsheet as CSV UTF-8"
         raise SummkitError(f"data {path}: no file of rows is here; the formats are {formats}")
     return _by_split({split: FileRows(*parts) for split, parts in groups.items()}, f"data {path}")
 

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from summkit.data.checks import is_encodable
+from summkit.data.checks import is_encodable, rows_text
 from summkit.data.registry import SPLITS
 from summkit.errors import SummkitError
 
@@ -64,23 +64,22 @@ class CheckedRows:
 
     Args:
         raw: Rows by split, or {"all": rows}.
-        find: Maps the rows and the split to the column information that `make` needs.
-        make: Maps a row, the result of `find` and the row's location ("train:7") to a row with our columns, among
+        columns: The columns of each split, as `checks.columns_of` finds them.
+        make: Maps a row, the columns and the row's location ("train:7") to a row with our columns, among
             them document, or to the reason for dropping it.
 
     Raises:
         SummkitError: A split has no rows, or no usable rows.
     """
 
-    def __init__(self, raw: Mapping[str, Rows], find: Callable, make: Callable) -> None:
+    def __init__(self, raw: Mapping[str, Rows], columns: Mapping[str, Mapping], make: Callable) -> None:
         self.dropped: dict[str, list[str]] = {}
-        checked = {split: self._check(rows, split, find, make) for split, rows in raw.items()}
+        checked = {split: self._check(rows, split, columns.get(split), make) for split, rows in raw.items()}
         self.splits = {split: rows for split, rows in checked.items() if len(rows)}
 
-    def _check(self, rows: Rows, split: str, find: Callable, make: Callable) -> Dataset:
+    def _check(self, rows: Rows, split: str, columns: Mapping | None, make: Callable) -> Dataset:
         if not len(rows):
             raise SummkitError(f"{split}: no rows")
-        columns = find(rows, split)
 
         def usable() -> Iterator[dict]:
             for number, row in enumerate(rows, 1):
@@ -96,7 +95,7 @@ class CheckedRows:
             if split == "test" and len(self.dropped.get("no label", [])) >= len(rows):
                 _log.warning("test: its rows have no labels; rows for the test are taken from the training rows")
                 return checked
-            raise SummkitError(f"{split}: nothing is left of {len(rows)} rows{self._reasons()}")
+            raise SummkitError(f"{split}: nothing is left of {rows_text(len(rows))}{self._reasons()}")
         return checked
 
     def _reasons(self) -> str:
@@ -152,10 +151,10 @@ class CheckedRows:
             taken = orders[name][: sizes[split]]
             orders[name] = orders[name][len(taken) :]
             if not taken:
-                raise SummkitError(
-                    f"{split}: no row is left for it; {sum(there.values())} rows are left after the checks, and each "
-                    f"split needs one{self._reasons()}; add rows"
-                )
+                total = sum(there.values())
+                left = f"{rows_text(total)} {'is' if total == 1 else 'are'} left after the checks"
+                reason = f"no row is left for it; {left}, and each split needs one"
+                raise SummkitError(f"{split}: {reason}{self._reasons()}; add rows")
             dealt[split] = self.splits[name].select(taken).remove_columns(["location", "key"])
         if any(len(dealt[split]) < (wanted[split] or 0) for split in ("test", "validation")):
             counts = ", ".join(f"{split} {len(rows)} of {wanted[split] or 'all'}" for split, rows in dealt.items())

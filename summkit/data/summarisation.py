@@ -16,8 +16,6 @@ from summkit.data.splits import CheckedRows, Splits, row_id
 
 if TYPE_CHECKING:
     from summkit.config import Profile
-    from summkit.data.registry import DataSet
-    from summkit.data.sources import Rows
 
 _log = logging.getLogger(__name__)
 
@@ -51,19 +49,13 @@ def load_summaries(profile: Profile, seed: int = 0, data: str | Path | None = No
         data_set = dataclasses.replace(data_set, columns={})
     raw, source = read_rows(data_set, own)
     unused: Counter[str] = Counter()
-    rows = CheckedRows(raw, partial(_columns, profile, data_set), partial(_row, profile=profile, unused=unused))
+    usual = {"document": checks.DOCUMENT_COLUMNS, "summary": checks.SUMMARY_COLUMNS}
+    columns = checks.columns_of(profile, data_set, raw, usual)
+    rows = CheckedRows(raw, columns, partial(_row, profile=profile, unused=unused))
     if unused:
         _log.warning("chats: the last answer and its question are used; messages not used, by role: %s", dict(unused))
     rows.drop_duplicates()
     return Splits(**rows.deal(profile, seed), source=source, dropped=rows.dropped)
-
-
-def _columns(profile: Profile, data_set: DataSet, rows: Rows, split: str) -> dict[str, str]:
-    for name in set(checks.names_of(rows)) - {profile.document_column, profile.summary_column}:
-        if name.strip().lower() in ("instruction", "system", "system_prompt") and not profile.instruction:
-            _log.warning("%s: the column %r is not used; the option instruction sets one for all rows", split, name)
-    usual = {"document": checks.DOCUMENT_COLUMNS, "summary": checks.SUMMARY_COLUMNS}
-    return checks.columns_of(profile, data_set, rows, split, usual)
 
 
 def _row(row: dict, columns: dict[str, str], location: str, profile: Profile, unused: Counter[str]) -> dict | str:

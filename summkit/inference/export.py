@@ -158,6 +158,11 @@ def _save(model: PreTrainedModel, settings: dict, folder: Path) -> None:
     model.generation_config = decoder_start(
         model, max_new_tokens=asked.max_new_tokens, do_sample=False, **asked.special_tokens()
     )
+    head = model.get_output_embeddings()
+    scaled = getattr(model.config, "scale_decoder_outputs", model.config.model_type != "mt5")
+    if not scaled and head.weight is model.get_input_embeddings().weight:
+        head.weight = type(head.weight)(head.weight.detach().clone())  # transformers 4 scales what a tied head reads
+        model.config.tie_word_embeddings = False
     model.save_pretrained(folder)
     asked.tokenizer.save_pretrained(folder)
     prompt = {"head": asked.template.head, "tail": asked.template.tail, "end_tokens": list(asked.end_tokens)}
@@ -169,8 +174,15 @@ def _save(model: PreTrainedModel, settings: dict, folder: Path) -> None:
 
 
 def _older_config(config: dict) -> dict:
-    """Add the names by which transformers 4 knows the settings of RoPE; it would take its defaults in silence."""
+    """Add the names by which transformers 4 knows settings, such as RoPE's, for which it would take its defaults."""
     config = {key: _older_config(value) if key == "text_config" else value for key, value in config.items()}
+    if "num_local_experts" in config:
+        config.setdefault("num_experts", config["num_local_experts"])
+    if config.get("model_type") == "granitemoehybrid":
+        kinds = [kind.replace("linear_attention", "mamba") for kind in config["layer_types"]]
+        config["layer_types"] = [kind.removeprefix("full_") for kind in kinds]
+    if limits := config.get("time_step_limit"):
+        config["time_step_limit"] = [float(one["__float__"]) if isinstance(one, dict) else one for one in limits]
     rope = config.get("rope_parameters") or {}
     # Models with two kinds of layers have settings for each: those of full attention have the usual names.
     full = rope.get("full_attention", rope)

@@ -43,7 +43,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         The tokenizer. Its pad token is the end-of-sequence token if the model has no other.
 
     Raises:
-        SummkitError: The model does not exist or is broken, or the Hub does not answer.
+        SummkitError: The model does not exist or is broken, its tokenizer has no end-of-sequence token, or the Hub does
+            not answer.
 
     Example:
         >>> load_tokenizer("tiny-llama").pad_token
@@ -55,6 +56,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         return tiny_tokenizer(ends_inputs=name == "tiny-t5")
     with _located(name) as location:
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        raise SummkitError(f"the tokenizer of {name} has no token that ends a text: set eos_token in its configuration")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -474,10 +477,13 @@ def _quantization(precision: str, compute_dtype: str) -> BitsAndBytesConfig:
 @contextmanager
 def clear_errors(name: str) -> Iterator[None]:
     """Turn the errors of loading a broken or missing model into a SummkitError of one line."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
+    odd = (TypeError, LookupError, AttributeError, ArithmeticError, ImportError, StrictDataclassError)
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] + ("" if Path(name).is_dir() else hub.offline_advice())
-        raise SummkitError(f"model {name} could not be loaded: {reason}") from None
+    except (OSError, ValueError, SafetensorError, *odd) as error:
+        reason = " ".join(repr(error).split()) if isinstance(error, odd) else str(error).strip().splitlines()[0]
+        advice = "" if Path(name).is_dir() else hub.offline_advice()
+        raise SummkitError(f"model {name} could not be loaded: {reason}{advice}") from None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from summkit import files
-from summkit.config import Profile
+from summkit.config import Profile, choose_profile
 from summkit.errors import SummkitError
 from summkit.models import loading
 from summkit.training import environment
@@ -146,9 +146,10 @@ def settings_in(folder: Path, kind: str = "summarisation") -> dict[str, Any]:
         SummkitError: The file is broken, or is for another kind of task.
     """
     try:
-        written = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        written = files.read_mapping(folder / SETTINGS, "settings")
         settings = {key: _completed(written)[key] for key in ASKING}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        choose_profile("smoke").replace(**settings)  # checks the values
+    except (SummkitError, KeyError) as error:
         raise SummkitError(f"{folder / SETTINGS} is broken ({error}): save the adapter again") from None
     if settings["kind"] != kind:
         raise SummkitError(
@@ -191,7 +192,7 @@ def load_adapter(base: PreTrainedModel, folder: str | Path, name: str) -> PreTra
             weights[key].data.copy_(tensor)
         base.was_trained = True
         return base
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SummkitError(f"the adapter in {folder} does not fit {name}: {reason}") from None
 

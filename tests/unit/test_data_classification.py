@@ -150,7 +150,7 @@ def test_the_only_row_of_a_class_is_dropped_where_one_label_is_asked(tmp_path):
 def test_nothing_left_is_an_error_that_counts_the_reasons(tmp_path):
     with pytest.raises(SummkitError, match=r"nothing is left of 2 rows; dropped: no label \(1\), empty \(1\)"):
         read(write(tmp_path, [news(1, label=-1), news(2, text="")]))
-    with pytest.raises(SummkitError, match="all: no rows"):
+    with pytest.raises(SummkitError, match="all.jsonl: no rows"):
         read(write(tmp_path, []))
     with pytest.raises(SummkitError, match=r"test: no row is left for it; 0 rows are left after the checks"):
         read(write(tmp_path, [news(n) for n in range(4)]))  # four classes, a row each
@@ -388,6 +388,33 @@ def test_chats_have_their_label_in_the_answer(tmp_path, column):
     assert splits.schema.classes == ("fear", "joy") and splits.dropped == {}
     for row in all_rows(splits):
         assert row["labels"] == [1 - int(row["document"].split()[1]) % 2]
+
+
+INSTRUCTED = [
+    {"instruction": "Joy or fear?", "input": f"Bridge {n} opened.", "output": ["joy", "fear"][n % 2]} for n in range(12)
+]
+
+
+@pytest.mark.parametrize("keys", [("instruction", "input", "output"), ("Instruction", "prompt", "completion")])
+def test_instructions_have_their_label_in_the_output(tmp_path, caplog, keys):
+    splits = read(write(tmp_path, [dict(zip(keys, row.values(), strict=True)) for row in INSTRUCTED]))
+    assert splits.schema.classes == ("fear", "joy") and splits.dropped == {}
+    assert caplog.text.count(f"the column '{keys[0]}' is not used; the option instruction sets one for all rows") == 1
+    for row in all_rows(splits):
+        assert row["labels"] == [1 - int(row["document"].split()[1]) % 2]
+    write(tmp_path, [row | {"label": "x"} for row in INSTRUCTED])
+    assert read(tmp_path, label_column="output").schema.classes == ("fear", "joy")
+
+
+def test_an_output_that_is_no_label_is_refused(tmp_path):
+    write(tmp_path, [row | {"output": f"Answer {n}."} for n, row in enumerate(INSTRUCTED)])
+    with pytest.raises(SummkitError, match="each row has another label in 'output'; name another column with label_c"):
+        read(tmp_path)
+    (tmp_path / "classes.txt").write_text("joy\nfear\n")
+    with pytest.raises(SummkitError, match="all:1: label 'Answer 0.' is outside the schema: 0 joy, 1 fear"):
+        read(tmp_path)
+    write(tmp_path, INSTRUCTED)
+    assert read(tmp_path).schema.classes == ("joy", "fear")
 
 
 def test_numbers_from_one_that_the_task_does_not_have_are_classes_of_their_own(tmp_path, caplog):

@@ -15,7 +15,7 @@ from summkit.config import choose_profile
 from summkit.errors import SummkitError
 from summkit.inference import export, generation
 from summkit.models import loading, methods
-from summkit.models.tiny import tiny_llama
+from summkit.models.tiny import tiny_llama, tiny_t5
 from summkit.training import checkpoints
 from summkit.training.checkpoints import save_adapter
 
@@ -210,12 +210,35 @@ LINEAR = {"rope_type": "linear", "factor": 8.0}
         ({"model_type": "phi3", "rope_parameters": {"rope_theta": 5.0, "rope_type": "longrope", "short_factor": [1],
                                                     "long_factor": [2], "original_max_position_embeddings": 9}},
          {"rope_theta": 5.0, "rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [2]}}),
+        ({"model_type": "qwen3_moe", "num_local_experts": 4}, {"num_experts": 4}),
+        ({"model_type": "granitemoehybrid", "layer_types": ["linear_attention", "full_attention"]},
+         {"layer_types": ["mamba", "attention"]}),
+        ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}, {}),
+        ({"model_type": "mamba2", "time_step_limit": [0.0, {"__float__": "Infinity"}]},
+         {"time_step_limit": [0.0, float("inf")]}),
     ],
 )  # fmt: skip
-def test_rope_is_named_as_in_transformers_4(config, older):
+def test_settings_are_named_as_in_transformers_4(config, older):
     assert export._older_config(config) == config | older
     nested = export._older_config({"model_type": "x", "text_config": config})
     assert nested == {"model_type": "x", "text_config": config | older}
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_t5_that_does_not_scale_its_outputs_is_exported_with_a_head_of_its_own(tmp_path, scaled):
+    """transformers 4 does not scale them if the head is no longer tied; 4.57 then computes the same logits as 5."""
+    config = tiny_t5().config.to_dict() | {"scale_decoder_outputs": scaled, "tie_word_embeddings": scaled}
+    made = transformers.T5ForConditionalGeneration(transformers.T5Config(**config))
+    made.save_pretrained(tmp_path / "base")
+    loading.tiny_tokenizer(ends_inputs=True).save_pretrained(tmp_path / "base")
+    merged = export.merge_adapter(adapter(str(tmp_path / "base"), tmp_path, template="prefix"), tmp_path / "merged")
+    from safetensors.torch import load_file
+
+    weights = load_file(merged / "model.safetensors")
+    config = json.loads((merged / "config.json").read_text())
+    assert config["tie_word_embeddings"] is scaled and ("lm_head.weight" in weights) is not scaled
+    whole = transformers.AutoModelForSeq2SeqLM.from_pretrained(merged)
+    assert whole.config.scale_decoder_outputs is scaled
 
 
 def test_an_export_ends_its_answers_where_the_model_does(base, tmp_path):

@@ -64,6 +64,14 @@ FILES = {
     "utf16.csv": table(separator="\t", encoding="utf-16"),
     "tabs.tsv": table(separator="\t"),
     "packed.csv.gz": gzip.compress(table()),
+    "packed.csv": gzip.compress(table()),
+    "unpacked.jsonl.gz": LINES.encode(),
+    "little.csv": table(encoding="utf-16-le"),
+    "big.jsonl": LINES.encode("utf-16-be"),
+    "columns.json": json.dumps({key: [row[key] for row in ROWS] for key in ROWS[0]}).encode(),
+    "pandas.json": pandas.DataFrame(ROWS).to_json().encode(),
+    "records.json": json.dumps({"version": "1", "data": ROWS}, indent=1).encode(),
+    "rows.json.gz": gzip.compress(json.dumps({"rows": ROWS}).encode()),
 }
 
 
@@ -181,15 +189,59 @@ def test_a_file_of_no_split_is_named_and_not_used(tmp_path, caplog):
         (b'document,summary\nA,b\n"C,d\ne,f\ng,h\n', "rows.csv, line 3: unexpected end of data.* is doubled"),
         (b'sep=;\nText;Kurz\nA;b\n"C\nD";e\n"He said "no".";f\n', "line 6: ';' expected after '\"'.* is doubled"),
         (b'sep=,\ndocument,summary\n"A\nB",c\n"D\nE\nF",g,h\n', "rows.csv, line 5: more fields than headings"),
-        (b"", "no rows|no column"),
-        (b"text,text,summary\na,b,c\n", "rows.csv, line 1: two columns have the same name: text, text, summary"),
-        (b"Text;Kurz\na;b\n", "no column for the document; there are: Text, Kurz|no column for the summary"),
+        (b"", "rows.csv: no rows, or only a line of headings"),
+        (b"document,summary\n", "rows.csv: no rows, or only a line of headings"),
+        (b"text,text,summary\na,b,c\n", "rows.csv, line 1: two columns have the same name: 'text'"),
+        (b"Text;Kurz\na;b\n", r"no column for the summary; there are: Text \(the document\), Kurz; known"),
+        (b"text\na\n", r"for the summary; there are: text \(the document\); .* name it with summary_column"),
+        (b'"document,summary"\n"a,b"\n', "'document,summary' looks like several columns: check what"),
+        (b"text (de, en);kurz\na;b\n", "en.;kurz; .*' en.;kurz' looks like several columns: check what is between"),
+        pytest.param(b"a," * 99_999 + b"b\n1\n", "two columns have the same name: 'a'$", id="the same names"),
+        pytest.param(
+            ",".join(f"c{n}" for n in range(99_999)).encode() + b"\n1\n",
+            "c29 and 99,969 more; known: document",
+            id="many names",
+        ),
+        (b"PK\3\4\x14\0\6\0", "rows.csv is a spreadsheet or a zip archive: save it as CSV UTF-8, or unpack it"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "rows.csv, after line 0: .* in a spreadsheet: as CSV UTF-8"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "rows.csv is a pointer of Git LFS: .*git lfs pull"),
+        pytest.param(b"\0" * 900, "rows.csv is not text: most of its bytes are zero", id="zeros"),
+        pytest.param(table(encoding="utf-32"), "rows.csv is not text: most of its bytes are zero", id="UTF-32"),
+        pytest.param(
+            gzip.compress(table() * 99)[:-99],
+            r"rows.csv, after line \d+: cannot be read .*Compressed file ended .* copy it again",
+            id="cut",
+        ),
     ],
 )  # fmt: skip
 def test_a_broken_table_is_named(tmp_path, content, about):
     (tmp_path / "rows.csv").write_bytes(content)
     with pytest.raises(SummkitError, match=about):
         read(tmp_path)
+
+
+def test_a_row_with_a_zero_is_dropped_alone(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(table().replace(b"Bridge 3,", b"Bridge\0 3,"))
+    assert read(tmp_path).dropped == {"NUL or half a character": ["all:4"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "about"),
+    [
+        ("a.json", {"train": ROWS, "test": ROWS}, r"a.json is one object of lists .train 12, test 12.: .* a file each"),
+        ("a.json", {"document": ["a", "b"], "summary": ["c"]}, r"one object of lists .document 2, summary 1.: columns"),
+        ("a.json", ROWS[0], "no row is left for it; 1 row is left after the checks"),
+        ("a.json", ROWS[0] | {"people": [{"name": "Ann"}]}, "1 row is left"),
+        ("a.json", {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "1 row is"),
+        ("a.jsonl", {"dialogue": ["a", "b"], "summary": ["c", "d"]}, "1 row is left"),
+        ("a.jsonl", {"document": "a", "summary": ""}, r"all: nothing is left of 1 row; dropped: empty .1."),
+        ("a.xlsx", 1, "no file of rows is here; the formats are .*; save a spreadsheet as CSV UTF-8"),
+    ],
+)
+def test_an_object_alone_in_its_file(tmp_path, name, value, about):
+    (tmp_path / name).write_text(json.dumps(value))
+    with pytest.raises(SummkitError, match=about):
+        read(tmp_path / name)
 
 
 def test_columns_are_named_by_options_whatever_their_case(tmp_path):
@@ -204,10 +256,11 @@ def test_columns_are_named_by_options_whatever_their_case(tmp_path):
     assert len(texts(read(tmp_path))) == 12
 
 
-def test_the_column_that_is_named_is_not_taken_for_the_other_one_too(tmp_path):
+@pytest.mark.parametrize("name", ["text", " TEXT"])
+def test_the_column_that_is_named_is_not_taken_for_the_other_one_too(tmp_path, name):
     rows = [{"text": row["summary"], "abstract": row["document"]} for row in ROWS]
     (tmp_path / "rows.csv").write_bytes(table(rows))
-    assert {b for _, b in texts(read(tmp_path, summary_column="text"))} == {row["summary"] for row in ROWS}
+    assert {b for _, b in texts(read(tmp_path, summary_column=name))} == {row["summary"] for row in ROWS}
 
 
 def chat(row, role="role", content="content", user="user", assistant="assistant"):
@@ -312,7 +365,7 @@ def test_rows_outside_the_word_limits_name_the_options(tmp_path):
 
 def test_rows_that_are_all_the_same_are_counted_as_duplicates(tmp_path):
     (tmp_path / "rows.csv").write_bytes(table([ROWS[0]] * 7))
-    with pytest.raises(SummkitError, match="1 rows are left .*; dropped: duplicate document \\(6\\); add rows$"):
+    with pytest.raises(SummkitError, match="1 row is left .*; dropped: duplicate document \\(6\\); add rows$"):
         read(tmp_path)
 
 
