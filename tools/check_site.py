@@ -1,7 +1,8 @@
 """Check the website in build/site: each link inside it, and each page in a headless Chromium. `make test-site` runs it.
 
 A page must open without an error in the console, show all its figures, load no script or style from elsewhere, not
-scroll sideways on a phone, and lose nothing at the edge of a printed page. Screenshots go to build/screenshots: each page wide and narrow, light and dark.
+scroll sideways on a phone, and lose nothing at the edge of a printed page. Screenshots go to build/screenshots: each
+page wide and narrow, light and dark.
 """
 
 from __future__ import annotations
