@@ -1,7 +1,7 @@
 """Cells as a reader runs them: each one twice, after the stop button, in another order, on rows of one's own.
 
-The notebooks run here with the profile smoke, in this process. Two are made smaller by their own parameters: notebook
-01 compares two methods with one seed, and notebook 04 trains two ways, since each of its trainings is a process.
+The notebooks run here with the profile smoke, in this process. Two are made smaller by their own parameters, since each
+of their trainings is a process: notebook 01 compares two methods with one seed, and notebook 04 trains two ways.
 """
 
 import ast
@@ -11,6 +11,7 @@ import importlib
 import io
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -213,14 +214,25 @@ def test_after_a_stop_among_techniques_and_systems_what_was_measured_is_kept(rea
 def test_a_grid_that_was_stopped_goes_on_when_its_cell_is_run_again(reader, stop):
     kernel = Kernel(METHODS, **SMALL[METHODS])
     grid = kernel.run_until("grid_runs = train_all(")
-    calls = stop(trainer, "summary_loss", 3)
+    calls = stop(subprocess, "run", 2)
     with pytest.raises(Interrupted, match="stopped in run 2 of 2: the runs before it are kept. Run this cell again"):
         kernel.run(grid)
-    (done,) = [path for path in reader.rglob("run.json") if not records.read_record(path)["training"]["interrupted"]]
+    (done,) = reader.rglob("run.json")
     made = done.stat().st_mtime_ns
     said = kernel.run(grid)
-    assert said.count("validation loss") == 2 and len(calls) > 3
-    assert done.stat().st_mtime_ns == made, "a run that was finished is not trained again"
+    assert said.count("validation loss") == 2 and len(calls) == 3, "a run that was finished is not trained again"
+    assert done.stat().st_mtime_ns == made
+
+
+def test_after_a_stop_among_seeds_the_methods_are_compared_with_the_seeds_that_all_have(reader, stop):
+    kernel = Kernel(METHODS, **SMALL[METHODS] | {"SEEDS": [0, 1]})
+    more = kernel.run_until("trained[seed] = ")
+    stop(subprocess, "run", 2)
+    said = kernel.run(more)
+    assert "Seed 1 stopped in run 2 of 2" in said and "The cells below use 1 of 2 seeds" in said
+    details = kernel.run_after(more)["details"]
+    assert details["rows"]["test"]["lora"].keys() == {"seed 0"}
+    assert details["answer"]["prompt minus lora"]["spread over seeds"] == 0
 
 
 @pytest.fixture
@@ -236,7 +248,7 @@ def shell():
 @pytest.mark.parametrize(
     ("path", "parameters", "stopped", "needed", "place", "name", "at"),
     [
-        (METHODS, SMALL[METHODS], "grid_runs = train_all(", "plan = {", "summkit.training.trainer", "summary_loss", 3),
+        (METHODS, SMALL[METHODS], "grid_runs = train_all(", "points = {", "subprocess", "run", 2),
         (TOPICS, {}, "labels = job(everything", "def with_labels(", "summkit.distillation.labelling", "append", 3),
         (COSTS, SMALL[COSTS], "runs = dict(zip(ways", "table = sk.reporting", "subprocess", "run", 2),
     ],

@@ -164,22 +164,37 @@ def methods_record():
 
 def test_the_methods_were_compared_on_equal_terms(methods_record):
     details, scores = methods_record["details"], methods_record["scores"]
-    known = [name.replace("-", "_") for name in methods.METHODS]
-    assert len(details["methods"]) == 9 and set(details["methods"]) <= set(known)
-    assert set(scores) == {"lead3", "zero_shot", *details["methods"]}
-    assert {entry["n"] for entry in scores.values()} == {methods_record["data"]["test"]}
-    assert len({row["steps"] for row in details["methods"].values()}) == 1
-    for name, losses in details["grid"].items():  # the rate that was taken is the one with the lowest loss
-        tried = {float(title.split()[1]): loss for title, loss in losses.items() if loss is not None}
-        assert details["methods"][name.replace("-", "_")]["learning rate"] == min(tried, key=tried.get)
-    assert methods_record["wall_seconds"] < 20 * 60
+    compared = {"prompt", "lora", "full"}
+    assert compared < set(methods.METHODS) and set(scores) == {"lead3", "zero_shot", *compared}
+    assert len({entry["n"] for entry in scores.values()}) == 1
+    assert {one["method"] for one in details["trainings"]} == compared
+    assert len({one["steps"] for one in details["trainings"]}) == 1
+    for name, losses in details["rates"].items():  # the rate that was taken is the one with the lowest loss
+        assert len(losses) == 3 and details["chosen_rates"][name] == float(min(losses, key=losses.get))
+    assert details["trainable"]["prompt"] < details["trainable"]["lora"] / 100 < details["trainable"]["full"] / 1000
+    assert methods_record["wall_seconds"] < 25 * 60
 
 
-def test_every_method_lowers_the_loss_and_a_text_begins_a_prompt_better_than_chance(methods_record):
-    untrained = methods_record["details"]["untrained validation loss"]
-    gain = {name: untrained - row["validation loss"] for name, row in methods_record["details"]["methods"].items()}
-    assert min(gain.values()) > 0 and min(gain[name] for name in ("lora", "rslora", "dora", "full")) > 0.15
-    assert gain["prompt"] > gain["prompt_random"]
+def test_the_answer_on_methods_can_be_computed_from_the_records_rows(methods_record):
+    details = methods_record["details"]
+    rows = details["rows"]["test"]
+    assert len(set(details["rows"]["ids"]["test"])) == methods_record["data"]["test"] == len(rows["untrained"])
+    assert set(details["answer"]) == set(details["plan"]) == {"prompt minus lora", "full minus lora"}
+    assert details["level"] == pytest.approx(1 - 0.05 / 2)
+    for pair, found in details["answer"].items():
+        ours, others = (rows[name] for name in pair.split(" minus "))
+        assert len(ours) == 3 and ours.keys() == others.keys()
+        gaps = [a - b for seed in ours for a, b in zip(ours[seed], others[seed], strict=True)]
+        assert found["difference"] == pytest.approx(sum(gaps) / len(gaps))
+        assert found["low"] < found["difference"] < found["high"]
+        assert ("than lora" in found["verdict"]) == (found["low"] > 0 or found["high"] < 0)
+
+
+def test_lora_and_all_weights_lower_the_loss_of_the_test_rows_with_every_seed(methods_record):
+    rows = methods_record["details"]["rows"]["test"]
+    untrained = sum(rows["untrained"]) / len(rows["untrained"])
+    for name in ("lora", "full"):
+        assert all(sum(losses) / len(losses) < untrained - 0.05 for losses in rows[name].values())
 
 
 @pytest.fixture(scope="module")
