@@ -175,7 +175,7 @@ def test_of_several_answers_the_best_supported_one_is_taken_for_each_document(ti
     monkeypatch.setattr(generation, "DECODINGS", copy.copy(generation.DECODINGS))
     generation.DECODINGS.add("four", {"do_sample": True, "num_return_sequences": 4})
 
-    def draw(model, prompts, settings, max_new_tokens, ends):
+    def draw(model, prompts, settings, max_new_tokens, ends, show_token):
         assert len(prompts["input_ids"]) == 2, "two documents, read once each"
         ids = [[tokenizer(text)["input_ids"] for text in answers[document]] for document in documents]
         return torch.tensor([[row + [tokenizer.eos_token_id] * (40 - len(row)) for row in rows] for rows in ids])
