@@ -484,6 +484,7 @@ def clear_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError, *odd) as error:
-        reason = " ".join(repr(error).split()) if isinstance(error, odd) else str(error).strip().splitlines()[0]
+        named = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = named if isinstance(error, odd) else str(error).strip().splitlines()[0]
         advice = "" if Path(name).is_dir() else hub.offline_advice()
         raise SummkitError(f"model {name} could not be loaded: {reason}{advice}") from None

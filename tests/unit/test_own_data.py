@@ -203,7 +203,7 @@ def test_a_file_of_no_split_is_named_and_not_used(tmp_path, caplog):
             id="many names",
         ),
         (b"PK\3\4\x14\0\6\0", "rows.csv is a spreadsheet or a zip archive: save it as CSV UTF-8, or unpack it"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "rows.csv, after line 0: .* in a spreadsheet: as CSV UTF-8"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "rows.csv, after line 0: .*in a spreadsheet: as CSV UTF-8"),
         (b"version https://git-lfs.github.com/spec/v1\n", "rows.csv is a pointer of Git LFS: .*git lfs pull"),
         pytest.param(b"\0" * 900, "rows.csv is not text: most of its bytes are zero", id="zeros"),
         pytest.param(table(encoding="utf-32"), "rows.csv is not text: most of its bytes are zero", id="UTF-32"),
