@@ -130,17 +130,6 @@ def test_apart_each_has_its_own_process_and_one_that_fails_leaves_the_reason(tmp
     assert "[2/2] head: has its record, left as it is" in shown
 
 
-def test_a_launch_starts_what_it_says(one_thread, tmp_path):
-    """Two processes on the same rows: the step sees both batches."""
-    launch = "-m torch.distributed.run --standalone --nproc_per_node=2"
-    base = BASE | {"precision": "fp32", "method": "head", "batch_size": 2, "gradient_accumulation": 1, "epochs": 1}
-    two = {"base": base, "only": [{"name": "two", "launch": launch, "batch_size": 1}], "subprocess": True}
-    runs = sweep.run_sweep({"base": base, "only": [{"name": "one"}]}, tmp_path) + sweep.run_sweep(two, tmp_path)
-    one, two = (records.read_record(run / "run.json") for run in runs)
-    assert one["training"]["steps"] == two["training"]["steps"]
-    assert abs(one["training"]["train_loss"] - two["training"]["train_loss"]) < 1e-3
-
-
 @pytest.mark.parametrize(("log", "code", "reason"), [
     ("loading\nsummkit: no such layer\n", 2, "no such layer"),
     ("Traceback\n  File x\ntorch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB\n", 1,
