@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from summkit.config import Profile, choose_profile, detect_hardware
 from summkit.models import TINY, footprint, parameter_report
 from summkit.offline import ASSETS
 from summkit.registry import load_plugins
-from summkit.reporting import add_earlier_runs, figures, fill_record, new_record, run_folder, write_card, write_record
+from summkit.reporting import figures, fill_record, new_record, run_folder, write_card, write_record
 from summkit.resources import Meter
 
 if TYPE_CHECKING:
@@ -72,7 +71,6 @@ class Run:
         training: FitResult | dict[str, Any] | None = None,
         scores: dict[str, dict] | None = None,
         generation: dict[str, float] | None = None,
-        earlier: Iterable[dict] = (),
         **details: Any,
     ) -> Path:
         """Stop the meter and write run.json. A second call writes it again with what the first one measured.
@@ -84,7 +82,6 @@ class Run:
             training: What `fit` returned, or the record's section itself.
             scores: {system: entry}, as `score_summaries` or `score_labels` returns it.
             generation: `samples`, `seconds` and `new_tokens` of the answers.
-            earlier: Records of runs that this one continues: their time, energy and money are added.
             **details: Further values of this stage for the record, by name.
 
         Returns:
@@ -105,7 +102,6 @@ class Run:
         sections["details"] = details | {name: value for name, value in measured.items() if value}
         for section, values in sections.items():
             fill_record(self.record, section, **values)
-        add_earlier_runs(self.record, list(earlier))
         path = write_record(self.record, self.folder / "run.json")
         adapter = Path(getattr(training, "adapter", "") or self.folder / "none")
         if adapter.is_dir() and progress.first_process():

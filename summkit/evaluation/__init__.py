@@ -21,5 +21,5 @@ from summkit.evaluation.intervals import bootstrap, difference_entry, paired_boo
 from summkit.evaluation.languages import choose_tokenizer, unicode_words
 from summkit.evaluation.metrics import METRICS, ROUGE_TYPES, Metric, novel_ngrams, overlap, rouge_rows
 from summkit.evaluation.summarisation import compare_summaries, lead_baselines, oracle_extracts, score_summaries
-from summkit.evaluation.tables import difference_table, markdown_table, score_table
+from summkit.evaluation.tables import markdown_table, score_table
 from summkit.evaluation.watch import generation_scores, rouge1_bleu3

@@ -46,25 +46,6 @@ def score_table(scores: dict[str, dict]) -> DataFrame:
     return pd.DataFrame(columns, index=pd.Index(list(scores), name="system"))
 
 
-def difference_table(differences: dict[str, dict], measures: dict[str, str]) -> DataFrame:
-    """Return the differences of several pairs of systems as text.
-
-    Args:
-        differences: Entries by pair, as `compare_summaries` and `compare_labels` return them.
-        measures: Headings by name of a metric in the entries.
-
-    Returns:
-        A row for each pair, with cells such as `+1.2 [+0.3, +2.0] *`; "–" is unknown. A star marks an interval
-        without 0.
-    """
-    import pandas as pd
-
-    rows = {}
-    for pair, entry in differences.items():
-        rows[pair] = {heading: _difference_cell(**entry[name]) for name, heading in measures.items()}
-    return pd.DataFrame(rows).T
-
-
 def markdown_table(frame: DataFrame) -> str:
     """Return a DataFrame as a Markdown table, its index first; bars and newlines inside a cell are escaped.
 
@@ -95,10 +76,3 @@ def _is_flat(entry: dict) -> bool:
     """Whether the interval has no width, up to rounding."""
     low, high = entry.get("low"), entry.get("high")
     return low is not None and high is not None and math.isclose(low, high, abs_tol=1e-9)
-
-
-def _difference_cell(difference: float | None, low: float | None, high: float | None) -> str:
-    if difference is None or low is None or high is None:
-        return "–"
-    star = " *" if low > 0 or high < 0 else ""
-    return f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]{star}"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -36,9 +34,7 @@ class Plan:
         only: Further combinations, each with all its options and an optional "name".
         out: The sweep's folder; each training has a folder in it.
         subprocess: Run each training in a separate process, with its own memory peak and its output in log.txt. A
-            failed training leaves a record with the reason ("failed" in its details), and is tried again next time. A
-            combination may then have the key "launch": arguments between `python` and `-m summkit train CONFIG`, such
-            as "-m torch.distributed.run --standalone --nproc_per_node=2"; a path with blanks is in quotes.
+            failed training leaves a record with the reason ("failed" in its details), and is tried again next time.
         keep: "records" removes a training's checkpoints and weights after its record is written; if all weights train,
             they take some gigabytes per training.
     """
@@ -60,7 +56,7 @@ class Plan:
         varied = [dict(zip(self.vary, values, strict=True)) for values in products]
         configurations: dict[str, dict[str, Any]] = {}
         for changes in [*varied, *self.only]:
-            described = ",".join(f"{option}-{value}" for option, value in changes.items() if option != "launch")
+            described = ",".join(f"{option}-{value}" for option, value in changes.items())
             name = re.sub(r'[<>:"/\\|?*]', "_", changes.get("name", described))  # not allowed in names on Windows
             if name in configurations:
                 raise SummkitError(f"the plan has two combinations called {name!r}: give one of them another name")
@@ -89,11 +85,7 @@ def run_sweep(plan: str | Path | dict[str, Any], out: str | Path | None = None) 
     values = plan if isinstance(plan, dict) else files.read_mapping(plan, "plan")
     chosen = build(Plan, values, "the plan's")
     folder = Path(out or chosen.out)
-    configurations = chosen.combinations()
-    launches = {name: configuration.pop("launch", "") for name, configuration in configurations.items()}
-    if any(launches.values()) and not chosen.subprocess:
-        raise SummkitError('the plan has "launch", which starts other processes: it needs "subprocess": true too')
-    paths = {name: _write_configuration(folder / name, values) for name, values in configurations.items()}
+    paths = {name: _write_configuration(folder / name, values) for name, values in chosen.combinations().items()}
     for number, (name, path) in enumerate(paths.items(), 1):
         title = f"[{number}/{len(paths)}] {name}"
         if _has_record(path.parent):
@@ -102,7 +94,7 @@ def run_sweep(plan: str | Path | dict[str, Any], out: str | Path | None = None) 
         print(title, flush=True)
         resume = checkpoints.last_whole_checkpoint(path.parent) is not None
         if chosen.subprocess:
-            _train_in_subprocess(path, launches[name], resume)
+            _train_in_subprocess(path, resume)
         else:
             finetune.train(path, resume=resume, overwrite=True)
         if chosen.keep == "records" and _has_record(path.parent):
@@ -111,8 +103,8 @@ def run_sweep(plan: str | Path | dict[str, Any], out: str | Path | None = None) 
     return [path.parent for path in paths.values()]
 
 
-def _train_in_subprocess(configuration: Path, launch: str, resume: bool) -> None:
-    command = [sys.executable, *_arguments(launch), "-m", "summkit", "train", str(configuration)]
+def _train_in_subprocess(configuration: Path, resume: bool) -> None:
+    command = [sys.executable, "-m", "summkit", "train", str(configuration)]
     command.append("--resume" if resume else "--overwrite")
     log = configuration.with_name("log.txt")
     with open(log, "w", encoding="utf-8") as file:
@@ -125,11 +117,6 @@ def _train_in_subprocess(configuration: Path, launch: str, resume: bool) -> None
     reason = _reason_failed(log.read_text(encoding="utf-8", errors="replace"), ended.returncode)
     write_record(fill_record(record, "details", failed=reason), configuration.with_name("run.json"))
     print(f"  failed: {reason}", flush=True)
-
-
-def _arguments(launch: str) -> list[str]:
-    """Split a command line at blanks that are not in quotes; on Windows a backslash is part of a path."""
-    return shlex.split(launch.replace("\\", "\\\\") if os.name == "nt" else launch)
 
 
 def _reason_failed(log: str, code: int) -> str:

@@ -45,7 +45,7 @@ def comparison_table(runs: list[Path]) -> str:
     return "\n\n".join(parts) or "none of these runs has scores to compare"
 
 
-def cost_table(runs: dict[str, dict], untrained: float = 0.0) -> DataFrame:
+def cost_table(runs: dict[str, dict]) -> DataFrame:
     """Return the costs of trainings from their records, one row for each.
 
     Costs are of the training only, since loading and scoring a model takes the same work for all methods. With several
@@ -53,20 +53,19 @@ def cost_table(runs: dict[str, dict], untrained: float = 0.0) -> DataFrame:
 
     Args:
         runs: Records of `train` by name.
-        untrained: ROUGE-1 of the untrained model, for the cost of a point.
 
     Returns:
         seconds: of steps, evaluations and checkpoints; useful tokens/s: of the rows; computed tokens/s: with padding;
         host GB, device GB: peaks of the whole run; Wh, g CO2, US cents; validation loss; ROUGE-1: of the test rows;
-        cents a point: of ROUGE-1 above `untrained`; failed: the reason if there are no numbers. None means unknown.
+        failed: the reason if there are no numbers. None means unknown.
     """
     import pandas as pd
 
-    frame = pd.DataFrame({name: _costs(run, untrained) for name, run in runs.items()}, dtype=object).T
+    frame = pd.DataFrame({name: _costs(run) for name, run in runs.items()}, dtype=object).T
     return frame.where(frame.notna(), None)
 
 
-def _costs(record: dict, untrained: float) -> dict[str, float | str | None]:
+def _costs(record: dict) -> dict[str, float | str | None]:
     """Return a row of `cost_table`. NaN means unknown, and so values computed from NaN are NaN."""
 
     def known(section: dict, key: str) -> float:
@@ -76,8 +75,6 @@ def _costs(record: dict, untrained: float) -> dict[str, float | str | None]:
     resources = record["resources"]
     seconds = known(training, "seconds")
     kwh = known(record["details"], "training_kwh")
-    rouge1 = known((record["scores"].get("fine_tuned") or {}).get("rouge1") or {}, "mean")
-    cents = 100 * known(resources, "cost_usd") * seconds / known(record, "wall_seconds")
     return {
         "seconds": seconds,
         "useful tokens/s": known(training, "tokens") / seconds,
@@ -87,9 +84,8 @@ def _costs(record: dict, untrained: float) -> dict[str, float | str | None]:
         "Wh": 1000 * kwh,
         # The run's carbon times the training's share of its energy.
         "g CO2": 1000 * known(resources, "co2_kg") * kwh / (known(resources, "energy_kwh") or math.nan),
-        "US cents": cents,
+        "US cents": 100 * known(resources, "cost_usd") * seconds / known(record, "wall_seconds"),
         "validation loss": known(training, "eval_loss"),
-        "ROUGE-1": rouge1,
-        "cents a point": cents / (rouge1 - untrained) if rouge1 > untrained else math.nan,
+        "ROUGE-1": known((record["scores"].get("fine_tuned") or {}).get("rouge1") or {}, "mean"),
         "failed": record["details"].get("failed"),
     }

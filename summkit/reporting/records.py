@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -112,26 +111,6 @@ def fill_record(record: dict, section: str, **values: Any) -> dict:
         values = {system: _complete_scores(system, entry) for system, entry in values.items()}
     clean = {key: _clean(value, f"{section}.{key}") for key, value in values.items()}
     (record if section == "run" else record[section]).update(clean)
-    return record
-
-
-def add_earlier_runs(record: dict, runs: Iterable[dict]) -> dict:
-    """Add the resources of earlier runs, which a record continues, and return the record.
-
-    Seconds, energy, carbon and cost are added; for peaks, the highest is taken; unknown values stay None. Runs that
-    started after `record` are ignored, since its own meter includes them.
-    """
-    resources = record["resources"]
-    for run in runs:
-        if run["started"] >= record["started"]:
-            continue
-        record["wall_seconds"] += run["wall_seconds"] or 0
-        for key, value in run["resources"].items():
-            values = [resources[key], value]
-            if key.startswith("peak"):
-                resources[key] = max((peak for peak in values if peak is not None), default=None)
-            elif key != "energy_is_estimate":
-                resources[key] = None if None in values else sum(values)
     return record
 
 

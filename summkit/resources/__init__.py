@@ -4,14 +4,7 @@
 weights (`activations`); `forecast` predicts a training from a few measured steps, and `plan_lines` prints it.
 """
 
-from summkit.resources.forecast import (
-    Forecast,
-    Trial,
-    accumulate_gradients,
-    forecast_training,
-    measure_steps,
-    plan_lines,
-)
+from summkit.resources.forecast import Trial, accumulate_gradients, measure_steps, plan_lines
 from summkit.resources.memory import (
     COMPUTE_BYTES,
     KNOWN_CONFIGS,

@@ -1,4 +1,4 @@
-"""Measure a few optimizer steps, predict the time and memory of a training from them, and say what would fit.
+"""Measure a few optimizer steps, predict the time of a training from them, and say what would fit.
 
 The measured steps are plain: no scheduler, no clipping, and nothing is saved. Two measurements differ only in their
 profiles. They do not show which profile learns better. A prediction does not include loading the model and writing
@@ -43,29 +43,14 @@ class Trial:
             if there is one. None if it cannot be measured.
         trained: The number of trained weights.
         loss: Mean loss of the held-out rows after the steps, in nats.
+        peak_bytes: Peak memory of the whole process during the steps, or of the GPU if there is one.
     """
 
     seconds: float
     added_bytes: int | None
     trained: int
     loss: float
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """The predicted time and memory of a training.
-
-    Attributes:
-        seconds: Time of the training with its evaluations.
-        peak_bytes: The planned memory of the process, or of the GPU if there is one.
-        tokens: Number of tokens in all epochs.
-        trial: The measured steps.
-    """
-
-    seconds: float
-    peak_bytes: int
-    tokens: int
-    trial: Trial
+    peak_bytes: int | None = None
 
 
 def measure_steps(
@@ -129,7 +114,8 @@ def measure_steps(
             optimizer.zero_grad()
         seconds = _now(model) - began
     loss = losses.mean_loss(model, held, tokenizer, size)
-    return Trial(seconds, used.added_bytes, sum(p.numel() for p in trained), loss)
+    peak = used.peak_device_bytes or used.peak_rss_bytes
+    return Trial(seconds, used.added_bytes, sum(p.numel() for p in trained), loss, peak)
 
 
 def accumulate_gradients(model: PreTrainedModel, collate: tokenisation.Collator, batches: list[list[dict]]) -> None:
@@ -145,8 +131,8 @@ def accumulate_gradients(model: PreTrainedModel, collate: tokenisation.Collator,
 
 def forecast_training(
     profile: Profile, train: Dataset, validation: Dataset, seed: int = 0, template: Template | None = None
-) -> Forecast:
-    """Predict the time and memory of `training.fit`.
+) -> float:
+    """Predict the seconds of `training.fit` with its evaluations.
 
     A fresh model is trained for STEPS steps of rows of similar length, spread over all lengths: short rows alone take
     longer per token, and rows of different lengths are padded. The first call in a process includes its start-up
@@ -159,16 +145,13 @@ def forecast_training(
         seed: As in `measure_steps`.
         template: The prompt template; None: the profile's template of summaries.
 
-    Returns:
-        The forecast.
-
     Raises:
-        SummkitError: As for `models.load_model`, `models.apply_method` and `plan_training`.
+        SummkitError: As for `measure_steps`.
     """
     tokenizer = loading.load_tokenizer(profile.model)
     template = template or data.summary_template(profile, tokenizer)
-    meta = memory.on_meta(profile.model)
-    limits = (profile.max_length, profile.max_new_tokens, loading.is_encoder_decoder(meta))
+    encoder_decoder = loading.is_encoder_decoder(memory.on_meta(profile.model))
+    limits = (profile.max_length, profile.max_new_tokens, encoder_decoder)
     rows, held = (list(tokenisation.encode_rows(part, template, tokenizer, *limits)) for part in (train, validation))
     size = profile.batch_size * profile.gradient_accumulation
     steps = _of_all_lengths(rows, size)
@@ -177,8 +160,7 @@ def forecast_training(
     trial = measure_steps(profile.model, tokenizer, tried, held[:2], profile, seed, warm_up=1)
     tokens = _tokens(rows) * profile.epochs
     evaluating = _tokens(held) * max(1, profile.epochs * profile.evaluations_per_epoch) * FORWARD
-    seconds = trial.seconds / sum(map(_tokens, steps)) * (tokens + evaluating)
-    return Forecast(seconds, _memory(meta, profile, rows), round(tokens), trial)
+    return trial.seconds / sum(map(_tokens, steps)) * (tokens + evaluating)
 
 
 def plan_lines(profile: Profile, splits: Splits | LabelledSplits, seed: int = 0) -> str:
@@ -219,7 +201,7 @@ def plan_lines(profile: Profile, splits: Splits | LabelledSplits, seed: int = 0)
     if isinstance(splits, LabelledSplits):
         template = data.label_template(profile, loading.load_tokenizer(profile.model), splits.schema)
         parts = [data.labels_as_text(part, splits.schema) for part in parts]
-    seconds = forecast_training(profile, parts[0], parts[1], seed, template).seconds / share
+    seconds = forecast_training(profile, parts[0], parts[1], seed, template) / share
     saved = plan["gradients"]
     checkpoints = 2 * (saved + plan["optimizer state"])  # the best and the newest
     duration = f"{seconds / 60:,.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
@@ -282,16 +264,6 @@ def _of_all_lengths(rows: list[dict], size: int) -> list[list[dict]]:
     part = max(1, len(steps) / STEPS)
     middle = [steps[int((place + 0.5) * part)] for place in range(min(STEPS, len(steps)))]
     return [[rows[number] for number in step] for step in middle]
-
-
-def _memory(meta: PreTrainedModel, profile: Profile, rows: list[dict]) -> int:
-    """Return the bytes of a step in which all rows have the longest length."""
-    import torch
-
-    answer = max(sum(label != tokenisation.IGNORE for label in row["labels"]) for row in rows)
-    longest: dict[str, Any] = {"sequence_length": max(len(row["input_ids"]) for row in rows), "logits_tokens": answer}
-    longest["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-    return memory.plan_training(meta, **memory.plan_settings(profile, **longest)).total
 
 
 def _tokens(rows: list[dict]) -> int:

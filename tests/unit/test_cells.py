@@ -36,10 +36,10 @@ LONG = "notebooks/03_long_documents.ipynb"
 AGNEWS = "task1/agnews/NOTEBOOK/task_1_1.ipynb"
 SMALL = {
     METHODS: {"METHODS": ["lora", "prompt"], "SEEDS": [0]},
-    COSTS: {"STRATEGIES": "plain;LoRA"},
+    COSTS: {"WAYS": "LoRA", "MOST_ROUNDS": 1},
 }
 # Cells whose output holds what was measured: there the numbers may differ.
-MEASURES = r"Meter\(|perf_counter|process_time|measure_steps|forecast_training"
+MEASURES = r"Meter\(|perf_counter|process_time|measure_steps|in_own_process|measure\("
 # What a cell says that finds its work done and leaves it.
 REUSED = "has its record, left as it is|asked about 0 rows"
 
@@ -180,6 +180,7 @@ def test_a_model_that_is_not_trained_is_not_taken_for_one_that_is(path, load, as
         (AGNEWS, 3, "Run this cell again"),
         (LONG, 1, "set RESUME = True and run this cell again"),
         (TOPICS, 1, "set RESUME = True and run the page again"),
+        (COSTS, 1, "set RESUME = True and run this cell again"),
     ],
 )
 def test_after_a_stop_in_the_training_the_page_asks_the_adapter_so_far(path, step, again, reader, stop):
@@ -209,6 +210,36 @@ def test_after_a_stop_among_techniques_and_systems_what_was_measured_is_kept(rea
     record = kernel.run_after(systems)
     assert set(record["details"]["techniques"]) == {"mixed precision", "plain", "accumulation"}
     assert {"first", "lead_and_end"} < set(record["scores"]) and "extract" not in record["scores"]
+
+
+def test_after_a_stop_among_trials_the_complete_rounds_are_used(reader):
+    kernel = Kernel(COSTS, WAYS="LoRA", ROUNDS=2)
+    measuring = kernel.run_until("measured, failed = measure(schedule")
+    kernel.names["in_own_process"] = functools.partial(interrupt, kernel.names["in_own_process"], [], 4)
+    said = kernel.run(measuring)
+    assert "Stopped in round 2: complete rounds are used. Run this cell again" in said
+    record = kernel.run_after(measuring)
+    assert len(record["details"]["trials"]["short rows"]) == 2
+    assert record["details"]["short rows"]["time"]["LoRA"]["verdict"] == "cannot be said: one round has no spread"
+    assert len(record["details"]["trials"]["long rows"]) == 4
+
+
+def test_a_way_that_cannot_be_measured_is_left_out_with_its_reason(reader):
+    kernel = Kernel(COSTS, WAYS="LoRA;accumulation", ROUNDS=2)
+    measuring = kernel.run_until("measured, failed = measure(schedule")
+    real = kernel.names["in_own_process"]
+
+    def short_of_memory(settings, rows):
+        if settings.gradient_accumulation > 1:
+            raise RuntimeError("out of memory")
+        return real(settings, rows)
+
+    kernel.names["in_own_process"] = short_of_memory
+    assert "accumulation is left out: RuntimeError: out of memory" in kernel.run(measuring)
+    record = kernel.run_after(measuring)
+    assert set(record["details"]["short rows"]["memory"]) == {"plain", "LoRA"}
+    assert "out of memory" in record["details"]["left out"]["accumulation"]
+    assert "low" in record["details"]["short rows"]["memory"]["LoRA"]
 
 
 def test_a_grid_that_was_stopped_goes_on_when_its_cell_is_run_again(reader, stop):
@@ -250,7 +281,6 @@ def shell():
     [
         (METHODS, SMALL[METHODS], "grid_runs = train_all(", "points = {", "subprocess", "run", 2),
         (TOPICS, {}, "labels = job(everything", "def with_labels(", "summkit.distillation.labelling", "append", 3),
-        (COSTS, SMALL[COSTS], "runs = dict(zip(ways", "table = sk.reporting", "subprocess", "run", 2),
     ],
 )  # fmt: skip
 def test_a_cell_below_one_that_was_stopped_names_it(

@@ -18,23 +18,17 @@ def record(seconds=50.0, wall=100.0, usd=0.02, rouge=30.0, **details):
 
 
 def test_the_table_is_of_the_training_alone():
-    row = comparison.cost_table({"plain": record()}, untrained=20.0).loc["plain"]
+    row = comparison.cost_table({"plain": record()}).loc["plain"]
     assert (row["seconds"], row["useful tokens/s"], row["computed tokens/s"]) == (50.0, 20.0, 40.0)
     assert (row["host GB"], row["device GB"], row["Wh"]) == (2.0, None, 1.0)
     assert row["g CO2"] == pytest.approx(0.5)  # a quarter of the run's energy
     assert row["US cents"] == pytest.approx(1)  # half of the run's time
-    assert row["cents a point"] == pytest.approx(0.1)
     assert row["failed"] is None
-
-
-def test_points_that_were_not_gained_have_no_price():
-    table = comparison.cost_table({"worse": record(rouge=19.0), "no price": record(usd=None)}, untrained=20.0)
-    assert list(table["cents a point"]) == [None, None] and list(table["ROUGE-1"]) == [19.0, 30.0]
 
 
 def test_what_failed_is_a_row_with_its_reason():
     failed = records.fill_record(records.new_record("train", "cpu", 0), "details", failed="killed by the system")
     table = comparison.cost_table({"large": failed, "plain": record()})
-    assert (table.columns[0], table.columns[-1], len(table.columns)) == ("seconds", "failed", 12)
+    assert (table.columns[0], table.columns[-1], len(table.columns)) == ("seconds", "failed", 11)
     assert table.loc["large", "failed"] == "killed by the system"
     assert table.loc["large"].drop("failed").isna().all()

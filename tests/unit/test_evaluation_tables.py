@@ -1,4 +1,4 @@
-"""Tables: scores and differences as text, and Markdown that no cell can break."""
+"""Tables: scores as text, and Markdown that no cell can break."""
 
 from summkit.evaluation import summarisation, tables
 
@@ -59,16 +59,3 @@ def test_a_score_of_labels_that_are_all_right_or_all_wrong_has_a_valid_interval_
 def test_a_mean_without_spread_has_no_interval():
     same = {"mean": 12.0, "low": 12.0, "high": 12.0}
     assert tables.score_table({"a": {"rouge1": same, "n": 5}})["ROUGE-1"].tolist() == ["12.0"]
-
-
-def test_a_table_of_differences_marks_those_that_leave_out_zero():
-    def entry(*values):
-        return dict(zip(("difference", "low", "high"), values, strict=True))
-
-    found = {
-        "a_minus_b": {"rouge1": entry(1.26, 0.3, 2.0), "words": entry(-1, -2, 0)},
-        "a_minus_c": {"rouge1": entry(None, None, None), "words": entry(-1.0, -2.0, -0.5)},
-    }
-    table = tables.difference_table(found, {"rouge1": "ROUGE-1", "words": "words"})
-    assert table.loc["a_minus_b"].tolist() == ["+1.3 [+0.3, +2.0] *", "-1.0 [-2.0, +0.0]"]
-    assert table.loc["a_minus_c"].tolist() == ["–", "-1.0 [-2.0, -0.5] *"]

@@ -39,12 +39,12 @@ def test_time_is_that_of_the_trial_for_all_tokens_and_the_evaluations(rows, monk
     found = forecast.forecast_training(PROFILE, *rows, seed=5)
     assert asked == [("tiny-t5", (1 + forecast.STEPS) * PROFILE.batch_size, 2, PROFILE, 5, 1)]
     twice = forecast.forecast_training(PROFILE.replace(epochs=4), *rows, seed=5)
-    assert twice.tokens == 2 * found.tokens and twice.seconds == pytest.approx(2 * found.seconds)
+    assert twice == pytest.approx(2 * found)
     measured(monkeypatch, 4.0)
-    assert forecast.forecast_training(PROFILE, *rows).seconds == pytest.approx(2 * found.seconds)
+    assert forecast.forecast_training(PROFILE, *rows) == pytest.approx(2 * found)
     share = forecast.STEPS * PROFILE.batch_size / len(rows[0])  # of all rows those that were tried; all are cut alike
     trained, evaluated = PROFILE.epochs / share, PROFILE.epochs * PROFILE.evaluations_per_epoch * forecast.FORWARD
-    assert found.seconds == pytest.approx(2.0 * (trained + evaluated * len(rows[1]) / len(rows[0]) / share), rel=0.1)
+    assert found == pytest.approx(2.0 * (trained + evaluated * len(rows[1]) / len(rows[0]) / share), rel=0.1)
 
 
 def test_steps_of_all_lengths_are_tried():
@@ -58,22 +58,11 @@ def test_steps_of_all_lengths_are_tried():
 
 def test_fewer_rows_than_a_step_has_are_tried_too(rows):
     few = rows[0].select(range(2))
-    assert forecast.forecast_training(PROFILE.replace(batch_size=8), few, rows[1]).seconds > 0
+    assert forecast.forecast_training(PROFILE.replace(batch_size=8), few, rows[1]) > 0
 
 
-def test_memory_is_the_planners_for_the_longest_row(rows, monkeypatch):
-    measured(monkeypatch, 1.0)
-    small, large = (forecast.forecast_training(PROFILE.replace(batch_size=size), *rows).peak_bytes for size in (1, 8))
-    assert memory.FRAMEWORK["cpu"] < small < large
-    quantised = PROFILE.replace(method="qlora", precision="nf4")
-    assert forecast.forecast_training(quantised, *rows).peak_bytes > memory.FRAMEWORK["cpu"]
-
-
-def test_a_real_trial_says_seconds_and_tokens(rows):
-    found = forecast.forecast_training(PROFILE, *rows)
-    assert found.seconds > found.trial.seconds > 0
-    encoded = sum(row["length"] for row in tokenisation.encode_rows(rows[0], *_reading()))
-    assert found.tokens == PROFILE.epochs * encoded
+def test_a_real_trial_says_seconds(rows):
+    assert forecast.forecast_training(PROFILE, *rows) > 0
 
 
 def test_what_cannot_train_is_an_error_before_anything_is_tried(rows):
@@ -103,7 +92,7 @@ def trial(**changes):
 def test_a_trial_trains_and_says_what_it_took():
     before = losses.mean_loss(loading.load_model("tiny-t5"), ROWS[:2], TOKENIZER)
     found = trial()
-    assert found.loss < before and found.seconds > 0 and found.added_bytes > 0
+    assert found.loss < before and found.seconds > 0 and found.peak_bytes > found.added_bytes > 0
     assert found.trained == sum(p.numel() for p in loading.load_model("tiny-t5").parameters())
     assert trial(method="lora", targets="attention").trained < found.trained / 2
 
@@ -156,12 +145,6 @@ def test_too_few_rows_are_refused_before_a_model_is_loaded(warm_up):
     profile = STEPPING.replace(batch_size=1)
     with pytest.raises(SummkitError, match="4 rows are too few to measure"):
         forecast.measure_steps("no-such-model", TOKENIZER, ROWS, ROWS[:2], profile, warm_up=warm_up)
-
-
-def _reading() -> tuple:
-    tokenizer = loading.load_tokenizer(PROFILE.model)
-    template = templates.build_template(PROFILE.template, tokenizer, templates.get_wording(PROFILE.wording))
-    return template, tokenizer, PROFILE.max_length, PROFILE.max_new_tokens, True
 
 
 def machine(monkeypatch, gigabytes: float) -> None:

@@ -64,7 +64,9 @@ def test_the_cached_pieces_of_visits_are_whole(monkeypatch):
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
     profile = choose_profile("cpu", task="costs")
     wanted = {split: getattr(profile, f"{split}_rows") for split in SPLITS}
-    assert summarisation.load_summaries(profile).counts() == wanted | {"dropped": {}} and sum(wanted.values()) == 100
+    assert summarisation.load_summaries(profile).counts() == wanted | {"dropped": {}}
+    set_aside = 6 * profile.batch_size * profile.gradient_accumulation  # notebook 04 measures them first
+    assert sum(wanted.values()) + set_aside == 100
 
 
 @pytest.mark.skipif(not assets.is_cached("aci-bench"), reason="the cache does not hold aci-bench")

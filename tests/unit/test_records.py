@@ -26,20 +26,6 @@ def git(folder, *arguments):
     return done.stdout.strip()
 
 
-def test_a_run_that_goes_on_took_what_the_earlier_ones_took(record):
-    def run(started, **resources):
-        return {"started": started, "wall_seconds": 10.0, "resources": record["resources"] | resources}
-
-    record |= {"wall_seconds": 5.0, "started": "2026-11-22T10:00:00+00:00"}
-    record["resources"] |= {"energy_kwh": 1.0, "cost_usd": 2.0, "peak_rss_bytes": 7}
-    before = run("2026-11-22T09:00:00+00:00", energy_kwh=3.0, cost_usd=None, peak_rss_bytes=9)
-    during = run("2026-11-22T10:01:00+00:00", energy_kwh=50.0)
-    found = records.add_earlier_runs(record, [before, during])
-    assert found["wall_seconds"] == 15.0
-    took = {key: found["resources"][key] for key in ("energy_kwh", "cost_usd", "peak_rss_bytes", "peak_device_bytes")}
-    assert took == {"energy_kwh": 4.0, "cost_usd": None, "peak_rss_bytes": 9, "peak_device_bytes": None}
-
-
 def test_a_new_record_has_every_key_and_guesses_nothing(record):
     assert tuple(record) == records.ORDER
     for section, keys in records.SECTIONS.items():

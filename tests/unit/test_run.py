@@ -80,13 +80,6 @@ def test_a_record_says_where_the_model_is_from(runs, tmp_path):
         assert (section["id"], section["source"], section["sha256"]) == expected and section["parameters"] == 7
 
 
-def test_what_earlier_runs_took_is_added(runs):
-    run = sk.start("task9", "smoke")
-    earlier = json.loads(sk.start("task8", "smoke").finish().read_text())
-    earlier |= {"started": "2020-01-01T00:00:00+00:00", "wall_seconds": 1000.0}
-    assert json.loads(run.finish(earlier=[earlier]).read_text())["wall_seconds"] > 1000
-
-
 def test_a_wrong_option_is_refused(runs):
     with pytest.raises(SummkitError, match="unknown option 'train_row'"):
         sk.start("task9", "smoke", train_row=3)
@@ -117,12 +110,3 @@ def test_the_training_of_another_run_may_be_recorded(runs):
     run = sk.start("task9", "smoke")
     record = json.loads(run.finish(training={"method": "lora", "steps": 3}).read_text())
     assert (record["training"]["method"], record["training"]["steps"]) == ("lora", 3)
-
-
-def test_what_is_printed_counts_the_earlier_runs_too(runs, capsys):
-    run = sk.start("task9", "smoke")
-    earlier = json.loads(sk.start("task8", "smoke").finish().read_text())
-    earlier |= {"started": "2020-01-01T00:00:00+00:00", "wall_seconds": 1200.0}
-    earlier["resources"]["peak_rss_bytes"] = 77_000_000_000
-    run.finish(earlier=[earlier])
-    assert "recorded in run.json: 20.0 min, peak memory 77.0 GB" in capsys.readouterr().out

@@ -1,7 +1,6 @@
 """Many trainings from one plan: each combination once, and a stopped sweep goes on."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -27,20 +26,6 @@ def test_a_name_of_a_training_is_a_name_of_a_folder_everywhere():
     assert list(sweep.Plan(**plan).combinations()) == ["dataset-org_name_part@main"]
 
 
-@pytest.mark.parametrize(
-    ("system", "launch", "arguments"),
-    [
-        ("nt", r"-m x --file C:\Users\me\a.yaml", ["-m", "x", "--file", r"C:\Users\me\a.yaml"]),
-        ("nt", r'--file "C:\my files\a.yaml" -n 2', ["--file", r"C:\my files\a.yaml", "-n", "2"]),
-        ("posix", r"--file /my\ files/a.yaml", ["--file", "/my files/a.yaml"]),
-        ("posix", '--file "/my files/a.yaml" #2', ["--file", "/my files/a.yaml", "#2"]),
-    ],
-)
-def test_a_launch_line_is_split_as_the_systems_shell_does(monkeypatch, system, launch, arguments):
-    monkeypatch.setattr(sweep, "os", SimpleNamespace(name=system))
-    assert sweep._arguments(launch) == arguments
-
-
 @pytest.mark.parametrize(("plan", "message"), [
     ({"base": BASE}, "plan is empty"),
     ({"vary": {"seed": 3}}, "plan's vary.seed=3: input should be a valid list"),
@@ -48,7 +33,6 @@ def test_a_launch_line_is_split_as_the_systems_shell_does(monkeypatch, system, l
     ({"varies": {"seed": [0]}}, "unknown key in the plan's 'varies'; known: base, keep, only, out, subprocess, vary"),
     ({"only": [{"name": "a"}, {"name": "a", "seed": 1}]}, "two combinations called 'a'"),
     ({"only": [{"seed": 1}], "keep": "nothing"}, "keep='nothing': input should be 'all' or 'records'"),
-    ({"only": [{"launch": "-m torch.distributed.run"}]}, '"launch", .*: it needs "subprocess": true'),
 ])  # fmt: skip
 def test_a_wrong_plan_says_what_is_wrong(tmp_path, plan, message):
     with pytest.raises(SummkitError, match=message):
@@ -144,17 +128,6 @@ def test_apart_each_has_its_own_process_and_one_that_fails_leaves_the_reason(tmp
     sweep.run_sweep({"base": base, "only": only, "subprocess": True}, tmp_path)
     assert "[1/2] lost\n  failed: data gone" in (shown := capsys.readouterr().out)
     assert "[2/2] head: has its record, left as it is" in shown
-
-
-def test_a_launch_starts_what_it_says(one_thread, tmp_path):
-    """Two processes on the same rows: the step sees both batches."""
-    launch = "-m torch.distributed.run --standalone --nproc_per_node=2"
-    base = BASE | {"precision": "fp32", "method": "head", "batch_size": 2, "gradient_accumulation": 1, "epochs": 1}
-    two = {"base": base, "only": [{"name": "two", "launch": launch, "batch_size": 1}], "subprocess": True}
-    runs = sweep.run_sweep({"base": base, "only": [{"name": "one"}]}, tmp_path) + sweep.run_sweep(two, tmp_path)
-    one, two = (records.read_record(run / "run.json") for run in runs)
-    assert one["training"]["steps"] == two["training"]["steps"]
-    assert abs(one["training"]["train_loss"] - two["training"]["train_loss"]) < 1e-3
 
 
 @pytest.mark.parametrize(("log", "code", "reason"), [
