@@ -65,7 +65,7 @@ grade: $(COURSE)  ## grade what students handed in (SUBMISSIONS=folder): points 
 	@test -n '$(SUBMISSIONS)' || { echo "Which submissions? make grade SUBMISSIONS=folder" >&2; exit 2; }
 	$(PY) tools/course.py '$(SUBMISSIONS)' $(LIMITS)
 
-test-course: $(COURSE)  ## grade solutions, untouched versions and wrong answers with nbgrader: ten minutes
+test-course: $(COURSE)  ## grade solutions, untouched versions and wrong answers with nbgrader: twenty minutes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q tests/unit/test_course.py
 
 $(COURSE): $(STAMP)
