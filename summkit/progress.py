@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import multiprocessing
 import os
 import re
 import shlex
@@ -62,7 +63,7 @@ def bar(*args: Any, **settings: Any) -> tqdm:
     if not headless() and _in_notebook():
         in_cell = threading.current_thread() is threading.main_thread()  # a widget's work has no cell to write to
         settings |= {"file": PageLine(), "mininterval": 0.5} | ({} if in_cell else {"disable": True})
-    elif not first_process():
+    elif not first_process() or multiprocessing.parent_process():  # the page and the terminal are the parent's
         settings["disable"] = True
     return tqdm(*args, **settings)
 

@@ -549,6 +549,13 @@ def test_the_clock_ticks_and_goes_away(monkeypatch):
     assert bars[0].fp.getvalue().count("converting: 00:0") >= 2
 
 
+def test_a_child_process_shows_no_bar(monkeypatch, capfd):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    assert not progress.bar(total=1).disable
+    monkeypatch.setattr(progress.multiprocessing, "parent_process", lambda: "the kernel")
+    assert progress.bar(total=1).disable
+
+
 def test_the_cached_model_is_whole():
     """The real folder, where this machine's cache holds it: special tokens, digits, and no trace of GGUF."""
     folder = assets.ASSETS["smollm2-135m-instruct"].model_folder
