@@ -122,10 +122,11 @@ def clock(title: str) -> Iterator[None]:
             thread.join()
 
 
-# Log messages and warnings that need no action: {logger: part of the message}, and parts of warnings.
+# Log messages and warnings that need no action: {logger: pattern in the message}, and parts of warnings.
+_TIED = r"'(lm_head|(encoder|decoder)\.embed_tokens)\.weight'"
 LOGGED = {
     "transformers.trainer_utils": "mtime may not be reliable",  # checkpoints are then sorted by number
-    "transformers.trainer": "missing keys in the checkpoint model loaded: ['lm_head.weight']",  # a tied head
+    "transformers.trainer": rf"missing keys in the checkpoint model loaded: \[({_TIED}(, )?)+\]",  # tied weights
     "transformers.modeling_utils": "so we will NOT tie them",  # Flan-T5's head is a tensor of its own
     "bitsandbytes.autograd._functions": "MatMul8bitLt",  # LLM.int8() casts to fp16, at every layer and batch
     "DeepSpeed": "Setting accelerator to CPU",
@@ -134,7 +135,7 @@ WARNED = "`gradient_checkpointing|`is_gradient_checkpointing`|Paged optimizers|C
 
 
 def _is_for_readers(record: logging.LogRecord) -> bool:
-    return LOGGED[record.name] not in record.getMessage()
+    return not re.search(LOGGED[record.name], record.getMessage())
 
 
 def quiet_libraries() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -554,6 +555,20 @@ def test_a_child_process_shows_no_bar(monkeypatch, capfd):
     assert not progress.bar(total=1).disable
     monkeypatch.setattr(progress.multiprocessing, "parent_process", lambda: "the kernel")
     assert progress.bar(total=1).disable
+
+
+@pytest.mark.parametrize(
+    ("keys", "shown"),
+    [
+        (["lm_head.weight"], False),
+        (["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"], False),
+        (["lm_head.weight", "model.norm.weight"], True),
+    ],
+)
+def test_of_missing_weights_only_tied_ones_go_unsaid(keys, shown):
+    text = f"There were missing keys in the checkpoint model loaded: {keys}."
+    record = logging.LogRecord("transformers.trainer", logging.WARNING, "", 0, text, (), None)
+    assert progress._is_for_readers(record) == shown
 
 
 def test_the_cached_model_is_whole():
