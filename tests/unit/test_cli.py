@@ -24,6 +24,8 @@ from tests.conftest import hear_ctrl_c
 
 PACKAGE = Path(__file__).parents[2]
 ARTICLE = "The bridge over the Marran was closed on Monday. A crack was found in a cable. Drivers go through Ashby."
+# What a training of the profile smoke leaves beside its adapter.
+ASKED = {key: getattr(choose_profile("smoke"), key) for key in ASKING}
 
 
 def call(*arguments: str, stdin: str | bytes = "", check: int | None = 0, **environment: str):
@@ -126,7 +128,7 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
     assert "cannot read the run record none/run.json" in refused(capsys, "report", "none")
     Path("ours").mkdir()
     Path("ours/model.bin").touch()
-    Path("ours/summkit.json").write_text(json.dumps(dict.fromkeys(ASKING) | {"kind": "summarisation"}))
+    Path("ours/summkit.json").write_text(json.dumps(ASKED))
     Path("empty.txt").write_text(" \n")
     Path("binary").write_bytes(b"\xfa\xfe\x00\x01")
     Path("nul.txt").write_text("a\0b")
@@ -147,9 +149,7 @@ def test_an_empty_summary_is_a_failure_that_names_its_row_and_loses_no_other(cap
     monkeypatch.chdir(tmp_path)
     Path("ours").mkdir()
     Path("ours/model.bin").touch()
-    Path("ours/summkit.json").write_text(
-        json.dumps(dict.fromkeys(ASKING) | {"kind": "summarisation", "document_column": "Artikel"})
-    )
+    Path("ours/summkit.json").write_text(json.dumps(ASKED | {"document_column": "Artikel"}))
     Path("rows.csv").write_text("text,Artikel,Andere\nno,Fog.,a\nno,Rain.,b\n")
     asked = []
 
