@@ -167,7 +167,7 @@ def labels_run(tmp_path, monkeypatch):
     same = classification.compare_labels(said["majority"], said["majority"], actual)
     differences = {
         "fine_tuned_minus_majority": classification.compare_labels(said["fine_tuned"], said["majority"], actual),
-        "majority_minus_first": same,
+        "majority_minus_lead1": same,
     }
     examples = [{"id": "b/1", "text": EVIL, "reference": "sports", "fine_tuned": "world"}]
     details = {"differences": differences, "examples": examples, "classes": {"sports": {"rows": 9, "F1": 0.5}}}
@@ -206,7 +206,7 @@ def test_differences_of_labels_are_said_in_words(labels_run):
         d = differences["fine_tuned_minus_majority"][measure]
         by, low, high = (f"{factor * d[key]:.{digits}f}" for key in ("difference", "low", "high"))
         assert f"- fine-tuned is **above** majority by {by} [{low}, {high}] {unit}\n" in page
-    assert "- majority and first: no clear difference, +0.0 [+0.0, +0.0] points of accuracy\n" in page
+    assert "- majority and lead-1: no clear difference, +0.0 [+0.0, +0.0] points of accuracy\n" in page
     assert "no clear difference, +0.00 [+0.00, +0.00]" in page
 
 
