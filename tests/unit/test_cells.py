@@ -185,7 +185,7 @@ def test_a_model_that_is_not_trained_is_not_taken_for_one_that_is(path, load, as
 )
 def test_after_a_stop_in_the_training_the_page_asks_the_adapter_so_far(path, step, again, reader, stop):
     kernel = Kernel(path, LONGEST=200)
-    training = kernel.run_until("student, fit, " if path == TOPICS else "sk.training.fit(")
+    training = kernel.run_until("sk.training.fit(")
     stop(trainer, "summary_loss", step)
     said = kernel.run(training)
     assert "Stopped: the " in said and again in said
