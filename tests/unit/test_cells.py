@@ -280,7 +280,7 @@ def shell():
     ("path", "parameters", "stopped", "needed", "place", "name", "at"),
     [
         (METHODS, SMALL[METHODS], "grid_runs = train_all(", "points = {", "subprocess", "run", 2),
-        (TOPICS, {}, "labels = job(everything", "def with_labels(", "summkit.distillation.labelling", "append", 3),
+        (TOPICS, {}, "labels = job(to_learn", "from_examples(", "summkit.distillation.labelling", "append", 3),
     ],
 )  # fmt: skip
 def test_a_cell_below_one_that_was_stopped_names_it(
