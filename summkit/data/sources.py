@@ -37,7 +37,7 @@ FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset-metadata.json", "croissant.json")
 _SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"} | {name: name for name in SPLITS}
 _DECODER = json.JSONDecoder()
-# The first bytes of files that are no text → what they are.
+# The first bytes of other kinds of files → what they are.
 _NO_TEXT = {
     b"PK\3\4": "a spreadsheet or a zip archive: save it as CSV UTF-8, or unpack it",
     b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself with `git lfs pull`",
