@@ -1,7 +1,6 @@
 """How long it takes to import, to show --help, and to get from a clone to the first summary."""
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,8 @@ print(generation.summarize(model, tokenizer, template, [text], **limits)[0].text
 
 def command(*arguments: str, folder: Path = ROOT, **environment: str) -> dict:
     """Seconds and peak bytes of a command and the processes it starts. Raises CalledProcessError where it fails."""
+    import resource  # Windows has none
+
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(arguments, cwd=folder, check=True, capture_output=True, text=True, env=os.environ | environment)
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - started

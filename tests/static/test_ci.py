@@ -1,5 +1,6 @@
 """Files for GitHub are valid, CI runs what `make quick` runs, and the list of slow tests has no file that is gone."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -86,6 +87,20 @@ def test_the_quick_job_runs_the_commands_of_make_quick():
     assert steps[1:-1] == wanted
     (quick,) = re.findall(r"^quick:.*\n\t.* (-m .*)$", makefile, flags=re.MULTILINE)
     assert steps[-1].endswith(quick)
+
+
+POSIX_ONLY = {"resource", "fcntl", "pwd", "grp", "termios"}
+
+
+@pytest.mark.parametrize("folder", ["summkit", "tests", "benchmarks", "tools", "jobs"])
+def test_windows_can_import_every_module(folder):
+    """A test file that cannot be imported stops the whole run, even where none of its tests is chosen."""
+    found = []
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            found += [f"{path.relative_to(ROOT)}: {name}" for name in names & POSIX_ONLY]
+    assert found == []
 
 
 def test_ci_calls_the_two_commands_of_the_readme():

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -59,7 +58,7 @@ def test_what_nobody_foresaw_is_one_line_and_the_place_of_a_log(monkeypatch, cap
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model"), "the disk is full"),
         (OSError(errno.EFBIG, os.strerror(errno.EFBIG)), "the disk is full, or a limit on files is reached"),
-        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
         (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "the disk is full"),
         (Exception("Error while serializing: I/O error: No space left on device (os error 28)"), "the disk is full"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "memory is short; a smaller batch_size"),
@@ -111,6 +110,7 @@ def test_a_python_without_the_packages_is_told_where_they_are():
     assert "has no package 'yaml': install it with pip, or use the Python of the environment that " in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no list of users")
 def test_a_user_without_name_and_home_has_both(monkeypatch):
     def unknown(*_):
         raise KeyError("getpwuid(): uid not found: 54321")
@@ -148,6 +148,7 @@ def test_an_unknown_user_without_a_home_trains(one_thread, tmp_path, home):
 @pytest.mark.parametrize("kilobytes", [20, 60, 150])
 def test_a_file_that_cannot_grow_ends_the_training_in_one_line(one_thread, tmp_path, kilobytes):
     """A limit on the size of files, which fails as a full disk does."""
+    resource = pytest.importorskip("resource")
     (tmp_path / "c.json").write_text(json.dumps(SMOKE))
 
     def limited():

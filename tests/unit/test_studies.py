@@ -31,7 +31,7 @@ def test_a_study_is_put_back_beside_the_others(run, repository):
     before = {path for path in repository.rglob("*") if path.is_file()}
     page = report.publish(run, repository)
     assert page == repository / "notebooks/REPORT/01_lengths/README.md"
-    made = {str(path.relative_to(page.parent)) for path in page.parent.rglob("*") if path.is_file()}
+    made = {path.relative_to(page.parent).as_posix() for path in page.parent.rglob("*") if path.is_file()}
     assert made == {"README.md", "run.json", "figures/a.png"}
     assert (repository / "notebooks/01_lengths.ipynb").read_text() == "executed"
     after = {path for path in repository.rglob("*") if path.is_file()}

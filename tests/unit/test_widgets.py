@@ -1,5 +1,6 @@
 """The playground and its tables, with a summariser that only repeats: what is escaped, marked and said."""
 
+import sys
 import threading
 import time
 from html.parser import HTMLParser
@@ -255,6 +256,7 @@ def test_a_bar_of_another_thread_is_not_shown(monkeypatch):
     assert found == [True]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's way to quote")
 def test_the_command_for_a_terminal_names_the_interpreter_and_quotes_paths(monkeypatch, tmp_path):
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.chdir(tmp_path)
@@ -262,6 +264,9 @@ def test_the_command_for_a_terminal_names_the_interpreter_and_quotes_paths(monke
         monkeypatch.setattr("sys.executable", str(python))
         said = progress.command("summarize", "article.txt", "--adapter", Path("my runs/a"))
         assert said == f"{shown} -m summkit summarize article.txt --adapter 'my runs/a'"
-    monkeypatch.setattr("shutil.which", lambda _: "/opt/summkit")
+
+
+def test_on_windows_a_command_is_quoted_as_there(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: str(Path(sys.executable).with_name("summkit")))
     monkeypatch.setattr("summkit.progress.os", SimpleNamespace(name="nt"))
     assert progress.command("--adapter", "my runs") == 'summkit --adapter "my runs"'
