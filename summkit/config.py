@@ -142,14 +142,17 @@ def options() -> dict[str, str]:
 
 
 def detect_hardware() -> Hardware:
-    """Detect the hardware of this machine. Torch is imported only if there may be a GPU that it can use."""
+    """Detect the hardware of this machine. Torch is imported only if there may be a GPU that it can use.
+
+    An empty CUDA_VISIBLE_DEVICES hides a Mac's GPU too: in a virtual machine, torch reports one that holds nothing.
+    """
     import psutil
 
     drivers = ("/proc/driver/nvidia", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")  # the last two are WSL's and ROCm's
     if os.name == "nt" or sys.platform == "darwin" or any(map(os.path.exists, drivers)):
         import torch
 
-        if torch.backends.mps.is_available():
+        if torch.backends.mps.is_available() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
             return Hardware("mps", "Apple's GPU", psutil.virtual_memory().total)
         if torch.cuda.is_available():  # also on ROCm
             gpu = torch.cuda.get_device_properties(0)

@@ -16,7 +16,7 @@ import numpy as np
 from summkit.data.checks import check_texts
 from summkit.errors import SummkitError
 from summkit.models import tiny
-from summkit.models.loading import clear_errors
+from summkit.models.loading import choose_device, clear_errors
 from summkit.offline import assets
 
 if TYPE_CHECKING:
@@ -82,11 +82,11 @@ def _load(folder: str | Path) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     except ImportError:
-        needed = "sentence embeddings need the package sentence-transformers: pip install 'summkit[distill]'"
-        raise SummkitError(needed) from None
+        raise SummkitError("sentence embeddings need sentence-transformers: pip install 'summkit[distill]'") from None
 
     settings: dict = {"max_seq_length": MAX_TOKENS, "model_kwargs": {"dtype": "float32", "use_safetensors": True}}
     # Text goes in as it is, even if the tokenizer has a chat template.
     settings["modality_config"] = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
     transformer = Transformer(str(folder), module_output_name="token_embeddings", **settings)
-    return SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension(), "mean")])
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    return SentenceTransformer(modules=[transformer, pooling], device=choose_device())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from summkit import progress
-from summkit.config import Precision
+from summkit.config import Precision, detect_hardware
 from summkit.errors import SummkitError, check_known
 from summkit.models.families import family_of
 from summkit.models.tiny import TINY, tiny_tokenizer
@@ -94,7 +94,7 @@ def load_model(
     check_known("precision", precision, PRECISIONS)
     quantised = precision in (*FOUR_BITS, "int8")
     dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(precision, compute_dtype)
-    settings: dict[str, Any] = {"dtype": getattr(torch, dtype), "device_map": {"": device or _device(quantised)}}
+    settings: dict[str, Any] = {"dtype": getattr(torch, dtype), "device_map": {"": device or choose_device(quantised)}}
     settings |= {"trust_remote_code": False, "use_safetensors": True}  # by default it may prompt, or read pickles
     if quantised:
         settings["quantization_config"] = _quantization(precision, compute_dtype)
@@ -120,12 +120,13 @@ def load_model(
     return model
 
 
-def _device(quantised: bool) -> str:
+def choose_device(quantised: bool = False) -> str:
+    """Return the device that a model's weights are loaded onto; a Mac's GPU takes no quantised ones."""
     import torch
 
     if torch.cuda.is_available():  # also on ROCm
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return "mps" if torch.backends.mps.is_available() and not quantised else "cpu"
+    return "cpu" if quantised else detect_hardware().device
 
 
 def check_config(config: PreTrainedConfig, name: str, *dtypes: str) -> None:

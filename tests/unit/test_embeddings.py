@@ -1,5 +1,6 @@
 """Sentence embeddings: unit vectors in order, whatever the batch; cosine as a score; the real encoder where cached."""
 
+import shutil
 import subprocess
 import sys
 
@@ -64,9 +65,11 @@ def test_a_folder_is_an_encoder_too_and_other_names_are_refused(tiny, tmp_path):
     assert np.allclose(embeddings.load_encoder(str(tmp_path / "mine")).encode(TEXTS), tiny.encode(TEXTS), atol=1e-6)
     with pytest.raises(SummkitError, match="unknown sentence encoder 'bert'; known: minilm, tiny, or a folder"):
         embeddings.load_encoder("bert")
-    (tmp_path / "mine" / "model.safetensors").write_bytes(b"half")
+    # A copy: on Windows, weights that a model has mapped cannot be written.
+    shutil.copytree(tmp_path / "mine", tmp_path / "cut")
+    (tmp_path / "cut" / "model.safetensors").write_bytes(b"half")
     with pytest.raises(SummkitError, match="could not be loaded"):
-        embeddings.load_encoder(str(tmp_path / "mine"))
+        embeddings.load_encoder(str(tmp_path / "cut"))
 
 
 def test_a_long_text_among_short_ones_and_an_empty_one_alone(tiny):

@@ -302,9 +302,11 @@ def test_a_gpu_is_used_where_torch_says_that_it_works(monkeypatch, cuda, mps, qu
     import torch
 
     monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(sys, "platform", "darwin" if mps else "linux")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert loading._device(quantised) == device
+    assert loading.choose_device(quantised) == device
 
 
 def test_a_macs_gpu_is_detected_and_gets_weights_that_it_can_train(monkeypatch):
@@ -314,7 +316,10 @@ def test_a_macs_gpu_is_detected_and_gets_weights_that_it_can_train(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.delenv("SUMMKIT_PROFILE", raising=False)
-    assert detect_hardware().device == "mps"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert (detect_hardware().device, loading.choose_device()) == ("cpu", "cpu")  # hidden, as from all tests
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert (detect_hardware().device, loading.choose_device()) == ("mps", "mps")
     profile = choose_profile()
     assert (profile.name, profile.precision, profile.optimizer) == ("cpu", "fp32", "adamw_torch")
     assert "Apple's GPU" in profile.reason and choose_profile(precision="bf16").precision == "bf16"
