@@ -18,7 +18,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 PINNED = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
 # Where the name to import is not the name to install.
 INSTALLED_AS = {"IPython": "ipython", "sklearn": "scikit-learn", "yaml": "pyyaml", "azure": "azure-ai-ml"}
-COMES_WITH = {"httpx": "openai", "markupsafe": "jinja2", "pyarrow": "datasets", "traitlets": "ipywidgets"}
+COMES_WITH = {"httpx": "transformers", "markupsafe": "jinja2", "pyarrow": "datasets", "traitlets": "ipywidgets"}
 COMES_WITH |= {"huggingface-hub": "transformers"}
 # Packages that a user installs for one option, and that are named where they are missing.
 OPTIONAL = {"wandb", "mlflow"}
