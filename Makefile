@@ -5,6 +5,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --no-input
 STAMP := $(VENV)/installed
 COURSE := $(VENV)/installed-course
+UV := build/uv/installed
 STAGES ?= task1/xsum task2 task3
 NOTEBOOKS := $(wildcard task1 task2 task3 notebooks)
 # Some images set this. Each of the many test processes would then compile all that it imports again, which is more than
@@ -72,14 +73,12 @@ $(COURSE): $(STAMP)
 	$(PIP) --no-compile --no-build-isolation -e '.[course]'
 	@touch $@
 
-test-colab: $(STAMP)  ## every notebook as on Colab, with its install cell, in environments that uv makes: 6 GB of downloads
-	$(PIP) --quiet uv
-	$(PY) tools/colab.py --python $(COLAB_PYTHON) $(COLAB_NOTEBOOKS)
+test-colab: $(UV)  ## every notebook as on Colab, with its install cell, in environments that uv makes: 6 GB of downloads
+	build/uv/bin/python tools/colab.py --python $(COLAB_PYTHON) $(COLAB_NOTEBOOKS)
 
-test-bounds: $(STAMP)  ## the quick tests with the lowest versions that pyproject.toml allows (RESOLUTION=highest: the newest)
-	$(PIP) --quiet uv
-	$(PY) -m uv venv --quiet --clear --seed --python $(BOUNDS_PYTHON) build/$(RESOLUTION)
-	$(PY) -m uv pip install --quiet --python build/$(RESOLUTION)/bin/python --resolution $(RESOLUTION) -e '.[test]'
+test-bounds: $(UV)  ## the quick tests with the lowest versions that pyproject.toml allows (RESOLUTION=highest: the newest)
+	build/uv/bin/uv venv --quiet --clear --seed --python $(BOUNDS_PYTHON) build/$(RESOLUTION)
+	build/uv/bin/uv pip install --quiet --python build/$(RESOLUTION)/bin/python --resolution $(RESOLUTION) -e '.[test]'
 	OMP_NUM_THREADS=1 build/$(RESOLUTION)/bin/python -m pytest -q $(SPREAD) -m "not slow" tests
 
 test-gpu: $(STAMP)  ## on a machine with a GPU: training, answers, memory and every notebook on it
@@ -128,6 +127,12 @@ $(STAMP): requirements.txt pyproject.toml
 	@echo "Installing requirements.txt into $(VENV). The first time takes some minutes."
 	$(PIP) --no-compile -r requirements.txt
 	$(PIP) --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# uv alone: with the tested set beside it, the environments that it makes fill the disk of a small machine.
+$(UV):
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip install --disable-pip-version-check --no-input --quiet uv
 	@touch $@
 
 clean:  ## remove .venv, runs/ and caches; downloaded models and data stay

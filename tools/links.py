@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import tomllib
@@ -87,13 +88,11 @@ def with_install_cell(text: str, required: str) -> str:
 def pages(root: Path = ROOT) -> list[Path]:
     """Return every file that may link to the repository, in order."""
     kinds = {".md", ".ipynb", ".cff", ".toml", ".yml", ".yaml"}
-    hidden = {".github"}
     found = []
-    for path in root.rglob("*"):
-        parts = path.relative_to(root).parts
-        skipped = parts[0] in {"runs", "build", "tests"} or any(p[0] == "." and p not in hidden for p in parts[:-1])
-        if path.suffix in kinds and not skipped and path.is_file():
-            found.append(path)
+    for folder, inner, files in os.walk(root):
+        left_out = {"runs", "build", "tests"} if Path(folder) == root else set()
+        inner[:] = [name for name in inner if name not in left_out and (name[0] != "." or name == ".github")]
+        found += [Path(folder, name) for name in files if Path(name).suffix in kinds]
     return sorted(found)
 
 
