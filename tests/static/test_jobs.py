@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,7 @@ def test_deepspeed_takes_all_that_the_profile_says_from_the_profile(stage):
     assert "optimizer" not in found and "scheduler" not in found  # the Trainer's own: the same as without DeepSpeed
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="bash may be one that starts no Linux")
 def test_the_slurm_script_is_bash_and_says_what_it_needs():
     script = JOBS / "slurm" / "train.sbatch"
     assert subprocess.run(["bash", "-n", script], capture_output=True, text=True).stderr == ""
@@ -160,6 +162,10 @@ def test_every_file_that_the_readme_names_exists_and_its_parameters_are_yaml():
     block = text.split("```yaml\n")[1].split("```")[0]
     assert set(yaml.safe_load(block)) == {"SEED", "TRAIN_ROWS", "DATA", "dropout"}
     assert "SUMMKIT_LOG=" in text and "summkit run task3 --parameters" in text
+    cron = re.search(r"^\| cron \| `(\S+ \S+ \S+ \S+ \S+) (.+?)`", text, flags=re.MULTILINE)
+    assert cron[1] == "0 3 * * 1" and "%" not in cron[2]  # cron reads it as the end of the line
+    for folder in re.findall(r"summkit run .*--out (\S+) --resume", text):  # --resume wants the folder to be there
+        assert f"mkdir -p {folder} && " in text
 
 
 def test_azure_reads_what_the_schedule_has():
