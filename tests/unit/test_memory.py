@@ -122,6 +122,7 @@ def test_known_models_have_their_published_numbers_of_parameters():
     counts = {name: memory.on_meta(name).num_parameters() for name in memory.KNOWN_CONFIGS}
     assert counts == {
         "microsoft/phi-2": 2_779_683_840, "gpt2": 124_439_808, "smollm2-135m-instruct": 134_515_008,
+        "Qwen/Qwen2.5-0.5B-Instruct": 494_032_768, "Qwen/Qwen2.5-7B-Instruct": 7_615_616_512,
         "meta-llama/Meta-Llama-3-8B-Instruct": 8_030_261_248, "meta-llama/Meta-Llama-3-70B-Instruct": 70_553_706_496,
         "flan-t5-small": 76_961_152, "flan-t5-small-local": 76_961_152, "google/long-t5-tglobal-base": 247_587_456,
         "allenai/led-base-16384": 161_844_480, "google/bigbird-pegasus-large-arxiv": 576_891_904,
