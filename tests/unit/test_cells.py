@@ -26,6 +26,7 @@ from summkit.cli import main
 from summkit.errors import Interrupted
 from summkit.reporting import records
 from summkit.training import trainer
+from tests import warm
 from tests.static import gate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -115,6 +116,7 @@ def reader(tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("SUMMKIT_HEADLESS", "1")
     monkeypatch.delenv("SUMMKIT_RUN_DIR", raising=False)
+    monkeypatch.setattr("sys.executable", warm.python())  # of kernels and trainings
     monkeypatch.chdir(tmp_path)
     with pd.option_context("display.max_colwidth", 50), plt.rc_context():
         yield tmp_path

@@ -20,6 +20,7 @@ from summkit.models.tiny import tiny_llama, tiny_tokenizer
 from summkit.offline import hub
 from summkit.recipes import finetune, notebooks
 from summkit.training.checkpoints import ASKING, read_settings
+from tests import warm
 from tests.conftest import hear_ctrl_c
 
 PACKAGE = Path(__file__).parents[2]
@@ -29,11 +30,11 @@ ASKED = {key: getattr(choose_profile("smoke"), key) for key in ASKING}
 
 
 def call(*arguments: str, stdin: str | bytes = "", check: int | None = 0, **environment: str):
-    """Run `python -m summkit …` and return (stdout, stderr); nothing it does may end in a traceback."""
+    """Run `summkit …` in its own process and return (stdout, stderr); nothing it does may end in a traceback."""
     given = os.environ | {"PYTHONPATH": str(PACKAGE)} | environment
     content = stdin if isinstance(stdin, bytes) else stdin.encode()
     done = subprocess.run(
-        [sys.executable, "-m", "summkit", *arguments], input=content, env=given, capture_output=True, timeout=600
+        [warm.python(), "-m", "summkit", *arguments], input=content, env=given, capture_output=True, timeout=600
     )
     out, err = done.stdout.decode(), done.stderr.decode()
     assert "Traceback" not in err and done.returncode == check, err
@@ -243,7 +244,7 @@ def test_the_readmes_commands_for_own_data_run_as_they_are_written(one_thread, t
     small_project(tmp_path)
     command = tmp_path / "bin" / "summkit"  # as `pip install` puts it on the path
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m summkit "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(warm.python())} -m summkit "$@"\n')
     command.chmod(0o755)
     section = (PACKAGE / "README.md").read_text().partition("## Use your own data")[2].partition("\n## ")[0]
     blocks = [block.partition("```")[0] for block in section.split("```bash\n")[1:]]
@@ -373,7 +374,7 @@ def test_train_stop_resume_and_summarize(one_thread, tmp_path, monkeypatch, caps
     config = {"profile": "smoke", "out": "mine", "epochs": 4, "max_length": 240, "evaluations_per_epoch": 1}
     Path("c.json").write_text(json.dumps(config | {"patience": 99}))
     given = os.environ | {"PYTHONPATH": str(PACKAGE)}
-    command = [sys.executable, "-m", "summkit", "train", "c.json"]
+    command = [warm.python(), "-m", "summkit", "train", "c.json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, env=given, preexec_fn=hear_ctrl_c, **pipes)
     try:

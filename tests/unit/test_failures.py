@@ -18,6 +18,7 @@ import pytest
 
 from summkit import cli
 from summkit.offline import hub
+from tests import warm
 
 PACKAGE = Path(__file__).parents[2]
 SMOKE = {"profile": "smoke", "train_rows": 8, "validation_rows": 4, "test_rows": 4, "out": "mine"}
@@ -148,15 +149,12 @@ def test_an_unknown_user_without_a_home_trains(one_thread, tmp_path, home):
 @pytest.mark.parametrize("kilobytes", [20, 60, 150])
 def test_a_file_that_cannot_grow_ends_the_training_in_one_line(one_thread, tmp_path, kilobytes):
     """A limit on the size of files, which fails as a full disk does."""
-    resource = pytest.importorskip("resource")
+    pytest.importorskip("resource")
     (tmp_path / "c.json").write_text(json.dumps(SMOKE))
-
-    def limited():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * kilobytes, 1024 * kilobytes))
-
     # Python would leave a cut .pyc of a module behind, which no later process can import.
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    done = run("train", "c.json", cwd=tmp_path, preexec_fn=limited, env=environment)
+    code = f"import resource, sys; sys.dont_write_bytecode = True; limit = 1024 * {kilobytes}\n"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\nfrom summkit.cli import main; sys.exit(main())"
+    done = run("train", "c.json", program=[warm.python(), "-c", code], cwd=tmp_path)
     last = done.stderr.splitlines()[-1]
     assert done.returncode in (1, 2) and last.startswith("summkit: ") and "File too large" in last
 
@@ -170,7 +168,7 @@ def test_a_disk_that_fills_up_ends_the_training_in_one_line_and_resume_goes_on(o
         pytest.skip("no right to mount a small disk")
     environment = os.environ | {"PYTHONPATH": str(PACKAGE)}
     (tmp_path / "c.json").write_text(json.dumps(SMOKE | {"out": "small/run", "epochs": 20, "patience": 99}))
-    command = [sys.executable, "-m", "summkit", "train", "c.json"]
+    command = [warm.python(), "-m", "summkit", "train", "c.json"]
     try:
         with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as training:
             end = time.monotonic() + 200
@@ -184,7 +182,7 @@ def test_a_disk_that_fills_up_ends_the_training_in_one_line_and_resume_goes_on(o
         assert training.returncode in (1, 2) and last.startswith("summkit: ") and "Traceback" not in said, said
         assert "no space" in last.lower() or "disk is full" in last
         (small / "other").unlink()
-        assert run("train", "c.json", "--resume", cwd=tmp_path).returncode == 0
+        assert run("train", "c.json", "--resume", program=command[:3], cwd=tmp_path).returncode == 0
         assert json.loads((small / "run" / "run.json").read_text())["training"]["steps"] == 40
     finally:
         subprocess.run(["umount", str(small)], check=False)

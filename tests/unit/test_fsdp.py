@@ -7,16 +7,16 @@ the rest, torch's fully_shard included, is the real thing.
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from summkit.reporting import records
+from tests import warm
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "jobs" / "accelerate" / "fsdp2.yaml"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 AS_ON_GPUS = """
 import sys
 import accelerate.state
@@ -64,7 +64,7 @@ def run(tmp_path_factory):
         (folder / f"{name}.json").write_text(json.dumps(SMALL | {"out": str(folder / name)} | settings))
         env = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
         start = [folder / "as_on_gpus.py"] if spread else ["-m", "summkit"]
-        command = [*TORCHRUN, *start, "train", folder / f"{name}.json", *more]
+        command = [warm.python(), *TORCHRUN, *start, "train", folder / f"{name}.json", *more]
         done = subprocess.run(command, env=env | (fsdp if spread else {}), capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stdout + done.stderr
         return folder / name, records.read_record(folder / name / "run.json")

@@ -1,14 +1,15 @@
 """The local Hub serves the libraries' own loading code: what the profiles t4 and gpu do, tested without a network."""
 
 import json
+import shutil
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 
 import pytest
 
-from tests import tiny_models
+from tests import tiny_models, warm
+from tests.hub import LocalHub
 
 _CHILD = """
 import json
@@ -37,7 +38,8 @@ def _child(hub, home, code, **variables):
     # In an empty folder: load_dataset looks for a local folder org/name first.
     home.mkdir(exist_ok=True)
     env = hub.environment(home, **variables)
-    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=home, capture_output=True, text=True, timeout=240)
+    command = [warm.python(hub=True), "-c", code]
+    done = subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -242,32 +244,41 @@ print(json.dumps({"codes": codes, "said": said.getvalue()}))
 """
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A Hub, and a home with a training's model and rows in its cache, and the adapter in the folder run."""
+    folder = tmp_path_factory.mktemp("trained")
+    with LocalHub(folder / "hub") as hub:
+        hub.add_tiny_phi()
+        hub.add_xsum()
+        found = _child(hub, folder / "home", _TRAINED)
+        assert found["codes"][0] == found["codes"][2] == 0, found["said"]
+        yield hub, folder / "home"
+
+
 @pytest.fixture
-def cached(local_hub, tmp_path):
-    """A home with a training's model and rows of the Hub in its cache, and the adapter in the folder run."""
-    local_hub.add_tiny_phi()
-    local_hub.add_xsum()
-    found = _child(local_hub, tmp_path / "home", _TRAINED)
-    assert found["codes"][0] == found["codes"][2] == 0, found["said"]
-    return tmp_path / "home"
+def cached(trained, tmp_path):
+    """The Hub, and a copy of that home."""
+    hub, home = trained
+    return hub, shutil.copytree(home, tmp_path / "home", symlinks=True)
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-def test_what_is_cached_serves_without_the_hub(local_hub, cached, variable):
-    asked = len(local_hub.requests)
-    (cached / "merged").rename(cached / "before")
-    found = _child(local_hub, cached, _TRAINED, **{variable: "1"})
+def test_what_is_cached_serves_without_the_hub(cached, variable):
+    hub, home = cached
+    asked = len(hub.requests)
+    (home / "merged").rename(home / "before")
+    found = _child(hub, home, _TRAINED, **{variable: "1"})
     assert found["codes"][0] == found["codes"][2] == 0, found["said"]
-    assert len(local_hub.requests) == asked, "the Hub was asked"
-    assert (cached / "merged" / "model.safetensors").read_bytes() == (
-        cached / "before" / "model.safetensors"
-    ).read_bytes()
+    assert len(hub.requests) == asked, "the Hub was asked"
+    merged, before = (home / name / "model.safetensors" for name in ("merged", "before"))
+    assert merged.read_bytes() == before.read_bytes()
 
 
-def test_what_is_not_cached_is_said_without_the_hub(local_hub, cached):
+def test_what_is_not_cached_is_said_without_the_hub(cached):
     for old, new in (("microsoft/phi-2", "microsoft/phi-3"), ("EdinburghNLP/xsum", "org/other")):
         code = _TRAINED.replace(old, new)
-        found = _child(local_hub, cached, code, HF_HUB_OFFLINE="1")
+        found = _child(*cached, code, HF_HUB_OFFLINE="1")
         assert found["codes"][0] == 2
         assert f" {new} could not be " in found["said"]
         assert "HF_HUB_OFFLINE is set, so only the cache is read: unset it once to fetch" in found["said"]
@@ -282,13 +293,14 @@ print(json.dumps([summarizer.model.get_input_embeddings().weight.flatten()[0].it
 """
 
 
-def test_a_folder_with_the_name_of_an_adapters_base_on_the_hub_is_not_taken_for_it(local_hub, cached):
-    before = _child(local_hub, cached, _BASE)
+def test_a_folder_with_the_name_of_an_adapters_base_on_the_hub_is_not_taken_for_it(cached):
+    before = _child(*cached, _BASE)
+    home = cached[1]
     for part in tiny_models.published("phi", 1):
-        part.save_pretrained(cached / "microsoft" / "phi-2")
-    assert _child(local_hub, cached, _BASE) == before
-    assert _child(local_hub, cached, _BASE, HF_HUB_OFFLINE="1") == before
-    settings = json.loads((cached / "run" / "adapter" / "summkit.json").read_text())
+        part.save_pretrained(home / "microsoft" / "phi-2")
+    assert _child(*cached, _BASE) == before
+    assert _child(*cached, _BASE, HF_HUB_OFFLINE="1") == before
+    settings = json.loads((home / "run" / "adapter" / "summkit.json").read_text())
     assert settings.pop("model_is_folder") is False
-    (cached / "run" / "adapter" / "summkit.json").write_text(json.dumps(settings))
-    assert _child(local_hub, cached, _BASE) != before, "an older adapter says nothing: the folder is taken as before"
+    (home / "run" / "adapter" / "summkit.json").write_text(json.dumps(settings))
+    assert _child(*cached, _BASE) != before, "an older adapter says nothing: the folder is taken as before"

@@ -6,12 +6,12 @@ machine without a GPU, alone.
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from summkit.config import choose_profile
+from tests import warm
 from tests.hub import LocalHub
 
 PACKAGE = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def add_all(hub):
 def done(tmp_path_factory):
     """Every run of RUNS as the command line makes it: (folder, {name: stdout}, {name: stderr}, what the Hub was asked).
 
-    One child process for all: nearly all of a child's time goes into imports.
+    One child process for all: it imports the libraries once.
     """
     folder = tmp_path_factory.mktemp("long")
     here = folder / "here"  # empty but for this: load_dataset looks for a local folder org/name first
@@ -89,7 +89,7 @@ def done(tmp_path_factory):
         add_all(hub)
         environment = hub.environment(folder / "home", PYTHONPATH=str(PACKAGE), TQDM_DISABLE="1")
         asked = [word for name, (_, _, strategy, _) in RUNS.items() for word in (name, strategy)]
-        command, captured = [sys.executable, "-c", CHILD, *asked], {"capture_output": True, "text": True}
+        command, captured = [warm.python(hub=True), "-c", CHILD, *asked], {"capture_output": True, "text": True}
         child = subprocess.run(command, env=environment, cwd=here, timeout=600, **captured)
         assert child.returncode == 0, child.stderr
         streams = [

@@ -8,11 +8,12 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests import warm
 
 PACKAGE = Path(__file__).parents[2]
 SMALL = {
@@ -33,12 +34,10 @@ for arguments in json.loads(sys.argv[1]):
 
 
 def call(commands, environment, folder, **settings):
-    """Run commands, each a list of arguments, one after another in one child: nearly all of its time is imports."""
+    """Run commands, each a list of arguments, one after another in one child, which imports the libraries once."""
     given = environment | {"PYTHONPATH": str(PACKAGE), "TQDM_DISABLE": "1", "XDG_CACHE_HOME": str(folder / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps(commands)], env=given, cwd=folder, capture_output=True, text=True,
-        timeout=600, **settings,
-    )  # fmt: skip
+    command = [warm.python(hub=True), "-c", CHILD, json.dumps(commands)]
+    done = subprocess.run(command, env=given, cwd=folder, capture_output=True, text=True, timeout=600, **settings)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

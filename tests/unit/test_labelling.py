@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from summkit.cli import main
 from summkit.data import templates
 from summkit.distillation import labelling, teachers
 from summkit.errors import SummkitError
+from tests import warm
 from tests.conftest import hear_ctrl_c
 from tests.endpoint import LocalEndpoint, failure
 
@@ -218,7 +218,7 @@ print(labels.asked, labels.reused)
 
 def child(url, path, **pipes):
     given = os.environ | {"PYTHONPATH": str(PACKAGE), "TQDM_DISABLE": "1"}
-    command = [sys.executable, "-c", inspect.getsource(check) + CHILD, url, str(path), json.dumps(ROWS)]
+    command = [warm.python(), "-c", inspect.getsource(check) + CHILD, url, str(path), json.dumps(ROWS)]
     return subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **pipes)
 
 
@@ -339,7 +339,7 @@ def test_a_wrong_call_of_the_command_is_refused(abstracts, capsys, arguments, wo
 
 def test_ctrl_c_says_that_it_goes_on(abstracts):
     with LocalEndpoint(answer, delay=0.3) as server:
-        command = [sys.executable, "-m", "summkit", *ASK, "--url", server.url, "--model", "teacher"]
+        command = [warm.python(), "-m", "summkit", *ASK, "--url", server.url, "--model", "teacher"]
         given = os.environ | {"PYTHONPATH": str(PACKAGE)}
         process = subprocess.Popen(command, env=given, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)
         try:

@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from summkit.errors import SummkitError
 from summkit.registry import Registry, load_plugins
+from tests import warm
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -45,7 +45,7 @@ def test_a_plugin_adds_one_of_each(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "plugin")])
     environment = os.environ | {"PYTHONPATH": path, "SUMMKIT_PLUGINS": "summkit_minutes", "TQDM_DISABLE": "1"}
-    command = [sys.executable, "-c", CODE, str(tmp_path / "config.json"), str(folder)]
+    command = [warm.python(), "-c", CODE, str(tmp_path / "config.json"), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -13,10 +13,10 @@ import pytest
 
 from summkit.recipes.finetune import train as train_here
 from summkit.reporting import records
-from tests import tiny_models
+from tests import tiny_models, warm
 
 ROOT = Path(__file__).parents[2]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "summkit"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "summkit"]
 SMALL = {"profile": "smoke", "train_rows": 16, "validation_rows": 4, "test_rows": 2, "dropout": 0.0, "epochs": 2}
 
 
@@ -26,15 +26,15 @@ def configuration(tmp_path, name, **settings):
     return config
 
 
-def start(tmp_path, name, resume=False, **settings):
+def start(tmp_path, name, resume=False, python=sys.executable, **settings):
     env = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
     config = configuration(tmp_path, name, **settings)
-    arguments = [*TORCHRUN, "train", str(config), *(["--resume"] if resume else [])]
+    arguments = [python, *TORCHRUN, "train", str(config), *(["--resume"] if resume else [])]
     return subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def train(*arguments, **settings):
-    process = start(*arguments, **settings)
+    process = start(*arguments, python=warm.python(), **settings)
     output = process.communicate(timeout=400)[0]  # a minute on a quiet machine
     assert process.returncode == 0, output
     return output

@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from summkit.reporting import records
+from tests import warm
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "jobs" / "slurm" / "train.sbatch"
@@ -56,7 +56,7 @@ def slurm(tmp_path):
 
     def start(*arguments, restarts=0):
         env = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
-        env |= {"PATH": f"{tmp_path / 'bin'}:{env['PATH']}", "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+        env |= {"PATH": f"{tmp_path / 'bin'}:{env['PATH']}", "PYTHON": warm.python(), "PYTHONPATH": str(ROOT)}
         env |= {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2"}
         env |= {"SLURM_SUBMIT_DIR": str(tmp_path), "TOLD": str(tmp_path / "told"), "TQDM_DISABLE": "1"}
         env |= {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}

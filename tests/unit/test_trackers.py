@@ -18,6 +18,7 @@ from summkit.errors import SummkitError
 from summkit.models.tiny import tiny_llama
 from summkit.training import environment
 from summkit.training.trainer import Job, fit, training_arguments
+from tests import warm
 
 ROOT = Path(__file__).parents[2]
 TRACKERS = ("trackio", "wandb", "mlflow")
@@ -220,7 +221,7 @@ def trained(tmp_path_factory):
     given = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "TRACKIO_", "MLFLOW_"))}
     given |= {"PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": "somewhere"}
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, *TRACKERS],
+        [warm.python(hub=True), "-c", CHILD, *TRACKERS],
         cwd=folder,
         env=given,
         stdin=subprocess.DEVNULL,

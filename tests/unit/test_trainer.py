@@ -9,7 +9,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -25,6 +24,7 @@ from summkit.inference import generation
 from summkit.models import loading, methods
 from summkit.models.tiny import tiny_llama
 from summkit.training import checkpoints, fit, mean_loss, save_adapter, summary_loss
+from tests import warm
 
 ROOT = Path(__file__).parents[2]
 SMOKE = dataclasses.replace(choose_profile("smoke"), evaluations_per_epoch=3)
@@ -208,9 +208,7 @@ t.run({out!r}, on_log=kill)
 def test_killed_at_any_step_and_resumed_it_is_the_same_run(unbroken, tmp_path):
     step = random.SystemRandom().randint(1, 6)
     code = KILLED.format(root=str(ROOT), step=step, out=str(tmp_path))
-    killed = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True
-    )
+    killed = subprocess.run([warm.python(), "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     result, adapter = run(tmp_path, resume=True)
     assert result.resumed_from == (None if step < 3 else f"checkpoint-{2 * ((step - 1) // 2)}"), (
