@@ -7,8 +7,11 @@ It is in the top folder because nbval collects the chapters' folders, and becaus
 """
 
 import os
+import sys
 
 import pytest
+
+from tests import warm
 
 if not os.environ.get("SUMMKIT_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = ""
@@ -22,6 +25,8 @@ def pytest_configure(config):
     if config.getoption("nbval_lax", False) or config.getoption("nbval", False):
         os.environ.setdefault("SUMMKIT_PROFILE", "smoke")
         os.environ.setdefault("SUMMKIT_HEADLESS", "1")
+        if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+            sys.executable = warm.python()  # of the kernels, and of what they start; not of pytest's workers
     else:
         # Not for kernels: they draw into the notebook.
         os.environ.setdefault("MPLBACKEND", "Agg")
