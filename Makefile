@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # a notebook share a kernel.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q
 JOBS ?= 2
-SPREAD := -n $(JOBS) --dist loadfile
+SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 RESOLUTION ?= lowest-direct
 BOUNDS_PYTHON ?= 3.11

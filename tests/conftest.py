@@ -64,8 +64,27 @@ SLOW = {
     "test_labelling.py::test_two_jobs_do_not_write_one_file",
 }
 
+# The files that take longest, the longest first. They are begun first, so that no worker is idle at the end.
+LONGEST = (
+    "test_cells.py",
+    "test_exercises.py",
+    "test_cli.py",
+    "test_slurm.py",
+    "test_hub.py",
+    "test_failures.py",
+    "test_trainer.py",
+    "test_processes.py",
+    "test_fsdp.py",
+    "test_generation.py",
+    "test_speed.py",
+    "test_export.py",
+    "test_encoder_decoders.py",
+)
+
 
 def pytest_collection_modifyitems(items):
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(Path(item.fspath).name, len(order)))
     for item in items:
         name = Path(item.fspath).name
         if {name, f"{name}::{item.originalname if hasattr(item, 'originalname') else item.name}"} & SLOW:
