@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 COURSE := $(VENV)/installed-course
 UV := build/uv/installed
 STAGES ?= task1/xsum task2 task3
-NOTEBOOKS := $(wildcard task1 task2 task3 notebooks)
+NOTEBOOKS := $(wildcard notebooks task1 task2 task3)
 # Some images set this. Each of the many test processes would then compile all that it imports again, which is more than
 # half of its CPU time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -20,10 +20,12 @@ NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=900
 RESOLUTION ?= lowest-direct
 BOUNDS_PYTHON ?= 3.11
 COLAB_PYTHON ?= 3.13
+# Other targets run these.
+APART := static browser gpu unit/test_course.py unit/test_deepspeed.py
 COVERAGE := --cov=summkit --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test quick lint static unit nbval test-deepspeed test-colab test-bounds bench lab notebooks
+.PHONY: help install run test quick lint static checks unit nbval test-deepspeed test-colab test-bounds bench lab notebooks
 .PHONY: test-gpu gpu site test-site test-browser links clean
 .PHONY: assignments grade test-course
 .DELETE_ON_ERROR:
@@ -34,7 +36,7 @@ help:  ## this list
 run: $(STAMP)  ## the three core chapters without JupyterLab, on the hardware you have (PROFILE=… for another profile)
 	$(PY) -m summkit run $(STAGES) $(if $(PROFILE),--profile $(PROFILE))
 
-test: lint static unit nbval  ## everything: lint, static checks, unit tests with coverage, every cell of every notebook
+test: checks unit nbval  ## everything: lint, static checks, unit tests with coverage, every cell of every notebook
 
 quick: lint  ## what fits into 90 seconds: lint, static checks, the fast unit tests
 	$(PYTEST) $(SPREAD) -m "not slow" tests
@@ -46,11 +48,14 @@ lint: $(STAMP)  ## ruff, types, the order of the packages, and the library's siz
 	$(VENV)/bin/lint-imports
 	$(PY) tools/code_lines.py
 
-static: $(STAMP) lint  ## pytest over what needs no torch: notebooks, links, documentation, jobs
+static: $(STAMP)  ## pytest over what needs no torch: notebooks, links, documentation, jobs
 	$(PYTEST) tests/static
 
-unit: $(STAMP) static  ## pytest over the library, its examples in docstrings included, with coverage
-	$(PYTEST) $(SPREAD) $(COVERAGE) --doctest-modules --ignore=tests/static tests summkit
+checks: $(STAMP)  ## lint and static at once
+	@$(MAKE) --no-print-directory -j $(JOBS) lint static
+
+unit: $(STAMP) checks  ## pytest over the library, its examples in docstrings included, with coverage
+	$(PYTEST) $(SPREAD) $(COVERAGE) --doctest-modules $(APART:%=--ignore=tests/%) tests summkit
 
 nbval: $(STAMP) unit  ## nbval over every notebook, with the profile smoke
 	SUMMKIT_PROFILE=smoke $(PYTEST) $(SPREAD) $(NBVAL) $(NOTEBOOKS)
