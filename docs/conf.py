@@ -201,9 +201,11 @@ def returns_section(docstring: Any, preprocess_types: bool = False) -> list[tupl
 
 
 def visit_math(translator: Any, node: nodes.Element) -> None:
-    """Write a formula as MathML, which browsers show without a script."""
-    inline = isinstance(node, nodes.math)
-    translator.body.append(tex2mathml(node.astext(), as_block=not inline))
+    """Write a formula as MathML, which browsers show without a script; one of its own line scrolls where it is wide."""
+    if isinstance(node, nodes.math):
+        translator.body.append(tex2mathml(node.astext(), as_block=False))
+    else:
+        translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
     raise nodes.SkipNode
 
 
