@@ -57,6 +57,22 @@ def test_peak_memory_is_this_process_not_the_one_that_started_it():
     assert child < 100 * 2**20 < len(big)
 
 
+@pytest.mark.parametrize(("platform", "peak"), [("win32", 7), ("darwin", None)])
+def test_peak_memory_without_proc(monkeypatch, platform, peak):
+    """A stand-in for Windows and a Mac, which have no /proc."""
+    import psutil
+
+    def no_file(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", no_file)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=7)))
+    found = metering.peak_rss_bytes()
+    monkeypatch.undo()
+    assert found == peak if peak else found > 10**4  # Linux counts in kilobytes
+
+
 def test_laps_add_up():
     with metering.Meter(energy=False) as meter:
         time.sleep(0.05)
