@@ -25,6 +25,7 @@ PROFILES = ("smoke", "cpu", "t4", "gpu")
 
 Count = Annotated[int, Field(ge=1)]
 Column = Annotated[str, Field(min_length=1)] | None
+Dtype = Literal["float32", "float16", "bfloat16"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "nf4", "nf4-single"]
 # The supported optimizers, by their names in transformers; a test compares them with transformers' own list.
 Optimizer = Literal[
@@ -60,59 +61,51 @@ class Profile:
     """Every setting of a run. Lengths are in tokens unless the name says words; rates are per optimizer step."""
 
     name: str
-    model: Annotated[str, Field(min_length=1, description="Hub id, folder, or an embedded model's name")]
-    dataset: Annotated[str, Field(min_length=1, description="a data set of summkit/data/sets, or a Hub id")]
-    precision: Annotated[Precision, Field(description="number format of the weights")]
-    compute_dtype: Annotated[
-        Literal["float32", "float16", "bfloat16"], Field(description="number format of the computation")
-    ]
-    template: Annotated[str, Field(description="form of the prompt: instruction, chat or prefix")]
-    max_length: Annotated[Count, Field(description="tokens of a row, prompt and summary together")]
-    max_new_tokens: Annotated[Count, Field(description="tokens of a summary")]
-    min_words: Annotated[int, Field(ge=0, description="shorter documents are dropped")]
-    max_words: Annotated[Count | None, Field(description="longer documents are dropped; null: no limit")]
-    train_rows: Annotated[Count | None, Field(description="rows to train on; null: all")]
-    validation_rows: Annotated[Count, Field(description="rows to validate on")]
-    test_rows: Annotated[Count, Field(description="rows to test on")]
-    document_column: Annotated[Column, Field(description="column of the texts; null: found by its name")] = None
-    summary_column: Annotated[Column, Field(description="column of the summaries; null: found by its name")] = None
-    label_column: Annotated[Column, Field(description="column of the labels; null: found by its name")] = None
-    second_column: Annotated[Column, Field(description="of a pair's second texts; null: found by its name")] = None
-    instruction: Annotated[Column, Field(description="what the prompt asks for; null: the wording's own")] = None
-    method: Annotated[str, Field(description="fine-tuning method: lora, full, … (see `summkit.models.METHODS`)")] = (
-        "lora"
+    model: str = Field(min_length=1, description="Hub id, folder, or an embedded model's name")
+    dataset: str = Field(min_length=1, description="a data set of summkit/data/sets, or a Hub id")
+    precision: Precision = Field(description="number format of the weights")
+    compute_dtype: Dtype = Field(description="number format of the computation")
+    template: str = Field(description="form of the prompt: instruction, chat or prefix")
+    max_length: Count = Field(description="tokens of a row, prompt and summary together")
+    max_new_tokens: Count = Field(description="tokens of a summary")
+    min_words: int = Field(ge=0, description="shorter documents are dropped")
+    max_words: Count | None = Field(description="longer documents are dropped; null: no limit")
+    train_rows: Count | None = Field(description="rows to train on; null: all")
+    validation_rows: Count = Field(description="rows to validate on")
+    test_rows: Count = Field(description="rows to test on")
+    document_column: Column = Field(None, description="column of the texts; null: found by its name")
+    summary_column: Column = Field(None, description="column of the summaries; null: found by its name")
+    label_column: Column = Field(None, description="column of the labels; null: found by its name")
+    second_column: Column = Field(None, description="of a pair's second texts; null: found by its name")
+    instruction: Column = Field(None, description="what the prompt asks for; null: the wording's own")
+    method: str = Field("lora", description="fine-tuning method: lora, full, … (see `summkit.models.METHODS`)")
+    targets: str = Field("attention", description="layers with adapters: attention, all-linear, or names")
+    rank: Count = Field(16, description="LoRA's rank")
+    alpha: Count = Field(32, description="LoRA's scale is alpha over rank")
+    dropout: float = Field(0.05, ge=0, lt=1, description="share of an adapter's inputs that is dropped")
+    virtual_tokens: Count = Field(70, description="tokens that prompt tuning puts before the input")
+    learning_rate: float = Field(2e-4, gt=0, allow_inf_nan=False, description="highest rate, after warm-up")
+    epochs: float = Field(1, gt=0, allow_inf_nan=False, description="passes over the training rows")
+    batch_size: Count = Field(8, description="rows per batch")
+    gradient_accumulation: Count = Field(1, description="batches per optimizer step")
+    generation_batch_size: Count = Field(16, description="documents per batch in generation")
+    optimizer: Optimizer = Field("paged_adamw_8bit", description="one of transformers' optimizers")
+    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, more time")
+    pure_compute_dtype: bool = Field(False, description="no autocast: adapters and all else in compute_dtype")
+    packing: bool = Field(False, description="train on rows laid end to end, without padding")
+    pad_to_multiple_of: Count = Field(1, description="round lengths of training batches up to a multiple")
+    compile_from_steps: Count | None = Field(
+        None, description="compile the blocks if a training has so many steps; null: never"
     )
-    targets: Annotated[str, Field(description="layers with adapters: attention, all-linear, or names")] = "attention"
-    rank: Annotated[Count, Field(description="LoRA's rank")] = 16
-    alpha: Annotated[Count, Field(description="LoRA's scale is alpha over rank")] = 32
-    dropout: Annotated[float, Field(ge=0, lt=1, description="share of an adapter's inputs that is dropped")] = 0.05
-    virtual_tokens: Annotated[Count, Field(description="tokens that prompt tuning puts before the input")] = 70
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False, description="highest rate, after warm-up")] = 2e-4
-    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False, description="passes over the training rows")] = 1
-    batch_size: Annotated[Count, Field(description="rows per batch")] = 8
-    gradient_accumulation: Annotated[Count, Field(description="batches per optimizer step")] = 1
-    generation_batch_size: Annotated[Count, Field(description="documents per batch in generation")] = 16
-    optimizer: Annotated[Optimizer, Field(description="one of transformers' optimizers")] = "paged_adamw_8bit"
-    gradient_checkpointing: Annotated[bool, Field(description="recompute activations: less memory, more time")] = False
-    pure_compute_dtype: Annotated[bool, Field(description="no autocast: adapters and all else in compute_dtype")] = (
-        False
-    )
-    packing: Annotated[bool, Field(description="train on rows laid end to end, without padding")] = False
-    pad_to_multiple_of: Annotated[Count, Field(description="round lengths of training batches up to a multiple")] = 1
-    compile_from_steps: Annotated[
-        Count | None, Field(description="compile the blocks if a training has so many steps; null: never")
-    ] = None
-    fused_kernels: Annotated[bool, Field(description="train with Liger's kernels, where it has some")] = False
-    logging_steps: Annotated[Count, Field(description="steps per logged loss, for which a GPU has to wait")] = 1
-    evaluations_per_epoch: Annotated[Count, Field(description="evaluations and checkpoints per epoch")] = 4
-    patience: Annotated[Count, Field(description="evaluations without a better loss before training stops")] = 3
-    wording: Annotated[
-        str, Field(description="wording of the prompt: news, topics, …; words of your own: instruction")
-    ] = "news"
-    teacher: Annotated[str, Field(description="model that writes the labels; empty: the model itself")] = ""
-    teacher_precision: Annotated[Literal[Precision, ""], Field(description="the teacher's; empty: the model's")] = ""
-    track: Annotated[Literal["", "trackio", "wandb", "mlflow"], Field(description="experiment tracker")] = ""
-    deepspeed: Annotated[str, Field(description="DeepSpeed's JSON file; empty: none")] = ""
+    fused_kernels: bool = Field(False, description="train with Liger's kernels, where it has some")
+    logging_steps: Count = Field(1, description="steps per logged loss, for which a GPU has to wait")
+    evaluations_per_epoch: Count = Field(4, description="evaluations and checkpoints per epoch")
+    patience: Count = Field(3, description="evaluations without a better loss before training stops")
+    wording: str = Field("news", description="wording of the prompt: news, topics, …; words of your own: instruction")
+    teacher: str = Field("", description="model that writes the labels; empty: the model itself")
+    teacher_precision: Literal[Precision, ""] = Field("", description="the teacher's; empty: the model's")
+    track: Literal["", "trackio", "wandb", "mlflow"] = Field("", description="experiment tracker")
+    deepspeed: str = Field("", description="DeepSpeed's JSON file; empty: none")
     kind: Literal["summarisation", "classification"] = "summarisation"
     task: str = "summary"
     reason: str = ""
@@ -222,12 +215,10 @@ def _from_hardware(machine: Hardware) -> tuple[str, str]:
 def _checked(values: dict[str, Any]) -> Profile:
     profile = build(Profile, values, "option")
     if profile.max_words is not None and profile.max_words < profile.min_words:
-        raise SummkitError(
-            f"option max_words={profile.max_words}: must be at least min_words, which is {profile.min_words}"
-        )
-    columns = [
-        str(name).lower() for name in (profile.document_column, profile.summary_column, profile.second_column) if name
-    ]
+        least = f"min_words, which is {profile.min_words}"
+        raise SummkitError(f"option max_words={profile.max_words}: must be at least {least}")
+    named = (profile.document_column, profile.summary_column, profile.second_column)
+    columns = [name.lower() for name in named if name]
     if len(set(columns)) < len(columns):
         raise SummkitError(f"options document_column, summary_column and second_column: {columns[0]!r} is named twice")
     return profile

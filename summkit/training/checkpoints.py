@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +162,8 @@ def settings_in(folder: Path, kind: str = "summarisation") -> dict[str, Any]:
 def _completed(written: dict[str, Any]) -> dict[str, Any]:
     """Add options that older files lack."""
     labels = written.get("task") in ("agnews", "goemotions", "mnli")
-    defaults = {option.name: option.default for option in fields(Profile) if option.default is not MISSING}
+    options = Profile.__pydantic_fields__  # type: ignore[attr-defined]
+    defaults = {name: option.default for name, option in options.items() if not option.is_required()}
     return defaults | {"kind": "classification" if labels else "summarisation", "fsdp": False} | written
 
 
