@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from summkit import progress
 from summkit.config import Precision, detect_hardware
 from summkit.errors import SummkitError, check_known
-from summkit.models.families import family_of
+from summkit.models.families import family_of, positions, shortest_batch
 from summkit.models.tiny import TINY, tiny_tokenizer
 from summkit.offline import assets, hub
 
@@ -252,12 +252,10 @@ def padding(model: torch.nn.Module) -> dict[str, Any]:
     """Return the arguments of `data.Collator` that depend on the model.
 
     Returns:
-        {"global_first", "shortest"} for an encoder-decoder, from its family; {} for a decoder.
+        {"global_first", "shortest"}, which ask for nothing in most families.
     """
-    if not is_encoder_decoder(model):
-        return {}
     config = unwrapped(model).config
-    return {"global_first": family_of(config).global_first, "shortest": family_of(config).shortest_batch(config)}
+    return {"global_first": family_of(config).global_first, "shortest": shortest_batch(config)}
 
 
 def check_positions(model: torch.nn.Module, max_length: int, max_new_tokens: int) -> None:
@@ -272,7 +270,7 @@ def check_positions(model: torch.nn.Module, max_length: int, max_new_tokens: int
         SummkitError: It has too few; the message names the option.
     """
     config = getattr(unwrapped(model), "config", model)
-    encoder, decoder = family_of(config).positions(config)
+    encoder, decoder = positions(config)
     virtual = virtual_tokens(model)
     read = f"max_length={max_length}" + (f" and {virtual} virtual tokens" if virtual else "")
     limits = ((read, max_length + virtual, encoder), (f"max_new_tokens={max_new_tokens}", max_new_tokens, decoder))
@@ -296,8 +294,7 @@ def writable_rows(rows: Dataset, model: torch.nn.Module) -> Dataset:
     Raises:
         SummkitError: No row is left.
     """
-    config = unwrapped(model).config
-    _, most = family_of(config).positions(config)
+    _, most = positions(unwrapped(model).config)
     if most is None:
         return rows
     short = [number for number, labels in enumerate(rows["labels"]) if len(labels) <= most]

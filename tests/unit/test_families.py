@@ -45,14 +45,14 @@ def encoded(tokenizer, rows=ROWS):
 )
 def test_encoder_and_decoder_have_their_own(kind, expected):
     config = tiny_models.published(kind)[0].config
-    assert families.family_of(config).positions(config) == expected
+    assert families.positions(config) == expected
 
 
 def test_a_plugin_adds_a_family_with_one_row(monkeypatch):
     monkeypatch.setattr(families, "FAMILIES", Registry("model family", families.FAMILIES))
     model, _ = tiny_models.published("phi")
     loading.check_positions(model, 10**6, 16)
-    families.FAMILIES.add("phi", families.Family(positions=lambda config: (config.max_position_embeddings, None)))
+    families.FAMILIES.add("phi", families.Family(table_of_positions=True))
     with pytest.raises(SummkitError, match="max_length=2049: this model .phi. has positions for 2,048"):
         loading.check_positions(model, 2049, 16)
 
