@@ -236,6 +236,7 @@ def _ids(tokenizer: Tokenizer, text: str, plain: bool = False) -> list[int]:
     return tokenizer(text, add_special_tokens=False, split_special_tokens=plain, verbose=False)["input_ids"]
 
 
+@dataclass
 class Collator:
     """Makes tensors of the rows of a batch: padded to the longest one, or packed one after another.
 
@@ -259,23 +260,19 @@ class Collator:
         [[1, 1, 1], [0, 0, 1]]
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        side: str = "right",
-        global_first: bool = False,
-        shortest: int = 0,
-        pad_to_multiple_of: int = 1,
-        longest: int | None = None,
-        packed: bool = False,
-    ) -> None:
-        self.pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        self.side = side
-        self.global_first = global_first
-        self.shortest = shortest
-        self.pad_to_multiple_of = pad_to_multiple_of
-        self.longest = longest
-        self.packed = packed
+    tokenizer: Tokenizer
+    side: str = "right"
+    global_first: bool = False
+    shortest: int = 0
+    pad_to_multiple_of: int = 1
+    longest: int | None = None
+    packed: bool = False
+
+    @cached_property
+    def pad_id(self) -> int:
+        """The token that fills a row up."""
+        tokenizer = self.tokenizer
+        return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     def __call__(self, rows: list[dict]) -> dict[str, Any]:
         """Turn rows of `encode` into tensors input_ids, attention_mask and, where there are any, labels."""
