@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from summkit.config import Profile
     from summkit.data.sources import Rows
 
-_ROWS = 2000  # held in memory before they are written
-_CHARACTERS = 2_000_000  # of documents, likewise
+_ROWS = 100  # held in memory before they are written
 _log = logging.getLogger(__name__)
 
 
@@ -195,7 +194,7 @@ def write_rows(rows: Iterable[dict]) -> Dataset:
     """Write rows to disk and open them memory-mapped; results of `map` go to the same folder.
 
     Args:
-        rows: Dictionaries with a document; all rows have the columns and types of the first one.
+        rows: Dictionaries; all rows have the columns and types of the first one.
 
     Raises:
         SummkitError: The rows cannot be written to the folder.
@@ -204,15 +203,10 @@ def write_rows(rows: Iterable[dict]) -> Dataset:
     from datasets.arrow_writer import ArrowWriter, SchemaInferenceError
 
     path = Path(rows_folder(), f"{uuid.uuid4().hex}.arrow")
-    characters = 0
     try:
         with writing_rows(), ArrowWriter(path=str(path), writer_batch_size=_ROWS) as writer:
             for row in rows:
                 writer.write(row)
-                characters += len(row["document"])
-                if characters > _CHARACTERS:
-                    writer.write_examples_on_file()
-                    characters = 0
             writer.finalize()
         return datasets.Dataset.from_file(str(path))
     except BaseException as error:

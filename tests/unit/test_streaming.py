@@ -22,7 +22,7 @@ def python(code: str, **variables) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize("count", [0, 1, 1999, 2000, 2001, 5000])
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 2500])
 def test_what_is_written_is_read_in_order(count):
     made = splits.write_rows(rows(count))
     assert len(made) == count and made.to_list() == list(rows(count))
@@ -30,8 +30,8 @@ def test_what_is_written_is_read_in_order(count):
 
 
 def test_long_texts_are_written_few_at_a_time():
-    made = splits.write_rows(rows(40, 40_000))
-    assert len(made.data.column("id").chunks) > 3 and made[39]["document"] == "39 é雪 " * 40_000
+    made = splits.write_rows(rows(400, 4_000))
+    assert len(made.data.column("id").chunks) > 3 and made[39]["document"] == "39 é雪 " * 4_000
 
 
 def test_nobody_waits_for_all_rows_before_the_first_are_written():
