@@ -4,7 +4,6 @@
 `templates` builds the prompt, and `tokenisation` turns rows into tokens, labels and padded batches.
 """
 
-from summkit.data.checks import reason_unusable
 from summkit.data.chunking import chunks
 from summkit.data.classification import label_template, labels_as_text, load_labels
 from summkit.data.registry import DATASETS, SPLITS, DataSet, Schema, find_dataset, register_dataset

@@ -15,7 +15,6 @@ from summkit.errors import SummkitError
 
 if TYPE_CHECKING:
     from summkit.config import Profile
-    from summkit.data.registry import DataSet
     from summkit.data.sources import Rows
 
 _log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ LABEL_COLUMNS = ("label", "labels", "output", "completion")
 
 
 def find_column(
-    names: Iterable[str], candidates: Iterable[str], kind: str, location: str, taken: Mapping[str, str] | None = None
+    names: Iterable[str], candidates: Sequence[str], kind: str, location: str, taken: Mapping[str, str] | None = None
 ) -> str:
     """Return the first of `candidates` that is among `names`.
 
@@ -57,28 +56,24 @@ def find_column(
     """
     taken = taken or {}
     names = list(names)
-    candidates = list(candidates)
     found = {str(name).strip().lower(): name for name in reversed(names) if name not in taken}
     for name in candidates:
         if name.strip().lower() in found:
             return found[name.strip().lower()]
     shown = [f"{name:.60}" + (f" (the {taken[name]})" if name in taken else "") for name in names[:_SHOWN]]
     present = ", ".join(shown) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
-    delimiters = r"[;|\t]" if len(names) > 1 else r"[;|\t,]"
-    unsplit = [name for name in names if re.search(delimiters, name)]
-    advice = f"; {unsplit[0]!r:.60} looks like several columns: check what is between them" if unsplit else ""
-    there = f"there are: {present or 'none'}; known: {', '.join(candidates)}{advice}"
+    there = f"there are: {present or 'none'}; known: {', '.join(candidates)}"
     raise SummkitError(f"{location}: no column for the {kind}; {there}")
 
 
 def columns_of(
-    profile: Profile, data_set: DataSet, raw: Mapping[str, Rows], usual: dict[str, tuple[str, ...]]
+    profile: Profile, columns: Mapping[Any, str], raw: Mapping[str, Rows], usual: dict[str, tuple[str, ...]]
 ) -> dict[str, dict[str, str]]:
     """Find the columns of each split of a data set, each of them once; a column of chats may be several.
 
     Args:
         profile: Its options document_column, summary_column, … name columns.
-        data_set: Its `columns` are used where the profile names none.
+        columns: Those of the data set, used where the profile names none.
         raw: The rows by split.
         usual: Our name of a column ("document") → the usual names.
 
@@ -89,7 +84,7 @@ def columns_of(
         SummkitError: A column is not there; the message says which are, and which option names it.
     """
     given = {column: getattr(profile, f"{column}_column") for column in usual}
-    stated: dict[str, str] = {**data_set.columns} | {column: name for column, name in given.items() if name}
+    stated = {**columns} | {column: name for column, name in given.items() if name}
     return {split: _columns_of(profile, rows, split, stated, usual) for split, rows in raw.items() if len(rows)}
 
 

@@ -77,7 +77,7 @@ def load_labels(profile: Profile, seed: int = 0, data: str | Path | None = None)
     usual = {"document": checks.TEXT_COLUMNS, "label": checks.LABEL_COLUMNS}
     if templates.get_wording(data_set.wording).second:
         usual["second"] = checks.SECOND_COLUMNS
-    columns = checks.columns_of(profile, data_set, raw, usual)
+    columns = checks.columns_of(profile, {} if own else data_set.columns, raw, usual)
     several = data_set.several_labels
     task = DATASETS[LABEL_TASKS[profile.task]].labels or Schema((), ())
     schema = data_set.labels or _schema_of(raw, columns, task, several)
@@ -123,7 +123,7 @@ def _reference(profile: Profile) -> DataSet:
 def _data_set(profile: Profile, own: Path | None) -> DataSet:
     reference = _reference(profile)
     if own:
-        return replace(reference, columns={}, labels=_own_schema(own if own.is_dir() else own.parent))
+        return replace(reference, labels=_own_schema(own if own.is_dir() else own.parent))
     data_set = find_dataset(profile.dataset)
     if profile.dataset in DATASETS:
         check_known("data set with labels", profile.dataset, [name for name, one in DATASETS.items() if one.labels])

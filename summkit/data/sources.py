@@ -18,6 +18,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -128,10 +129,9 @@ def _encoding(head: bytes, name: str) -> str:
 def _json_rows(path: Path) -> Iterator[dict]:
     """Yield the rows of JSON lines one by one. A list, or objects of several lines, are read as a whole."""
     first = next((line for line in text_lines(path) if line.strip()), "{}")
-    try:
+    is_lines = False
+    with suppress(ValueError, RecursionError):
         is_lines = isinstance(json.loads(first), dict)
-    except (ValueError, RecursionError):
-        is_lines = False
     pieces = enumerate(text_lines(path), 1) if is_lines else [(1, "".join(text_lines(path)))]
     values = (value for number, text in pieces for value in _json_values(text, path.name, number))
     head = [*itertools.islice(values, 2)]
@@ -381,8 +381,8 @@ def rte_and_cb(rte: Path, cb: Path) -> list[dict]:
     import datasets
 
     columns = {"sentence1": "premise", "sentence2": "hypothesis"}
-    tables = {name: datasets.Dataset.from_file(str(path)) for name, path in (("rte", rte), ("cb", cb))}
-    tables["rte"] = tables["rte"].rename_columns(columns)
+    read = datasets.Dataset.from_file
+    tables = {"rte": read(str(rte)).rename_columns(columns), "cb": read(str(cb))}
     return [
         row | {"id": f"{name}-{row['idx']}", "label": int(row["label"] > 0)}
         for name, table in tables.items()
