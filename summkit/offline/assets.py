@@ -12,10 +12,9 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic.dataclasses import dataclass
@@ -26,27 +25,13 @@ from summkit.files import lock, read_mapping, whole_folder
 from summkit.offline import archives, gguf, longt5, onnx_t5
 from summkit.registry import Registry
 
-
-class Converter(NamedTuple):
-    """Converts a model's files to a folder for `from_pretrained`.
-
-    Attributes:
-        convert: Function of the source (file or folder), the folder to write into, and the number of parameters.
-        version: Part of the converted folder's name in the cache; increase it when the output of `convert` changes.
-    """
-
-    convert: Callable[[Path, Path, int], None]
-    version: int
-
-
-CONVERTERS = Registry(
-    "converter",
-    {
-        "gguf": Converter(gguf.convert, version=1),
-        "onnx-t5": Converter(onnx_t5.convert, version=1),
-        "longt5": Converter(lambda source, folder, _: longt5.from_t5(source, folder), version=1),
-    },
-)
+# Convert a model's files or folder to a folder for `from_pretrained`, given also the number of parameters.
+CONVERTERS: dict[str, Callable[[Path, Path, int], None]] = {
+    "gguf": gguf.convert,
+    "onnx-t5": onnx_t5.convert,
+    "longt5": lambda source, folder, _: longt5.from_t5(source, folder),
+}
+VERSION = 1  # of the converted folders; increase it when what a converter writes changes
 
 
 @dataclass(frozen=True, config=pydantic.ConfigDict(strict=True, extra="forbid"))
@@ -80,10 +65,10 @@ class Asset:
     bytes: pydantic.PositiveInt
     licence: str
     about: str
-    kind: str = "file"
+    kind: Literal["file", "folder", "texts", "papers", "jats"] = "file"
     sdist: bool = False
     saved_as: str = ""
-    converter: str = ""
+    converter: Literal["", "gguf", "onnx-t5", "longt5"] = ""
     converted_bytes: int = 0
     parameters: int = 0
     source: str = ""
@@ -97,22 +82,18 @@ class Asset:
     @property
     def model_folder(self) -> Path:
         """The converted model's folder in the cache."""
-        return cache_dir() / f"{self.name}-{self.sha256[:12]}-fp32-v{CONVERTERS.find(self.converter).version}"
+        return cache_dir() / f"{self.name}-{self.sha256[:12]}-fp32-v{VERSION}"
 
 
 def read_assets(path: Path) -> Registry[Asset]:
     """Read a list of assets, such as assets.yaml.
 
     Raises:
-        SummkitError: A key is unknown or missing, or a value has the wrong type or an unknown name.
+        SummkitError: A key is unknown or missing, or its value is impossible.
     """
     assets: Registry[Asset] = Registry("embedded asset")
     for name, values in read_mapping(path, "list of assets").items():
-        asset = assets.add(name, build(Asset, {"name": name, **values}, f"{path.name}, {name}:"))
-        if asset.kind not in ("file", "folder"):
-            archives.READERS.find(asset.kind)
-        if asset.converter:
-            CONVERTERS.find(asset.converter)
+        assets.add(name, build(Asset, {"name": name, **values}, f"{path.name}, {name}:"))
     return assets
 
 
@@ -172,14 +153,12 @@ def embedded_model(name: str) -> Path:
         source = embedded_model(asset.source) if asset.source else fetch(name)
         with _workshop(asset.converted_bytes):
             if not target.is_dir():
-                started = time.perf_counter()
                 title = f"converting {name}"
                 print(f"{title} for from_pretrained: once, up to half a minute", file=sys.stderr, flush=True)
                 with progress.clock(title), whole_folder(target) as folder:
-                    CONVERTERS.find(asset.converter).convert(source, folder, asset.parameters)
+                    CONVERTERS[asset.converter](source, folder, asset.parameters)
                     for path in folder.iterdir():
                         path.chmod(0o644)  # weights are saved readable only by their owner; a cache may be shared
-                print(f"converted {name} in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return target
 
 
