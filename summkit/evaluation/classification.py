@@ -176,24 +176,17 @@ def _matthews(means: np.ndarray) -> np.ndarray:
     return np.divide(above_chance, np.sqrt(spread), out=np.zeros_like(spread), where=spread > 1e-12)
 
 
-def _confidence(probabilities: ArrayLike, actual: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """Return the most likely label's probability, and 1 where the row has this label: float [rows] each."""
-    probabilities, actual = np.asarray(probabilities), np.asarray(actual)
-    if probabilities.shape != actual.shape:
-        raise SummkitError(
-            f"probabilities are {probabilities.shape}, the truth is {actual.shape}: they must have the same shape"
-        )
-    return probabilities.max(axis=1), (top_label(probabilities) & actual).any(axis=1).astype(float)
-
-
-def _bin(confidence: np.ndarray) -> np.ndarray:
-    return (confidence * BINS).astype(int).clip(0, BINS - 1)
-
-
 def _calibration_gaps(probabilities: ArrayLike, actual: Labels) -> np.ndarray:
     """Return confidence minus correctness, in the column of the row's bin: [rows, bins].
 
     The sum of the absolute means of the columns is the expected calibration error.
     """
-    confidence, correct = _confidence(probabilities, actual)
-    return np.where(_bin(confidence)[:, None] == np.arange(BINS), (confidence - correct)[:, None], 0.0)
+    probabilities, actual = np.asarray(probabilities), np.asarray(actual)
+    if probabilities.shape != actual.shape:
+        raise SummkitError(
+            f"probabilities are {probabilities.shape}, the truth is {actual.shape}: they must have the same shape"
+        )
+    confidence = probabilities.max(axis=1)
+    correct = (top_label(probabilities) & actual).any(axis=1)
+    bins = (confidence * BINS).astype(int).clip(0, BINS - 1)
+    return np.where(bins[:, None] == np.arange(BINS), (confidence - correct)[:, None], 0.0)

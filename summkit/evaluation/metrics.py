@@ -232,7 +232,6 @@ def overlap() -> evaluate.Metric:
             return evaluate.MetricInfo(
                 description="Mean F1 times 100 of ROUGE-1, 2, L and Lsum, and corpus BLEU of n-grams up to 3.",
                 citation="",
-                inputs_description="Lists of texts of equal length: predictions, references.",
                 features=datasets.Features({"predictions": text, "references": text}),
             )
 

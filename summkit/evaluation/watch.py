@@ -57,8 +57,7 @@ def generation_scores(
     rows = rows.select(range(min(limit, len(rows))))
     if not len(rows):
         raise SummkitError(f"watch: no rows to answer, {limit} asked for; leave it out or ask for more")
-    limits: dict = {"max_length": profile.max_length, "max_new_tokens": profile.max_new_tokens}
-    limits["batch_size"] = profile.generation_batch_size
+    limits = profile.limits | {"batch_size": profile.generation_batch_size}
 
     class GenerationScores(TrainerCallback):
         def on_evaluate(self, args, state, control, model=None, metrics=None, **_) -> None:  # noqa: ANN001, ANN003
