@@ -261,8 +261,9 @@ def _sweep(options: Namespace) -> None:
 
 def _summarize(options: Namespace) -> None:
     from summkit import inference, progress
-    from summkit.data import checks, text_files
+    from summkit.data import checks
     from summkit.inference import export
+    from summkit.recipes import text_files
     from summkit.training import checkpoints
 
     check_known("decoding", options.decoding, inference.DECODINGS)

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from summkit.data import text_files
 from summkit.errors import SummkitError
+from summkit.recipes import text_files
 
 
 @pytest.fixture(autouse=True)
