@@ -20,6 +20,7 @@ COMMANDS = (
     ["train", "mine.json"],
     ["report", "run/task3", "trained"],
     ["summarize", "article.txt", "--adapter", "run/task3/adapter"],
+    ["label", "rows.jsonl", "--out", "labels.jsonl", "--profile", "smoke"],
     ["export", "--adapter", "trained/adapter", "--out", "merged"],
 )
 
@@ -36,6 +37,8 @@ def main(dist: Path) -> int:
         empty.mkdir()
         (empty / "mine.json").write_text(json.dumps(CONFIGURATION), encoding="utf-8")
         (empty / "article.txt").write_text("The bridge over the river was closed on Monday.\n", encoding="utf-8")
+        rows = [{"id": n, "document": f"Bridge {n} over the river was closed on Monday."} for n in range(4)]
+        (empty / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         # As a user has it: without PYTHONUTF8, the encoding of Windows has no "CO₂".
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "SUMMKIT_"))}
         output = {"capture_output": True, "text": True, "errors": "replace"}
