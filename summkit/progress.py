@@ -128,10 +128,11 @@ LOGGED = {
     "transformers.trainer_utils": "mtime may not be reliable",  # checkpoints are then sorted by number
     "transformers.trainer": rf"missing keys in the checkpoint model loaded: \[({_TIED}(, )?)+\]",  # tied weights
     "transformers.modeling_utils": "so we will NOT tie them",  # Flan-T5's head is a tensor of its own
+    "transformers.utils.generic": "Use `cache` instead",  # the new name of past_key_values, which 5.21 does not know
     "bitsandbytes.autograd._functions": "MatMul8bitLt",  # LLM.int8() casts to fp16, at every layer and batch
     "DeepSpeed": "Setting accelerator to CPU",
 }
-WARNED = "`gradient_checkpointing|`is_gradient_checkpointing`|Paged optimizers|Could not find a config"
+WARNED = "`(is_)?gradient_checkpointing|`past_key_values`|Paged optimizers|Could not find a config"
 
 
 def _is_for_readers(record: logging.LogRecord) -> bool:
