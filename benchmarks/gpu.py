@@ -3,13 +3,15 @@
 The weights are random, because neither time nor memory depends on them, so nothing is downloaded. The tokenizer reads
 bytes. The models are made once, the libraries are imported once, and each contestant has a process of its own, forked
 from that. It warms up, and is then measured three times. The record is written after each contestant: what is stopped,
-or out of time, goes on with the next call. Without a GPU nothing is measured; `--smoke` shows that it runs.
+or out of time, goes on with the next call. What matters most comes first (`_order`); after eight minutes of an H100,
+single levers and the slowest ways to answer are left for the next call. Without a GPU nothing is measured; `--smoke`
+shows that it runs.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
+import sys
 import tempfile
 import time
 from itertools import pairwise
@@ -38,7 +40,8 @@ LLAMA = {
     "tie_word_embeddings": True,
 }
 SHAPES = {"phi-2": None, "llama-3.2-3b": LLAMA}  # None: summkit knows it
-WARM_UP, STEPS, REPEATS = 3, 4, 3
+WARM_UP, STEPS, REPEATS = 2, 2, 3
+PATIENCE = 15.0  # seconds after which an answer that was repeated once is not repeated again
 # The profiles' ways to train: rows of a step, whether activations are computed again, the part of the window that rows
 # fill (all of it, or from a quarter to all).
 WAYS = {
@@ -50,13 +53,17 @@ WAYS = {
 ALL, ONE = tuple(WAYS), tuple(WAYS)[1:2]
 # What each lever sets. An option that this version of the library does not have is left out, and said.
 LEVERS = {
-    "fewer waits": {"optimizer": "adamw_torch_fused", "logging_steps": 10},
+    "fewer waits": {"optimizer": "adamw_torch_fused", "logging_steps": 5},
     "no autocast": {"pure_compute_dtype": True},
     "fused kernels": {"fused_kernels": True},
     "packing": {"packing": True},
     "compiled": {"compile_from_steps": 1, "pad_to_multiple_of": 128},
 }
-TOGETHER, TEXTS = 64, 4  # texts that are answered at once, and one by one
+_ALL = {name: value for lever in LEVERS.values() for name, value in lever.items()}
+_OURS = {name: value for name, value in _ALL.items() if name != "compile_from_steps"}
+# Whatever the profile sets by now.
+_BEFORE = {option.name: option.default for option in dataclasses.fields(Profile) if option.name in _ALL}
+TOGETHER, TEXTS = 64, 1  # texts that are answered at once, and one by one
 
 
 def prepare(work: dict) -> dict:
@@ -164,7 +171,8 @@ def _trained(work: dict, ways, run) -> dict:
         part = work | work["rows_of"]["mixed" if "mixed" in WAYS[way] else "full"]
         settings |= {"batch_size": 2} if work["smoke"] else {}
         profile = dataclasses.replace(Profile(**work["profile"]), **settings)
-        rows = profile.batch_size * (WARM_UP + STEPS * REPEATS + 1)  # the last step is profiled
+        steps = WARM_UP + STEPS * REPEATS + ("profiled" in work)  # the last step is profiled
+        rows = profile.batch_size * steps
         part |= {"rows": part["rows"][:rows], "profile": dataclasses.asdict(profile)}
         clock = _clock(profile_step="profiled" in work)
         _peak(reset=True)
@@ -197,7 +205,7 @@ def summkit(work: dict, ways, **changes) -> dict:
     config = base.config
 
     def train(part: dict, profile: Profile, clock) -> dict:
-        profile = dataclasses.replace(profile, **changes)
+        profile = dataclasses.replace(profile, **_BEFORE | changes)
         set_seed(0)
         base.gradient_checkpointing_disable()
         model = methods.apply_method(base, profile)
@@ -222,7 +230,8 @@ def _trl(work: dict, ways, model, tokenizer, **settings) -> dict:
     def train(part: dict, profile: Profile, clock) -> dict:
         rows = datasets.Dataset.from_list([{key: row[key] for key in ("prompt", "completion")} for row in part["rows"]])
         common = training._common(part, profile, model) | {"per_device_train_batch_size": profile.batch_size}
-        common |= {"gradient_checkpointing": profile.gradient_checkpointing, "logging_steps": 10} | settings
+        common |= LEVERS["fewer waits"] | {"gradient_checkpointing": profile.gradient_checkpointing} | settings
+        common["optim"] = common.pop("optimizer")
         trainer = SFTTrainer(
             model=model,
             args=SFTConfig(**common),
@@ -285,19 +294,18 @@ def answer(work: dict, ways, engine: str = "batches", merge: bool = True) -> dic
     documents = [row["document"] for row in work["rows_of"]["full"]["rows"]]
     found = {}
     for size, count in ((work["together"], work["together"]), (1, TEXTS)):
-        if size == 1 and engine == "generate_batch":
+        if size == 1 and engine == "continuous":
             continue  # it is made for many texts
         texts = documents[:count]
         # No token ends an answer: all contestants write as many.
         limits = (profile.max_length, profile.max_new_tokens, size, [-1])
         asked = Summarizer(model, tokenizer, template, *limits)
-        write = _continuously if engine == "generate_batch" else _with_engine
         _peak(reset=True)
         seconds, answers = [], []
-        for _ in range(1 + REPEATS):
+        while len(seconds) < 2 or (len(seconds) <= REPEATS and sum(seconds) < PATIENCE):
             _wait()
             started = time.perf_counter()
-            answers = write(asked, texts, engine, merge)
+            answers = [one.tokens for one in asked.summarize(texts, engine=engine, merge=merge)]
             _wait()
             seconds.append(time.perf_counter() - started)
         about = {"cold_seconds": seconds[0], "seconds": seconds[1:], "new_tokens": sum(answers)}
@@ -316,42 +324,20 @@ def _planned(model, profile: Profile, size: int, merged: bool) -> int:
     ).total
 
 
-def _with_engine(asked, texts: list[str], engine: str, merge: bool) -> list[int]:
-    return [one.tokens for one in asked.summarize(texts, engine=engine, merge=merge)]
-
-
-def _continuously(asked, texts: list[str], engine: str, merge: bool) -> list[int]:
-    """transformers' continuous batching, in the merged copy."""
-    from transformers import ContinuousBatchingConfig, GenerationConfig
-
-    from summkit.inference.generation import ready_to_answer
-
-    prompts = [row["input_ids"] for row in asked.encode(texts)]
-    config = GenerationConfig(max_new_tokens=asked.max_new_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
-    flash = bool(importlib.util.find_spec("flash_attn"))  # otherwise it may be downloaded from the Hub
-    blocks = {} if asked.model.device.type == "cuda" else {"num_blocks": 64, "page_size": 32, "max_batch_tokens": 256}
-    batching = ContinuousBatchingConfig(auto_switch_to_flash=flash, **blocks)
-    with ready_to_answer(asked.model, merge):
-        base = asked.model.get_base_model()
-        warm_up = asked.model.device.type == "cuda"  # it records graphs
-        made = base.generate_batch(prompts, config, batching, warmup=warm_up)
-    if len(made) < len(prompts):
-        raise SummkitError("generate_batch gave rows up")
-    return [len(output.generated_tokens) for output in made.values()]
-
-
 def _training(about: str, run, ways=ONE, needs: str = "", **changes) -> Contestant:
-    return Contestant(lambda work: run(work, ways, **changes), about, needs)
+    """The first shape trains in all `ways`, the others in the profiles' three ways at most."""
+
+    def started(work: dict) -> dict:
+        return run(work, ways if work["shape"] == next(iter(SHAPES)) else ways[:3], **changes)
+
+    return Contestant(started, about, needs)
 
 
-_ALL = {name: value for lever in LEVERS.values() for name, value in lever.items()}
-_OURS = {name: value for name, value in _ALL.items() if name != "compile_from_steps"}
-# In the order of their worth: time may be over before the last one.
 TRAINING = {
-    "summkit before": _training("this library, all levers off", summkit, ALL, **{}),
+    "summkit before": _training("this library, all levers off", summkit, ALL),
     "summkit": _training("this library, all levers but compiling", summkit, ALL, **_OURS),
-    "summkit, compiled": _training("this library, all levers that go with compiling", summkit, ALL, **_ALL),
-    "trl": _training("SFTTrainer, similar lengths together", trl, ALL, "trl"),
+    "summkit, compiled": _training("this library, all levers that go with compiling", summkit, ALL[:3], **_ALL),
+    "trl": _training("SFTTrainer, similar lengths together", trl, ALL[::3], "trl"),
     "trl padding-free": _training("SFTTrainer without padding", trl_padding_free, ALL, "trl"),
     "unsloth": _training("SFTTrainer under Unsloth's kernels", unsloth, ONE, "unsloth"),
     **{f"before + {lever}": _training("one lever", summkit, **changes) for lever, changes in LEVERS.items()},
@@ -361,7 +347,7 @@ ANSWERING = {
     "packed": Contestant(lambda work: answer(work, None, merge=False), "NF4 with the adapter beside it"),
     "merged": Contestant(lambda work: answer(work, None), "a plain copy, the adapter merged"),
     "merged, graphs": Contestant(lambda work: answer(work, None, "graphs"), "the copy, a step recorded"),
-    "merged, generate_batch": Contestant(lambda work: answer(work, None, "generate_batch"), "continuous batching"),
+    "merged, continuous": Contestant(lambda work: answer(work, None, "continuous"), "the copy, continuous batching"),
     "merged, compiled": Contestant(lambda work: answer(work, None, "compiled"), "the copy, compiled"),
 }
 CONTESTANTS = TRAINING | {f"answer: {name}": one for name, one in ANSWERING.items()}
@@ -369,12 +355,14 @@ PROFILED = ("summkit before", "summkit", "summkit, compiled")
 
 
 def _order() -> list[tuple[str, str]]:
-    """(shape, contestant), what matters most first: phi-2's training and answers, then Llama's, then single levers."""
-    single = [name for name in TRAINING if name.startswith("before +")]
-    main = [name for name in CONTESTANTS if name not in single]
+    """(shape, contestant), what matters most first: what the goals compare, for phi-2 and then for Llama."""
     phi, llama = SHAPES
-    last = [(phi, name) for name in single] + [(llama, name) for name in single]
-    return [(phi, name) for name in main] + [(llama, name) for name in main] + last
+    goals = [(phi, name) for name in ("summkit before", "summkit", "trl padding-free", "summkit, compiled")]
+    goals += [(phi, f"answer: merged{how}") for how in (", graphs", "", ", continuous")]
+    goals += [(llama, name) for name in ("summkit before", "summkit", "unsloth", "trl padding-free", "trl with liger")]
+    goals += [(llama, "answer: merged, graphs"), (phi, "answer: packed"), (llama, "summkit, compiled"), (phi, "trl")]
+    others = [(shape, name) for name in CONTESTANTS for shape in SHAPES if (shape, name) not in goals]
+    return goals + sorted(others, key=lambda one: one[1].startswith("before +"))
 
 
 def run(options) -> dict:
@@ -386,7 +374,8 @@ def run(options) -> dict:
         record = _begun(works, options)
         details = record["details"]
         entries, made = details["contestants"], {}
-        for shape, name in _order():
+        failed = [key for key, entry in entries.items() if entry.get("absent") not in (None, harness.OUT_OF_TIME)]
+        for shape, name in sorted(_order(), key=lambda one: ": ".join(one) in failed):  # what failed comes last now
             key, one = f"{shape}: {name}", CONTESTANTS[name]
             if "results" in entries.get(key, {}) or not any(part in key for part in options.only or [""]):
                 continue
@@ -438,10 +427,11 @@ def _own(name: str, work: dict, options, ends: float, python: str = "") -> dict:
 def _result(name: str, work: dict, options, ends: float) -> dict:
     """{"results": …}, or {"absent": reason}. This library has to run, except where an option is missing."""
     needs = CONTESTANTS[name].needs
-    python = (options.python or "") if needs == "unsloth" else ""
-    if needs and not python and importlib.util.find_spec(needs) is None:
+    if needs and not (options.python and needs == "unsloth") and importlib.util.find_spec(needs) is None:
         return {"absent": f"not installed here: {needs}"}
     try:
+        # Unsloth has to be imported before transformers, so never in a forked process.
+        python = (options.python or sys.executable) if needs == "unsloth" else ""
         return {"results": _own(name, work, options, ends, python)}
     except SummkitError as error:
         return {"absent": str(error)}
@@ -459,23 +449,22 @@ def _figures(results: dict, sizes: dict, ceiling: dict) -> None:
 
 
 def _import_once() -> None:
-    """Import what contestants need, before they are forked: without this each of them would import it again."""
+    """Import what contestants need, before they are forked: without this each of them would import it again.
+
+    Not bitsandbytes, which starts CUDA when it is imported, and so neither peft nor the Trainer, which import it.
+    """
     # torch asks NVML whether there is a GPU. Otherwise it would start CUDA, and no forked process could use it.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     os.environ |= harness.QUIET
-
-    with contextlib.suppress(ImportError):
-        pass
-    with contextlib.suppress(ImportError, RuntimeError):
-        pass
+    models = [f"transformers.models.{kind}.modeling_{kind}" for kind in ("phi", "llama")]
+    for name in ("torch", "accelerate", "datasets", "transformers.generation.utils", *models):
+        importlib.import_module(name)
 
 
 def _work(shape: str, folder: Path, options) -> dict:
     chosen = _profile(folder, options.smoke)
-    count = 16 * (WARM_UP + STEPS * REPEATS + 1)
+    count = (2 if options.smoke else 16) * (WARM_UP + STEPS * REPEATS + 1)
     called = f"random weights in the shape of {shape}" + (", made tiny" if options.smoke else "")
-    if options.smoke:
-        count = 2 * (WARM_UP + STEPS * REPEATS + 1)
     rows = {kind: made_up(chosen, count, mixed=kind == "mixed") for kind in ("full", "mixed")}
     keys = ("rows", "tokens", "answer_tokens", "prompt_tokens")
     work = {"shape": shape, "smoke": options.smoke, "called": called, "together": 4 if options.smoke else TOGETHER}

@@ -128,6 +128,8 @@ def start(
             )
         except subprocess.TimeoutExpired:
             raise SummkitError(OUT_OF_TIME) from None
+        except OSError as error:
+            raise SummkitError(f"{name} cannot be started by {python}: {error.strerror}") from None
         if done.returncode or not files[1].is_file():
             raise SummkitError(f"{name} failed: {_last_line(done.stderr) or f'exit {done.returncode}'}")
         return json.loads(files[1].read_text(encoding="utf-8"))
@@ -136,9 +138,10 @@ def start(
 def own(benchmark: str, name: str, work: dict, threads: int, timeout: float | None = None) -> dict:
     """As `start`, but in a process that is forked from this one, with what this one has imported.
 
-    This one must not have started CUDA. Where processes cannot be forked, it is `start`.
+    Where this one has started CUDA, or processes cannot be forked, it is `start`.
     """
-    if not hasattr(os, "fork"):
+    cuda_started = "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
+    if cuda_started or not hasattr(os, "fork"):
         return start(benchmark, name, work, threads, timeout=timeout)
     with tempfile.TemporaryDirectory() as folder:
         result, error = Path(folder) / "result.json", Path(folder) / "error.txt"

@@ -6,6 +6,7 @@ shows.
 
 import importlib.util
 import json
+import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -177,6 +178,45 @@ def test_a_gpu_contestant_without_time_or_option_says_so(here, few_steps, monkey
         gpu.summkit(work, gpu.ONE, no_such_option=1)
     monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None)
     assert gpu._result("unsloth", work, options, 0.0) == {"absent": "not installed here: unsloth"}
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        ("no-python", "unsloth cannot be started by no-python: No such file or directory"),
+        (sys.executable, "unsloth failed: ModuleNotFoundError: No module named 'unsloth'"),
+    ],
+)
+def test_a_python_without_unsloth_is_one_sentence(tmp_path, python, said):
+    options = Namespace(**vars(OPTIONS) | ON_GPU | {"python": python})
+    work = gpu._work("llama-3.2-3b", tmp_path, options)
+    assert gpu._result("unsloth", work, options, 0.0) == {"absent": said}
+
+
+def test_what_the_goals_compare_comes_first_and_all_contestants_come():
+    order = gpu._order()
+    assert len(order) == len(set(order)) == len(gpu.SHAPES) * len(gpu.CONTESTANTS)
+    assert order[:3] == [("phi-2", name) for name in ("summkit before", "summkit", "trl padding-free")]
+    singles = [name.startswith("before +") for _, name in order]
+    assert singles == sorted(singles) and any(singles)
+    assert gpu._BEFORE["optimizer"] == "paged_adamw_8bit" and gpu._BEFORE["logging_steps"] == 1
+    assert gpu._BEFORE.keys() == gpu._ALL.keys() and not set(gpu._BEFORE.items()) & set(gpu._ALL.items())
+
+
+def test_libraries_are_imported_once_but_for_one_that_starts_cuda():
+    code = "import sys; from benchmarks import gpu; gpu._import_once(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=harness.ROOT, capture_output=True, text=True, check=True)
+    seen = set(done.stdout.split())
+    assert {"torch", "accelerate", "datasets", "transformers.models.phi.modeling_phi"} <= seen
+    assert "bitsandbytes" not in seen
+
+
+def test_where_cuda_has_started_no_process_is_forked(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(harness, "start", lambda *args, **_: args)
+    assert harness.own("gpu", "summkit", {}, 1) == ("gpu", "summkit", {}, 1)
 
 
 def test_a_forked_contestant_returns_its_results_says_its_error_and_ends_in_time(monkeypatch):
