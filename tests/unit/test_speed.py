@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from summkit.config import choose_profile
 from summkit.data import tokenisation
+from summkit.inference import merge_adapter
 from summkit.models import loading, methods
 from summkit.training import fit, speed, summary_loss
 from tests.unit import test_trainer
@@ -21,6 +22,7 @@ from tests.unit.test_trainer import TOKENIZER, adapted, rows, run
 
 ROOT = Path(__file__).parents[2]
 SMOKE = dataclasses.replace(choose_profile("smoke"), evaluations_per_epoch=3, dropout=0.0)
+EXACT = dataclasses.replace(SMOKE, precision="fp32", optimizer="adamw_torch")
 FAST = dataclasses.replace(SMOKE, pure_compute_dtype=True, packing=True, pad_to_multiple_of=16)
 SHAPE = {
     "vocab_size": len(TOKENIZER), "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -50,7 +52,7 @@ def differ(some, others):
 
 
 class Operations(TorchDispatchMode):
-    """Counts operations by name, and casts of floating-point tensors by their numbers."""
+    """Counts operations by name, casts of floating-point tensors by their numbers, and what makes a GPU's host wait."""
 
     def __init__(self):
         super().__init__()
@@ -60,9 +62,15 @@ class Operations(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         self.counts[name] += 1
+        if name == "index" and any(one is not None and one.dtype == torch.bool for one in args[1]):
+            self.counts["places of a mask"] += 1
         if name == "_to_copy" and args[0].is_floating_point() and args[0].dtype != result.dtype:
             self.counts["cast numbers"] += args[0].numel()
         return result
+
+    def waits(self):
+        """Numbers read from the device, and searches in a mask, whose result has as many numbers as are found."""
+        return sum(self.counts[name] for name in ("_local_scalar_dense", "nonzero", "places of a mask"))
 
 
 # Packed rows
@@ -249,6 +257,43 @@ def test_a_training_with_all_options_has_the_same_losses_counts_and_files(plain,
     torch._dynamo.reset()
 
 
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory):
+    torch.set_num_threads(1)
+    return run(tmp_path_factory.mktemp("exact"), EXACT)[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("pure_compute_dtype", True), ("packing", True), ("pad_to_multiple_of", 16), ("compile_from_steps", 1),
+        ("logging_steps", 2), ("optimizer", "adamw_torch_fused"), ("gradient_checkpointing", True),
+    ],
+)  # fmt: skip
+def test_each_option_alone_leaves_the_losses_to_the_fifth_digit_and_the_counts(
+    exact, tmp_path, monkeypatch, option, value
+):
+    monkeypatch.setattr(speed, "COMPILER", "eager")
+    profile = dataclasses.replace(EXACT, **{option: value})
+    result, _ = run(tmp_path, profile)
+    assert result.speed == ({option: "on"} if option in speed._OPTIONS else {})
+    assert (result.tokens, result.steps) == (exact.tokens, exact.steps)
+    found, expected = ({e["step"]: e["eval_loss"] for e in r.history if "eval_loss" in e} for r in (result, exact))
+    assert len(found) == 3 and found == pytest.approx(expected, abs=1e-5)
+    assert result.train_loss == pytest.approx(exact.train_loss, abs=1e-5)
+    counts = [loading.parameter_report(adapted(one)) for one in (profile, EXACT)]
+    assert counts[0] == counts[1]
+    torch._dynamo.reset()
+
+
+def test_the_adapter_of_a_fast_training_is_exported_as_any_other(plain, tmp_path):
+    result, _ = run(tmp_path / "fast", FAST)
+    folders = [merge_adapter(one.adapter, tmp_path / name) for one, name in ((result, "one"), (plain[0], "other"))]
+    some, others = (load_file(folder / "model.safetensors") for folder in folders)
+    assert some.keys() == others.keys() and differ(some, others) < 1e-3
+    assert {name: w.dtype for name, w in some.items()} == {name: w.dtype for name, w in others.items()}
+
+
 def test_a_fast_training_that_was_killed_goes_on_as_if_not(tmp_path):
     whole, adapter = run(tmp_path / "whole", FAST)
     with pytest.raises(MemoryError):
@@ -293,10 +338,14 @@ def test_a_step_of_packed_rows_waits_for_no_number(tmp_path, monkeypatch):
     monkeypatch.setattr(transformers.Trainer, "training_step", counted)
     monkeypatch.setattr(speed, "_attention_within_rows", attention)
     monkeypatch.setattr(speed, "check_packing", lambda *_: None)
-    run(tmp_path, dataclasses.replace(FAST, precision="fp32", optimizer="adamw_torch", logging_steps=2))
-    for step_of in range(6):
-        counts = found[step_of].counts
-        assert counts["mm"] and not counts["_local_scalar_dense"] and not counts["nonzero"], counts
+    profile = dataclasses.replace(FAST, precision="fp32", optimizer="adamw_torch", logging_steps=2)
+    run(tmp_path / "packed", profile)
+    assert len(found) == 6
+    for counted_step in found.values():
+        assert counted_step.counts["mm"] and not counted_step.waits(), counted_step.counts
+    # A padded batch waits: is there padding in the mask (read twice); which positions have labels, for loss and head.
+    run(tmp_path / "padded", dataclasses.replace(profile, packing=False))
+    assert {counted_step.waits() for counted_step in found.values()} == {4}, found[0].counts
 
 
 # Fused kernels
