@@ -268,19 +268,22 @@ def _summarize(options: Namespace) -> None:
 
     check_known("decoding", options.decoding, inference.DECODINGS)
     check_known("strategy", options.strategy, inference.STRATEGIES)
-    is_exported = export.is_exported(options.adapter)
+    is_exported = bool(options.url) or export.is_exported(options.adapter)
     # A broken adapter is reported before half a minute of imports.
     settings = (checkpoints.settings_in if is_exported else checkpoints.read_settings)(Path(options.adapter))
     named = options.document_column or settings["document_column"]
     usual = tuple(name for name in checks.DOCUMENT_COLUMNS if name != str(settings["summary_column"]).lower())
     names, texts = zip(*text_files.read_texts(options.files, (named,) if named else usual), strict=True)
-    asking = {"decoding": options.decoding, "base": options.base}
-    summarizer: inference.Exported | inference.Summarizer
+    asking = {"decoding": options.decoding, "base": options.base, "engine": options.engine}
+    summarizer: inference.Exported | inference.Served | inference.Summarizer
     if is_exported:
-        if options.decoding != "greedy" or options.base:
+        if asking != {"decoding": "greedy", "base": False, "engine": "batches"}:
             raise SummkitError(f"{options.adapter} is an exported model: it has no base, and decodes greedily")
         asking = {}
-        summarizer = inference.Exported.load(options.adapter)
+        if options.url:
+            summarizer = inference.Served.load(options.adapter, options.url)
+        else:
+            summarizer = inference.Exported.load(options.adapter)
     else:
         progress.quiet_libraries()
         summarizer = inference.Summarizer.load(options.adapter)

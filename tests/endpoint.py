@@ -1,6 +1,7 @@
-"""A teacher's server on 127.0.0.1 with the part of OpenAI's protocol that `EndpointTeacher` uses.
+"""A server on 127.0.0.1 with the parts of OpenAI's protocol that `EndpointTeacher` and `Served` use.
 
-Its answers are a function of the document and the temperature; `script` has unusual replies that come first.
+Its answers are a function of the document and the temperature, or of a prompt's token ids; `script` has unusual replies
+that come first.
 """
 
 import json
@@ -12,18 +13,21 @@ PLAIN = {"Content-Type": "application/json"}
 
 
 class LocalEndpoint:
-    """A context manager: `url` for the client, `asked` with the bodies of all chat requests, `headers` with theirs.
+    """A context manager: `url` for the client, `asked` with the bodies of all requests, `headers` with theirs.
 
-    `script` is a list of (status, headers, body) that the first chat requests get, in the order in which they come;
+    `script` is a list of (status, headers, body) that the first requests get, in the order in which they come;
     everyone after them gets `answer(document, temperature)`, `delay` seconds after asking. `broken` maps a document to
-    such a reply too, for every time it is asked.
+    such a reply too, for every time it is asked. A prompt of token ids gets `complete(ids)`, which returns a text and
+    whether it ended. `most` is the largest number of requests that were answered at the same time.
     """
 
-    def __init__(self, answer, delay: float = 0.0, script=(), broken=None, models=("teacher",)):
+    def __init__(self, answer=None, delay: float = 0.0, script=(), broken=None, models=("teacher",), complete=None):
         self.answer = answer
         self.delay = delay
         self.script = list(script)
         self.broken = broken or {}
+        self.complete = complete
+        self.most, self._busy = 0, 0
         self.models = models
         self.asked: list[dict] = []
         self.headers: list[dict] = []
@@ -54,10 +58,21 @@ class LocalEndpoint:
             self.headers.append({name.lower(): value for name, value in headers.items()})
             self.times.append(time.monotonic())
             scripted = self.script.pop(0) if self.script else None
-        document = body["messages"][-1]["content"]
-        if scripted or document in self.broken:
-            return scripted or self.broken[document]
+            self._busy += 1
+            self.most = max(self.most, self._busy)
+        try:
+            return scripted or self._answered(body)
+        finally:
+            with self._lock:
+                self._busy -= 1
+
+    def _answered(self, body: dict) -> tuple[int, dict, bytes]:
+        document = body["messages"][-1]["content"] if "messages" in body else None
+        if document in self.broken:
+            return self.broken[document]
         time.sleep(self.delay)
+        if document is None:
+            return continuation(body["prompt"], *self.complete(body["prompt"]))
         return completion(self.answer(document, body["temperature"]))
 
 
@@ -67,6 +82,13 @@ def completion(content, **changes) -> tuple[int, dict, bytes]:
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     whole = {"id": "1", "object": "chat.completion", "created": 0, "model": "teacher", "choices": choices}
     return 200, PLAIN, json.dumps(whole | changes).encode()
+
+
+def continuation(ids, text, ended, read=None) -> tuple[int, dict, bytes]:
+    """A whole reply of status 200 to a prompt of token ids; the server says that it read `read` of them."""
+    choices = [{"index": 0, "text": text, "finish_reason": "stop" if ended else "length"}]
+    usage = {"prompt_tokens": len(ids) if read is None else read}
+    return 200, PLAIN, json.dumps({"object": "text_completion", "choices": choices, "usage": usage}).encode()
 
 
 def failure(status: int, said: str = "no", **headers) -> tuple[int, dict, bytes]:
@@ -81,7 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        known = self.path == "/v1/chat/completions" and body["model"] in self.endpoint.models
+        path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+        known = self.path == path and body["model"] in self.endpoint.models
         self._send(*(self.endpoint.reply(body, self.headers) if known else failure(404, "no such model")))
 
     def do_GET(self):

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import ipaddress
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
-from urllib.parse import urlsplit
 
 from summkit import progress
 from summkit.config import Profile
 from summkit.data import sentences, templates, tokenisation
 from summkit.errors import SummkitError, check_known
 from summkit.inference.generation import Summarizer
+from summkit.inference.server import Server
 from summkit.models import loading
 from summkit.registry import Registry
 
 if TYPE_CHECKING:
     import httpx
-    import openai
 
 FIELDS = ("max_tokens", "temperature", "seed", "system")  # of a request, which may be left out or renamed
 _FINISHES = {"length": "cut", "max_tokens": "cut", "content_filter": "content filter"}
-_RESUME = "Finished labels are saved: run the same command again to resume"
 _log = logging.getLogger(__name__)
 
 
@@ -113,20 +109,14 @@ class LocalTeacher:
 
 
 @dataclasses.dataclass
-class EndpointTeacher:
-    """A chat model on a server: vLLM, llama.cpp, Ollama, `transformers serve`, ….
-
-    If the server is busy, slow or unreachable, the request is repeated after a pause, which doubles each time or is set
-    by the server. Requests to a server on this machine never use a proxy.
+class EndpointTeacher(Server):
+    """A chat model on a server.
 
     Args:
-        base_url: The URL of the API, such as "http://127.0.0.1:8000/v1".
+        base_url: As the other arguments that are not named here, of `Server`.
         model: The model's name on the server.
         wording: The instruction and the examples.
         max_new_tokens: The largest number of tokens in an answer.
-        key_variable: The environment variable with the API key, if the server needs one. The key is never shown.
-        timeout: Timeout in seconds.
-        retries: How often a request is repeated.
         workers: Number of parallel requests.
         without: The FIELDS that are left out of a request, since the server refuses them. Without "system", the
             instruction is the beginning of the first message.
@@ -134,26 +124,23 @@ class EndpointTeacher:
         extra: Further fields, such as {"reasoning_effort": "low"}, or other values of fields.
 
     Raises:
-        SummkitError: The URL is invalid or contains a password; a field is unknown; openai is not installed.
+        SummkitError: As for `Server`; or a field is unknown.
     """
 
-    base_url: str
     model: str
     wording: templates.Wording
     max_new_tokens: int
-    key_variable: str = "SUMMKIT_TEACHER_KEY"
-    timeout: float = 60
-    retries: int = 5
     workers: int = 4
     without: Sequence[str] = ()
     rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    resume = "Finished labels are saved: run the same command again to resume"
+
     def __post_init__(self) -> None:
         for name in (*self.without, *self.rename):
             check_known("field of a request", name, FIELDS)
-        self._key = _read_key(self.key_variable)
-        self._client = self._connect()
+        super().__post_init__()
         self._reported: set[str] = set()
         digest = hashlib.sha256(json.dumps(self._messages("")).encode()).hexdigest()[:12]
         self.about: dict[str, Any] = {"model": self.model, "revision": None, "prompt": digest}
@@ -177,19 +164,6 @@ class EndpointTeacher:
         with ThreadPool(self.workers) as pool:
             return list(pool.imap(lambda document: self._ask(document, temperature, seed), documents))
 
-    def _connect(self) -> openai.OpenAI:
-        is_local = _is_this_machine(self.base_url)
-        try:
-            import openai
-        except ImportError:
-            raise SummkitError("openai is not installed: pip install 'summkit[distill]'") from None
-        # By default the client would send the values of OPENAI_… variables, such as a key, to any server.
-        headers: dict[str, Any] = {"Authorization": f"Bearer {self._key or 'none'}"}
-        headers |= {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
-        http = openai.DefaultHttpxClient(timeout=self.timeout, trust_env=not is_local, follow_redirects=False)
-        options = {"timeout": self.timeout, "max_retries": self.retries, "http_client": http}
-        return openai.OpenAI(base_url=self.base_url, api_key="none", default_headers=headers, **options)
-
     def _messages(self, document: str) -> list[dict[str, str]]:
         instruction, *turns = templates.chat_messages(self.wording, document)
         if "system" not in self.without:
@@ -198,21 +172,16 @@ class EndpointTeacher:
         return [first, *turns[1:]]
 
     def _ask(self, document: str, temperature: float, seed: int) -> Answer:
-        import httpx
-        import openai
-
         fields: dict[str, float] = {"max_tokens": self.max_new_tokens, "temperature": temperature, "seed": seed}
         body: dict[str, Any] = {"model": self.model, "messages": self._messages(document)}
         body |= {self.rename.get(name, name): value for name, value in fields.items() if name not in self.without}
-        try:
-            reply = self._client.post("/chat/completions", cast_to=httpx.Response, body=body | dict(self.extra))
-        except openai.APIStatusError as error:
-            raise SummkitError(self._refusal(error, document)) from None
-        except openai.APIConnectionError as error:
-            reason = "no answer in time" if isinstance(error, openai.APITimeoutError) else "no connection"
-            tries = f"{self.base_url}: {reason} after {self.retries + 1} tries"
-            raise SummkitError(f"{tries}; is the server up, and is this its address? {_RESUME}") from None
-        return self._read(reply)
+        about = f", for the text that begins {sentences.excerpt(document, 8)!r}"
+        return self._read(self.post("/chat/completions", body | dict(self.extra), about))
+
+    def advice(self, words: str) -> str:
+        """Return how to leave out the field that the server complains about; "" if it names none."""
+        field = next((name for name in FIELDS if name in words.lower()), None)
+        return f". Leave {field} out of requests with --without {field}, or see --rename and --extra" if field else ""
 
     def _read(self, reply: httpx.Response) -> Answer:
         """Return the answer in a reply of status 200, which may be something else all the same."""
@@ -242,43 +211,11 @@ class EndpointTeacher:
 
     def _failure(self, reason: str, words: object) -> Answer:
         """Return an answer for a failure of the server, and log what it says once."""
-        said = self._quoted(str(words))
+        said = self.quoted(str(words))
         if said not in self._reported:
             self._reported.add(said)
             _log.warning("%s answers with status 200, but %s: %s", self.base_url, reason, said)
         return Answer("", reason, failed=True)
-
-    def _quoted(self, words: str) -> str:
-        """Return the server's words in one line, without the key."""
-        words = " ".join(words.split())
-        return (words.replace(self._key, "…") if self._key else words)[:300] or "nothing"
-
-    def _refusal(self, error: openai.APIStatusError, document: str) -> str:
-        """Explain a status and what to do, quoting the server's message without the key."""
-        status = error.status_code
-        start = f"{self.base_url}: status {status}"
-        if status in (401, 403):
-            state = "is not accepted" if self._key else "is missing"
-            return f"{start}: the key {state}; put the right one into the environment variable {self.key_variable}"
-        if status == 404:
-            known = ", ".join(self._models()) or "none that it lists"
-            return f"{start}: no model {self.model!r} at this address (it often ends in /v1); known: {known}"
-        words = self._quoted(str(error).removeprefix(f"Error code: {status}").strip(" -"))
-        if status in (408, 409, 429) or status >= 500:
-            return f"{start} after up to {self.retries + 1} tries; the server is busy or broken: {words}. {_RESUME}"
-        field = next((name for name in FIELDS if name in words.lower()), None)
-        way = f". Leave {field} out of requests with --without {field}, or see --rename and --extra" if field else ""
-        start += f", for the text that begins {sentences.excerpt(document, 8)!r}"
-        return f"{start}; the server says: {words.rstrip('.')}{way}"
-
-    def _models(self) -> list[str]:
-        import openai
-
-        try:
-            models = self._client.with_options(max_retries=0).models.list().data
-            return sorted(str(model.id) for model in models)[:20]
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
-            return []
 
 
 def _load_local(name: str | None, url: str | None, profile: Profile, wording: templates.Wording) -> Teacher:
@@ -297,28 +234,3 @@ def _connect_endpoint(
 # Functions (model name, URL, profile, wording) → teacher. A plugin adds its own with `TEACHERS.add`. Only "endpoint"
 # is also called with `without`, `rename` and `extra`.
 TEACHERS: Registry[Callable[..., Teacher]] = Registry("teacher", {"local": _load_local, "endpoint": _connect_endpoint})
-
-
-def _read_key(variable: str) -> str:
-    """Return the key in an environment variable, or "". Raises SummkitError if it cannot be part of a header."""
-    key = os.environ.get(variable, "").strip()
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise SummkitError(f"{variable} is not a valid key: use letters, digits and punctuation in one line")
-    return key
-
-
-def _is_this_machine(base_url: str) -> bool:
-    """Whether `base_url` is on this machine. Raises SummkitError if it is not a URL for `EndpointTeacher`."""
-    try:
-        parts = urlsplit(base_url)
-        host = parts.hostname if parts.port != 0 else None  # `port` raises an error if it is not a number
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
-        raise SummkitError("the teacher's URL: an address such as http://127.0.0.1:8000/v1 is needed")
-    if parts.username or parts.password:  # the URL is shown and recorded, so it must not contain a password
-        raise SummkitError("the teacher's URL contains a name or password: put the key into an environment variable")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

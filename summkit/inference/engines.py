@@ -6,10 +6,15 @@ cost more than the product itself when a GPU answers. So layers are replaced by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from summkit.errors import SummkitError
+from summkit.inference import sampling
 from summkit.models import loading
 
 if TYPE_CHECKING:
@@ -17,13 +22,16 @@ if TYPE_CHECKING:
 
 # How a batch is generated: settings of transformers' GenerationConfig, with those of its CompileConfig. "batches"
 # starts each kernel from Python, and needs nothing before its first token. "graphs" replays a recorded step, and
-# "compiled" also fuses kernels: both pay with their first batch, and fill each batch up to one shape. "batches" is the
-# default as long as the others have not been measured: `python -m benchmarks gpu` measures them.
+# "compiled" also fuses kernels: both pay with their first batch, and fill each batch up to one shape. "continuous" has
+# no settings: it is `continuous` below. "batches" is the default as long as the others have not been measured:
+# `python -m benchmarks gpu` measures them.
 ENGINES: dict[str, dict[str, Any]] = {
     "batches": {},
     "graphs": {"cache_implementation": "static", "compile_config": {"backend": "cudagraphs", "mode": None}},
     "compiled": {"cache_implementation": "static", "compile_config": {"mode": "reduce-overhead"}},
+    "continuous": {},
 }
+Writer = Callable[[list[dict]], Iterable[list[int]]]  # maps rows of `tokenisation.encode` to new token ids
 
 
 @contextmanager
@@ -90,6 +98,66 @@ def copy_fits(base: Any) -> bool:
     free = torch.cuda.mem_get_info(base.device)[0]
     free += torch.cuda.memory_reserved(base.device) - torch.cuda.memory_allocated(base.device)
     return 2 * copied_bytes(base) <= free
+
+
+@contextmanager
+def continuous(base: Any, rows: list[dict], together: int, limits: dict[str, Any]) -> Iterator[Writer]:
+    """Write by transformers' continuous batching: when an answer ends, the next prompt takes its place at once.
+
+    Keys and values lie in pages, which take as much memory as a batch of `together` rows. A thread writes the answers;
+    it has ended when the block ends, also by Ctrl-C.
+
+    Args:
+        base: A decoder, without peft's wrapper.
+        rows: All rows of `tokenisation.encode` that will be answered.
+        together: Answers that are written at once.
+        limits: Settings of the GenerationConfig: max_new_tokens and what ends an answer.
+
+    Yields:
+        A function that maps rows to the new token ids of each, in order.
+
+    Raises:
+        SummkitError: transformers does not support the model; memory is too short; the model computes NaN or infinity.
+    """
+    from transformers import ContinuousBatchingConfig, GenerationConfig
+
+    longest = max((row["length"] for row in rows), default=0) + limits["max_new_tokens"]
+    blocks = together * (longest // ContinuousBatchingConfig.page_size + 2)
+    room = {"num_blocks": blocks, "max_batch_tokens": max(together, 2048), "max_requests_per_batch": together}
+    # FlashAttention reads half precision; where it is not installed, it would be fetched from the Hub.
+    flash = base.dtype.itemsize == 2 and importlib.util.find_spec("flash_attn") is not None
+    batching = ContinuousBatchingConfig(return_logprobs=True, auto_switch_to_flash=flash, **room)  # NaN's is NaN
+    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.CRITICAL)  # what it logs is raised here
+    try:
+        manager = base.init_continuous_batching(GenerationConfig(do_sample=False, **limits), batching)
+        manager.warmup()
+    except Exception as error:  # of many kinds: layers that keep no keys and values, too little memory
+        raise _failure(error) from None
+
+    def write(rows: list[dict]) -> Iterator[list[int]]:
+        found: dict[str, Any] = {}
+        for name in manager.add_requests([row["input_ids"] for row in rows]):
+            while name not in found:
+                if result := manager.get_result(timeout=1):
+                    found[result.request_id] = result
+                elif not manager.is_running():
+                    raise _failure("it ended too early")
+            result = found.pop(name)
+            if result.error:
+                raise _failure(result.error)
+            if not all(map(math.isfinite, result.logprobs)):
+                raise SummkitError(sampling.NOT_FINITE)
+            yield result.generated_tokens
+
+    manager.start()
+    try:
+        yield write
+    finally:
+        manager.stop(hard_stop=True)
+
+
+def _failure(reason: object) -> SummkitError:
+    return SummkitError(f"engine 'continuous' cannot answer with this model ({reason}): use 'batches'")
 
 
 def _plain(layer: Any) -> torch.nn.Module:

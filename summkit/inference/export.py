@@ -4,7 +4,8 @@ The folder of `merge_adapter` is in the Hugging Face format, which transformers 
 `vllm serve DIR` and others load; llama.cpp's `convert_hf_to_gguf.py DIR` turns it into a GGUF file. Programs must use
 the prompt of the training, which is "head" + text + "tail" of the folder's summkit.json. With the template "chat" a
 chat endpoint makes the same prompt from a system message (the instruction) and a user message (the text).
-The folder of `to_ctranslate2` is fast on a CPU. `Exported` and `python -m summkit summarize` load it.
+`Served` asks a server that has it. The folder of `to_ctranslate2` is fast on a CPU; `Exported` loads it. `python -m
+summkit summarize` does both.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from summkit import files, progress
 from summkit.data import templates
 from summkit.errors import SummkitError, check_known
 from summkit.inference.generation import Prompter, Summary, decoder_start
+from summkit.inference.server import Server
 from summkit.models import loading
 from summkit.models.methods import METHODS
 from summkit.training import checkpoints
@@ -132,9 +134,7 @@ class Exported(Prompter):
             generator = ctranslate2.Generator(str(folder), device="auto")
         except RuntimeError as error:
             raise SummkitError(f"{folder} is broken ({error}): export it again") from None
-        settings = checkpoints.settings_in(Path(folder))
-        settings |= files.read_mapping(Path(folder) / checkpoints.SETTINGS, "settings")
-        return cls.from_settings(generator, loading.load_tokenizer(str(folder)), settings)
+        return cls.from_folder(generator, folder)
 
     def summarize(self, documents: Sequence[str]) -> list[Summary]:
         """Summarise documents, in order. Raises SummkitError with the number of a document that cannot be used."""
@@ -150,6 +150,57 @@ class Exported(Prompter):
             return_end_token=True,
         )
         return [result.sequences_ids[0] for result in results]
+
+
+class Served(Prompter):
+    """A folder of `merge_adapter` behind a server that completes token ids, such as `vllm serve DIR`.
+
+    The server gets the token ids of the prompts, so the template and the cuts are those of the training. Answers are
+    greedy, and `batch_size` texts are asked at once.
+    """
+
+    seq2seq = False
+    name = ""  # of the model on the server
+
+    @classmethod
+    def load(cls, folder: str | Path, base_url: str) -> Self:
+        """Load the prompt and the tokenizer in the folder; the weights are those of the server's model of this name.
+
+        Raises:
+            SummkitError: `folder` is not an export, or the URL is invalid.
+        """
+        served = cls.from_folder(Server(base_url), folder)
+        served.name = Path(folder).resolve().name
+        served.name = next((name for name in served.model.models() if Path(name).name == served.name), served.name)
+        return served
+
+    def summarize(self, documents: Sequence[str]) -> list[Summary]:
+        """Summarise documents, in order.
+
+        Raises:
+            SummkitError: A document cannot be used; or as for `Server.post`; or the server completes no token ids.
+            Interrupted: The user stopped it.
+        """
+        from multiprocessing.pool import ThreadPool  # its threads are daemons: Ctrl-C does not wait for a slow server
+
+        rows = self.encode(documents)
+        with ThreadPool(self.batch_size) as pool:
+            return self.answer(rows, lambda batch: pool.imap(self._complete, batch), "server", len(rows))
+
+    def _complete(self, row: dict) -> list[int]:
+        """Return new token ids, with an end token if the model ended the answer: the server's text, encoded again."""
+        ids = row["input_ids"]
+        body = {"model": self.name, "prompt": ids, "max_tokens": self.max_new_tokens, "temperature": 0.0}
+        reply = self.model.post("/completions", body)
+        try:
+            [choice], read = reply.json()["choices"], reply.json()["usage"]["prompt_tokens"]
+            if read != len(ids):
+                raise ValueError(f"{read} tokens were read of {len(ids)}")
+            new = self.tokenizer(choice["text"], add_special_tokens=False)["input_ids"]
+            return new + [self.end_tokens[0]] * (choice["finish_reason"] == "stop")
+        except (ValueError, LookupError, TypeError) as error:
+            said = f"{self.model.base_url} does not complete token ids ({error}); it answers"
+            raise SummkitError(f"{said}: {self.model.quoted(reply.text)}") from None
 
 
 def _save(model: PreTrainedModel, settings: dict, folder: Path) -> None:

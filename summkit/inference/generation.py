@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from summkit import progress
+from summkit import files, progress
 from summkit.config import detect_hardware
 from summkit.data import templates, tokenisation
 from summkit.data.checks import reason_unusable
@@ -105,6 +105,13 @@ class Prompter:
         limits = (settings["max_length"], settings["max_new_tokens"])
         return cls(model, tokenizer, template, *limits, end_tokens=settings.get("end_tokens", ()))
 
+    @classmethod
+    def from_folder(cls, model: Any, folder: str | Path) -> Self:
+        """Use the prompt, limits and tokenizer in the folder of an exported model."""
+        settings = checkpoints.settings_in(Path(folder))
+        settings |= files.read_mapping(Path(folder) / checkpoints.SETTINGS, "settings")
+        return cls.from_settings(model, loading.load_tokenizer(str(folder)), settings)
+
     def special_tokens(self) -> dict[str, Any]:
         """Return the ids that end an answer, BOS and padding by their names in GenerationConfig."""
         ends = list(self.end_tokens) if len(self.end_tokens) > 1 else next(iter(self.end_tokens), None)
@@ -131,8 +138,14 @@ class Prompter:
         limits = (self.max_length, self.max_new_tokens)
         return [tokenisation.encode(*prompt, text, None, *limits, seq2seq=self.seq2seq) for text in documents]
 
-    def answer(self, rows: list[dict], write: Callable[[list[dict]], list[list[int]]], title: str) -> list[Summary]:
-        """Return summaries of encoded rows, in order; `write` maps a batch, longest row first, to new token ids.
+    def answer(self, rows: list[dict], write: engines.Writer, title: str, together: int = 0) -> list[Summary]:
+        """Return summaries of encoded rows, in order.
+
+        Args:
+            rows: Rows of `encode`.
+            write: Maps a batch, longest row first, to the new token ids of each row.
+            title: What the progress bar says.
+            together: Rows of a batch; 0: `batch_size`.
 
         Raises:
             Interrupted: The user stopped it. The model is as it was before.
@@ -140,7 +153,7 @@ class Prompter:
         answers: dict[int, Summary] = {}
         # Some chat formats open the thinking in the prompt: what the model writes is then a thought until it closes it.
         before = "<think>" if _THINKING.search(_THOUGHT.split(self.template.tail)[-1]) else ""
-        batches = tokenisation.length_sorted_batches([row["length"] for row in rows], self.batch_size)
+        batches = tokenisation.length_sorted_batches([row["length"] for row in rows], together or self.batch_size)
         counted = {"total": len(rows), "unit": "text", "miniters": 0, "mininterval": 0.5}  # drawn between texts, too
         with progress.bar(desc=f"summaries ({title})", leave=False, **counted) as self._bar:
             try:
@@ -148,7 +161,7 @@ class Prompter:
                     for number, ids in zip(batch, write([rows[number] for number in batch]), strict=True):
                         about = (rows[number]["cut"], rows[number]["length"], self.end_tokens, before)
                         answers[number] = read_answer(self.tokenizer, ids, *about)
-                    self._bar.update(len(batch))
+                        self._bar.update(1)
             except KeyboardInterrupt:
                 raise Interrupted(f"interrupted: {len(answers)} of {len(rows)} texts were answered") from None
         return [answers[number] for number in range(len(rows))]
@@ -215,7 +228,7 @@ class Summarizer(Prompter):
                 if examples make it long. The answers are the same, unless rounding decides between two tokens, as with
                 different batch sizes.
             engine: A name in `engines.ENGINES`: how a GPU is kept busy. All but "batches" are for decoders, without
-                beams, `reuse_head` and prompt tuning.
+                beams, `reuse_head` and prompt tuning; "continuous" is for greedy answers.
             merge: Answer with a plain copy of packed layers, the adapter merged (see `engines.merged`). None: on a GPU
                 whose free memory is twice the copy's. The model is unchanged afterwards.
 
@@ -231,13 +244,18 @@ class Summarizer(Prompter):
         """
         import torch
 
-        settings = _generation_settings(decoding, temperature) | self._engine(engine, decoding, reuse_head)
+        settings = _generation_settings(decoding, temperature)
+        settings = settings | self._engine(engine, settings, reuse_head)
         rows = [row | {"document": text} for row, text in zip(self.encode(documents), documents, strict=True)]
         torch.manual_seed(seed)
-        with loading.adapter_off(self.model) if base else nullcontext(), ready_to_answer(self.model, merge):
+        with loading.adapter_off(self.model) if base else nullcontext(), ready_to_answer(self.model, merge) as model:
             loading.check_positions(self.model, self.max_length, self.max_new_tokens)
-            read = Prefill(self, settings, reuse_head)
             title = f"temperature {temperature}" if temperature else decoding
+            if engine == "continuous":
+                limits = {"max_new_tokens": self.max_new_tokens} | self.special_tokens()
+                with engines.continuous(model, rows, self.batch_size, limits) as write:
+                    return self.answer(rows, write, title, len(rows))
+            read = Prefill(self, settings, reuse_head)
             return self.answer(rows, lambda batch: self._write(batch, read, settings), title)
 
     def _write(self, batch: list[dict], read: Prefill, settings: dict[str, Any]) -> list[list[int]]:
@@ -265,18 +283,20 @@ class Summarizer(Prompter):
             found += [ids[start : start + answers] for start in range(0, len(ids), answers)]
         return found
 
-    def _engine(self, engine: str, decoding: str, reuse_head: bool) -> dict[str, Any]:
-        """Return the settings of an engine, if it suits the model and the other options."""
+    def _engine(self, engine: str, settings: dict[str, Any], reuse_head: bool) -> dict[str, Any]:
+        """Return the further settings of an engine, if it suits the model and the other options."""
         from transformers import CompileConfig
 
         check_known("engine", engine, engines.ENGINES)
         if engine == "batches":
             return {}
-        several = {"num_beams", "num_return_sequences"} & DECODINGS.find(decoding).keys()
+        several = {"num_beams", "num_return_sequences"} & settings.keys()
         if self.seq2seq or loading.virtual_tokens(self.model) or several or reuse_head:
             raise SummkitError(f"engine {engine!r} has no encoder, beams, tuned prompt or reuse_head: use 'batches'")
-        settings = engines.ENGINES[engine]
-        return settings | {"compile_config": CompileConfig(**settings["compile_config"])}
+        if engine == "continuous" and (settings["do_sample"] or not sampling.suits(self.model, settings)):
+            raise SummkitError("engine 'continuous' gives greedy answers, of models with position_ids: use 'batches'")
+        made = engines.ENGINES[engine]
+        return made | {key: CompileConfig(**value) for key, value in made.items() if key == "compile_config"}
 
     def _generate(self, tensors: dict[str, Any], settings: dict) -> list[list[int]]:
         """Return new token ids, (rows, at most max_new_tokens), with padding after EOS."""
@@ -344,8 +364,10 @@ def _compute_dtype(trained_in: str, name: str) -> str:
 
 
 @contextmanager
-def ready_to_answer(model: PreTrainedModel, merge: bool | None = None) -> Iterator[None]:
+def ready_to_answer(model: PreTrainedModel, merge: bool | None = None) -> Iterator[PreTrainedModel]:
     """Put the model into evaluation mode with a cache, and always restore its state afterwards.
+
+    Yields the model without peft's wrapper.
 
     With `merge`, or by default where `engines.copy_fits`, a plain copy of packed layers answers.
 
@@ -363,7 +385,7 @@ def ready_to_answer(model: PreTrainedModel, merge: bool | None = None) -> Iterat
         base.generation_config = decoder_start(base)
         merge = engines.copy_fits(base) if merge is None else merge
         with engines.merged(base) if merge else loading.unpacked(model):
-            yield
+            yield base
     except KeyboardInterrupt as stop:
         raise Interrupted(str(stop) or "interrupted: there is no answer; the model is as it was before") from None
     finally:

@@ -24,7 +24,7 @@ from summkit.registry import Registry
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from summkit.inference.export import Exported
+    from summkit.inference.export import Exported, Served
     from summkit.inference.generation import Summarizer, Summary
 
 FITTED = "whole"  # `how` of a text that fits
@@ -153,7 +153,7 @@ STRATEGIES: Registry[Callable[[str, Window], tuple[list[str], str]]] = Registry(
 
 
 def summarize_long(
-    summarizer: Summarizer | Exported,
+    summarizer: Summarizer | Exported | Served,
     texts: Sequence[str],
     strategy: str = "chunks",
     *,

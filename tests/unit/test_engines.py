@@ -1,5 +1,7 @@
 """A merged copy and each engine answer as the packed model and its adapter do, and leave the model as it was."""
 
+import signal
+import threading
 import types
 
 import pytest
@@ -8,11 +10,12 @@ import torch
 from summkit import inference
 from summkit.config import choose_profile
 from summkit.data import templates
-from summkit.errors import SummkitError
+from summkit.errors import Interrupted, SummkitError
 from summkit.inference import engines, generation, label_scores
 from summkit.models import loading, methods
 from summkit.resources import plan_inference
 from tests.tiny_models import build, config, published
+from tests.unit.test_speed import shaped
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEXTS = ["A short text.", "The bridge over the Marran opened on Monday after a year of work. " * 2, "Rain.", "x y z"]
@@ -141,12 +144,80 @@ def test_a_static_cache_in_a_compiled_model_gives_the_same_answers(packed, monke
     assert asked.summarize(TEXTS, engine="compiled", merge=True) == expected
 
 
+@pytest.mark.parametrize("size", [1, 3, 16])
+@pytest.mark.parametrize("base", [False, True])
+def test_continuous_batching_gives_the_same_answers_and_leaves_the_model_as_it_was(packed, size, base):
+    before, threads = described(packed[0]), threading.active_count()
+    asked = inference.Summarizer(*packed, **LIMITS, batch_size=size)
+    asked.end_tokens = [asked.end_tokens[0], *packed[1](asked.summarize(TEXTS)[0].text)["input_ids"]]
+    expected = asked.summarize(TEXTS, base=base)
+    for merge in (False, True):
+        assert asked.summarize(TEXTS, base=base, engine="continuous", merge=merge) == expected
+    assert base or any(answer.ended for answer in expected)
+    assert asked.summarize([], engine="continuous") == []
+    assert described(packed[0]) == before and threading.active_count() == threads
+    assert packed[0].config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("phi", {}),
+        ("gpt2", {"n_embd": 64, "n_head": 4, "n_layer": 2}),
+        ("qwen2", {}),
+        ("mistral", {"sliding_window": 32}),
+    ],
+)
+def test_continuous_batching_of_other_families(kind, options):
+    """With partial rotation, biases, and a window that keeps the last tokens only."""
+    tokenizer = loading.load_tokenizer("tiny-llama")
+    model = shaped(kind, **options).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(4 if parameter.dim() > 1 else 1)
+    template = templates.build_template("instruction", tokenizer)
+    asked = inference.Summarizer(model, tokenizer, template, 256, 8)
+    assert asked.summarize(TEXTS, engine="continuous") == asked.summarize(TEXTS)
+
+
+def test_ctrl_c_ends_continuous_batching(packed, monkeypatch):
+    before, threads, read = described(packed[0]), threading.active_count(), generation.read_answer
+    count = iter(range(99))
+    monkeypatch.setattr(generation, "read_answer", lambda *a: read(*a) if next(count) < 1 else signal.raise_signal(2))
+    with pytest.raises(Interrupted, match="interrupted: 1 of 4 texts were answered"):
+        generation.summarize(*packed, TEXTS, engine="continuous", merge=True, batch_size=1, **LIMITS)
+    assert described(packed[0]) == before and threading.active_count() == threads
+
+
+@pytest.mark.parametrize("reason", ["computes NaN", "no room here.*: use 'batches'"])
+def test_continuous_batching_finds_nan_and_says_what_fails(packed, monkeypatch, caplog, reason):
+    def broken(hidden):
+        if reason == "computes NaN":
+            return torch.full((*hidden.shape[:-1], 264), float("nan"))
+        raise MemoryError("no room here")
+
+    monkeypatch.setattr(packed[0].get_base_model().lm_head, "forward", broken)
+    with pytest.raises(SummkitError, match=reason):
+        generation.summarize(*packed, TEXTS, engine="continuous", **LIMITS)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("kind", "options"), [("mamba", {}), ("bloom", {"n_head": 4, "n_layer": 2})])
+def test_continuous_batching_refuses_models_without_keys_or_positions(kind, options):
+    model, tokenizer = shaped(kind, **options).eval(), loading.load_tokenizer("tiny-llama")
+    asked = (model, tokenizer, templates.build_template("instruction", tokenizer))
+    with pytest.raises(SummkitError, match="use 'batches'"):
+        generation.summarize(*asked, TEXTS, engine="continuous", **LIMITS)
+
+
 def test_an_engine_says_what_it_does_not_support(packed):
     for options, reason in (
         ({"engine": "fast"}, "fast"),
         ({"engine": "graphs", "decoding": "beam"}, "use 'batches'"),
         ({"engine": "compiled", "reuse_head": True}, "use 'batches'"),
         ({"engine": "compiled", "decoding": "supported"}, "use 'batches'"),
+        ({"engine": "continuous", "decoding": "nucleus"}, "greedy answers"),
+        ({"engine": "continuous", "decoding": "no-repeat"}, "greedy answers"),
+        ({"engine": "continuous", "temperature": 0.5}, "greedy answers"),
     ):
         with pytest.raises(SummkitError, match=reason):
             generation.summarize(*packed, TEXTS, **options, **LIMITS)
