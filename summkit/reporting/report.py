@@ -82,7 +82,7 @@ def write_report(run: Path, report: Path) -> Path:
         SummkitError: The record is broken, or a figure is missing. The report is then unchanged.
     """
     record = records.read_record(run / "run.json")
-    page = _page(run)
+    page = _page(run, record)
     for name in record["figures"]:
         if not (run / name).resolve().is_relative_to(run.resolve()) or not (run / name).is_file():
             raise SummkitError(f"{near(run / 'run.json')}: its figure {name} is not in the run's folder")
@@ -93,11 +93,10 @@ def write_report(run: Path, report: Path) -> Path:
     return write_text(report / "README.md", page)
 
 
-def _page(run: Path, folder: str = "") -> str:
+def _page(run: Path, record: dict, folder: str = "") -> str:
     """Return a run's page, or raise a SummkitError that names a record with wrong values."""
     from jinja2 import TemplateError
 
-    record = records.read_record(run / "run.json")
     try:
         return report_page(record, folder)
     except (TemplateError, KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration) as error:
@@ -186,10 +185,10 @@ def closing_lines(folder: Path, names: list[str]) -> str:
         names: The chapters, each a folder in it.
 
     Returns:
-        Scores, three summaries side by side, time and memory, and the paths of run folder and report.
+        Scores, three examples, time and memory, and the paths of run folder and report.
     """
     runs = {name: records.read_record(folder / name / "run.json") for name in names}
-    write_text(folder / "README.md", "\n".join(_page(folder / name, f"{name}/") for name in names))
+    write_text(folder / "README.md", "\n".join(_page(folder / name, runs[name], f"{name}/") for name in names))
     results = [result_lines(record) for record in runs.values() if "fine_tuned" in record["scores"]]
     places = [f"run folder: {near(folder)}", f"report: {near(folder / 'README.md')}"]
     return "\n".join(["", *results, cost_line(list(runs.values())), *places])
@@ -224,42 +223,30 @@ def scores_note(record: dict) -> str:
     return note
 
 
-def result_lines(record: dict, examples: int = 3) -> str:
+def result_lines(record: dict) -> str:
     """Return a run's scores and a few examples as text for a terminal.
 
     Args:
         record: A run record. Its `details.examples` are dicts with any of reference, zero_shot and fine_tuned.
-        examples: The largest number of examples.
 
     Returns:
-        The table of scores with its note, and the examples' texts side by side; "" for a record without scores.
+        The table of scores with its note, and the examples' texts below each other; "" for a record without scores.
     """
     if not record["scores"]:
         return ""
     table = score_table({tables.display_name(system): entry for system, entry in record["scores"].items()})
     lines = [table.iloc[:, :4].to_string(), scores_note(record)]
-    shown = record["details"].get("examples", [])[:examples]
-    columns = [key for key in _SIDE_BY_SIDE if any(key in example for example in shown)]
-    if not columns:
-        return "\n".join(lines)
-    room = min(shutil.get_terminal_size((100, 24)).columns, 160) - 2 * (len(columns) - 1)
-    width = max(16, room // len(columns))
-    lines += ["", "  ".join(tables.display_name(key).ljust(width) for key in columns).rstrip()]
-    for example in shown:
-        texts = (_wrapped({None: "–", "": "(empty)"}.get(text, text), width) for text in map(example.get, columns))
-        lines += ["  ".join(row).rstrip() for row in zip_longest(*texts, fillvalue=" " * width)] + [""]
+    for example in record["details"].get("examples", [])[:_EXAMPLES]:
+        texts = {tables.display_name(key): example[key] for key in _SHOWN if key in example}
+        lines += ["", *(f"{name}: {_one_line(text)}" for name, text in texts.items())]
     return "\n".join(lines)
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    """Return the lines of a text, each as wide as `width` letters; Chinese, for example, is twice as wide as Latin."""
-
-    def wide(part: str) -> int:
-        return sum(unicodedata.east_asian_width(character) in "WF" for character in part)
-
-    text = "".join(character if character.isprintable() else " " for character in text)
-    lines = textwrap.wrap(text, width // 2 if wide(text) > len(text) // 2 else width)
-    return [line.ljust(width - wide(line)) for line in lines]
+def _one_line(text: str | None) -> str:
+    """Return a text without what a terminal would act on."""
+    if text is None:
+        return "–"
+    return "".join(character if character.isprintable() else " " for character in text) or "(empty)"
 
 
 def _differences(pairs: dict[str, dict]) -> list[dict]:
