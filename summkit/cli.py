@@ -323,16 +323,11 @@ def _export(options: Namespace) -> None:
 
 def _report(options: Namespace) -> None:
     from summkit import progress, reporting
-    from summkit.recipes import notebooks
 
-    root = notebooks.repository_root() if options.publish else None
-    if root == notebooks.COURSE:
-        raise SummkitError("--publish writes into the repository: clone it, and call this inside the clone")
     runs = [Path(name).parent if name.endswith(".json") else Path(name) for name in options.runs]
     for run in runs:  # check all records before anything is written
         reporting.read_record(run / "run.json")
     for run in runs:
-        page = reporting.publish(run, root) if root else reporting.write_report(run, run / "REPORT")
-        print(progress.near(page))
+        print(progress.near(reporting.write_report(run, run / "REPORT")))
     if len(runs) > 1:
         print(reporting.comparison_table(runs))

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import textwrap
-import unicodedata
 from functools import cache
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,42 +26,8 @@ if TYPE_CHECKING:
 
 FEW = 30  # rows; below, the note under a table says that they are few
 _ELSEWHERE = ("differences", "examples", "scored_on", "energy_kwh")  # details with a separate place on the page
-_SIDE_BY_SIDE = ("reference", "zero_shot", "fine_tuned")  # columns of the examples on a terminal
-
-
-def publish(run: Path, repository: Path) -> Path:
-    """Copy a run's executed notebook and report into the repository, to be committed.
-
-    Those of a chapter are in its folder; those of a study are notebooks/NAME.ipynb and notebooks/REPORT/NAME/. If the
-    README has a pair of marks for the chapter, its results are written between them.
-
-    Args:
-        run: The run's folder.
-        repository: The root of the repository.
-
-    Returns:
-        The report's page.
-
-    Raises:
-        SummkitError: The record is broken, or the repository has no notebook of that name.
-    """
-    record = records.read_record(run / "run.json")
-    chapter = repository / record["stage"]
-    is_study = chapter.parent == repository / "notebooks"
-    notebooks = chapter.parent if is_study else chapter / "NOTEBOOK"
-    report = notebooks / "REPORT" / chapter.name if is_study else chapter / "REPORT"
-    executed = sorted(run.glob(f"{chapter.name}.ipynb" if is_study else "*.ipynb"))
-    if not executed or not all((notebooks / path.name).is_file() for path in executed):
-        raise SummkitError(f"{near(run)}: a run of {record['stage']!r}, but the repository has no such notebook")
-    page = write_report(run, report)
-    for path in executed:
-        shutil.copy(path, notebooks / path.name)
-    readme = repository / "README.md"
-    if record["scores"] and readme.is_file():
-        result = f"{tables.scores_table(record['scores'])}\n\n{scores_note(record)}\n\n{cost_line([record])}\n"
-        marks = re.compile(rf"(<!-- result of {record['stage']}: [^\n]*-->\n).*?(<!-- end of result -->)", re.DOTALL)
-        write_text(readme, marks.sub(lambda mark: mark[1] + result + mark[2], readme.read_text(encoding="utf-8")))
-    return page
+_EXAMPLES = 3  # on a terminal
+_SHOWN = ("reference", "zero_shot", "fine_tuned")  # texts of an example on a terminal
 
 
 def write_report(run: Path, report: Path) -> Path:

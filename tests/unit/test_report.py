@@ -10,6 +10,7 @@ from summkit import progress
 from summkit.errors import SummkitError
 from summkit.evaluation import classification
 from summkit.reporting import comparison, records, report, tables
+from tools import publish
 
 EVIL = "<script>x</script> *bold* [a](b) | `c`\nd"
 
@@ -295,7 +296,7 @@ def test_write_report_and_publish(run, tmp_path):
     assert {path.name for path in page.parent.iterdir()} == {"README.md", "run.json", "figures"}
     repository = tmp_path / "repository"
     with pytest.raises(SummkitError, match="out/task3: a run of 'task3', but the repository has no such notebook"):
-        report.publish(run, repository)
+        publish.publish(run, repository)
     kept = repository / "task3" / "NOTEBOOK" / "task_3.ipynb"
     kept.parent.mkdir(parents=True)
     kept.write_text("old")
@@ -303,7 +304,7 @@ def test_write_report_and_publish(run, tmp_path):
     other = "<!-- result of task1/agnews: -->\nkept\n<!-- end of result -->\n"
     mine = "<!-- result of task3: made by it -->\nold\n<!-- end of result -->\n"
     (repository / "README.md").write_text(f"a\n{other}{mine}b\n")
-    report.publish(run, repository)
+    publish.publish(run, repository)
     assert kept.read_text() == "executed"
     assert (repository / "task3/REPORT/figures/scores.png").is_file()
     readme = (repository / "README.md").read_text()
