@@ -89,19 +89,6 @@ def stages() -> dict[str, Stage]:
     return {name: chapters[name] for name in (*filter(chapters.get, FIRST), *chapters)}
 
 
-def measured_peak(profile: str) -> int | None:
-    """Return the peak memory in bytes that the committed run of task3 with this profile measured; None: there is none.
-
-    Args:
-        profile: The profile's name.
-    """
-    try:
-        record = read_record(repository_root() / "task3" / "REPORT" / "run.json")
-    except SummkitError:
-        return None
-    return record["resources"]["peak_rss_bytes"] if record["profile"] == profile else None
-
-
 def _stage(path: Path, root: Path) -> Stage | None:
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
