@@ -166,7 +166,7 @@ def run_notebooks(
     folder = Path(out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{settings.name}").absolute()
     if not (resume or overwrite):
         for stage in chosen:
-            files.check_unused(folder / stage.name, "--resume continues it")
+            files.check_unused(folder / stage.name)
     remaining = [stage for stage in chosen if not (resume and _has_record(folder, stage, settings))]
     if remaining:
         finetune.ask_for_hub(settings, rows)
