@@ -102,7 +102,7 @@ lab: $(STAMP)  ## JupyterLab
 
 notebooks: $(STAMP)  ## run the chapters, then put notebooks and reports where they are committed
 	$(PY) -m summkit run $(STAGES) --out runs/committed --overwrite
-	$(PY) -m summkit report --publish $(STAGES:%=runs/committed/%)
+	$(PY) tools/publish.py $(STAGES:%=runs/committed/%)
 
 site: $(STAMP)  ## install Sphinx into .venv and make the website of these pages: build/site/index.html
 	$(PIP) --quiet --no-compile --no-build-isolation -e '.[docs]'

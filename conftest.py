@@ -11,14 +11,14 @@ import sys
 
 import pytest
 
-from tests import warm
-
 if not os.environ.get("SUMMKIT_TEST_GPU"):
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
+from tests import warm  # noqa: E402 - its processes get this environment
 
 
 def pytest_configure(config):

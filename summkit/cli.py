@@ -187,14 +187,13 @@ def _doctor(options: Namespace) -> None:
         print(f"{name}: {state}", flush=True)
     print("memory for training in task3:")
     for profile in map(choose_profile, PROFILES):
-        title = f"  {profile.name:5} {profile.model}, batches of {profile.batch_size}:"
-        if measured := recipes.measured_peak(profile.name):
-            fits = "fits" if measured <= memory else "does not fit"
-            print(f"{title} {measured / 1e9:.1f} GB measured at the peak of the whole run, {fits}", flush=True)
-        elif profile.model in resources.KNOWN_CONFIGS:
-            need = resources.plan_training(profile.model, **resources.plan_settings(profile)).total
-            fits = "fits" if need <= memory else "does not fit"
-            print(f"{title} {need / 1e9:.1f} GB planned, {fits if machine.device == 'cuda' else 'needs a GPU'}")
+        settings = resources.plan_settings(profile)
+        plan = resources.plan_training(profile.model, **settings)
+        fits = "fits" if plan.fits(memory) else "does not fit"
+        if settings["device"] == "cuda" != machine.device:
+            fits = "needs a GPU"
+        title = f"  {profile.name:5} {profile.model}, batches of {profile.batch_size}"
+        print(f"{title}: {plan.total / 1e9:.1f} GB planned, {fits}", flush=True)
 
 
 def _list(options: Namespace) -> None:
@@ -326,16 +325,11 @@ def _export(options: Namespace) -> None:
 
 def _report(options: Namespace) -> None:
     from summkit import progress, reporting
-    from summkit.recipes import notebooks
 
-    root = notebooks.repository_root() if options.publish else None
-    if root == notebooks.COURSE:
-        raise SummkitError("--publish writes into the repository: clone it, and call this inside the clone")
     runs = [Path(name).parent if name.endswith(".json") else Path(name) for name in options.runs]
     for run in runs:  # check all records before anything is written
         reporting.read_record(run / "run.json")
     for run in runs:
-        page = reporting.publish(run, root) if root else reporting.write_report(run, run / "REPORT")
-        print(progress.near(page))
+        print(progress.near(reporting.write_report(run, run / "REPORT")))
     if len(runs) > 1:
         print(reporting.comparison_table(runs))

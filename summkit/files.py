@@ -67,12 +67,8 @@ def make_folder(folder: str | Path, option: str) -> Path:
     return folder
 
 
-def check_unused(folder: str | Path, way_out: str) -> None:
-    """Check that no run has written its record or its weights into a folder.
-
-    Args:
-        folder: The folder; it may be missing.
-        way_out: What else the user may do, for the error.
+def check_unused(folder: str | Path) -> None:
+    """Check that no run has written its record or its weights into a folder, which may be missing.
 
     Raises:
         SummkitError: It has an earlier run.
@@ -80,8 +76,8 @@ def check_unused(folder: str | Path, way_out: str) -> None:
     used = [name for name in ("run.json", "adapter") if Path(folder, name).exists()]
     if used:
         raise SummkitError(
-            f"{folder} has an earlier run ({', '.join(used)}), which is not overwritten: {way_out}, --overwrite "
-            "replaces it, another folder keeps both"
+            f"{folder} has an earlier run ({', '.join(used)}), which is not overwritten: --resume continues it, "
+            "--overwrite replaces it, another folder keeps both"
         )
 
 
@@ -197,17 +193,14 @@ def read_mapping(path: str | Path, kind: str) -> dict[str, Any]:
     import yaml
 
     path = Path(path)
+    is_yaml = path.suffix in (".yaml", ".yml")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix in (".yaml", ".yml"):
-            values = yaml.load(text, _yaml_loader())
-        else:
-            values = json.loads(text, object_pairs_hook=_unique)
+        values = yaml.load(text, _yaml_loader()) if is_yaml else json.loads(text, object_pairs_hook=_unique)
     except OSError as error:
         raise SummkitError(f"{kind} {path}: {error.strerror}") from None
     except (ValueError, yaml.YAMLError) as error:
-        form = "YAML" if path.suffix in (".yaml", ".yml") else "JSON"
-        raise SummkitError(f"{kind} {path} is not {form}: {error}") from None
+        raise SummkitError(f"{kind} {path} is not {'YAML' if is_yaml else 'JSON'}: {error}") from None
     if not isinstance(values, dict):
         raise SummkitError(f'{kind} {path}: a JSON object is needed, such as {{"profile": "cpu", "seed": 0}}')
     return values

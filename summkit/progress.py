@@ -204,25 +204,23 @@ class Line:
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
         self.title = title
-        self.count = self.bar = self.text = ""
-        self.is_bar = False
+        self.count = self.rest = ""
         self.live = self.stream.isatty()
         self.shown = time.monotonic()
         self.cells = types.SimpleNamespace(write=self._count, flush=self.flush)
 
     def write(self, text: str) -> None:
         """Write text as tqdm and other programs do: text after a carriage return replaces the line."""
-        for piece in re.split(r"([\r\n])", text.replace("\x1b[A", "")):
-            if piece == "\r":
-                self.bar = ""
-                self.is_bar = True
-            elif piece == "\n":
-                self._end_line()
-            elif self.is_bar:
-                self.bar += piece
-            else:
-                self.text += piece
-        self._draw()
+        *ended, rest = (self.rest + text.replace("\x1b[A", "")).split("\n")
+        for line in ended:
+            self._end(line)
+        self.rest = rest.rpartition("\r")[2]
+        both = " · ".join(part for part in (f"{self.title} {self.count}".strip(), self.rest.strip()) if part)
+        if self.live:
+            width = shutil.get_terminal_size().columns
+            self._put(f"\r{both[: width - 1]}\x1b[K")
+        elif time.monotonic() - self.shown > 60:
+            self._put(f"{both}\n")
 
     def room(self) -> int:
         """Return the number of columns left for a cell's bar, which would otherwise take the whole width."""
@@ -234,29 +232,19 @@ class Line:
 
     def close(self) -> None:
         """Write the rest of the line, and clear the bars."""
-        self._end_line()
+        self._end(self.rest)
         self._put("\r\x1b[K" if self.live else "")
 
     def _count(self, text: str) -> None:
         self.count = text.strip() or self.count
-        self._draw()
+        self.write("")
 
-    def _end_line(self) -> None:
-        unfinished = re.search(r"\d\d:\d\d", self.bar) and "100%" not in self.bar
-        said = self.text + ("" if unfinished else self.bar)
-        self.text = ""
-        self.is_bar = False
-        if said.strip():
-            self._put(("\r\x1b[K" if self.live else "") + said.rstrip() + "\n")
-            self.bar = ""
-
-    def _draw(self) -> None:
-        line = " · ".join(part for part in (f"{self.title} {self.count}".strip(), self.bar.strip()) if part)
-        if self.live:
-            width = shutil.get_terminal_size().columns
-            self._put(f"\r{line[: width - 1]}\x1b[K")
-        elif time.monotonic() - self.shown > 60:
-            self._put(f"{line}\n")
+    def _end(self, line: str) -> None:
+        """Write a line that ended, unless it is an unfinished bar."""
+        line = line.rpartition("\r")[2].rstrip()
+        is_unfinished = re.search(r"\d\d:\d\d", line) and "100%" not in line
+        if line and not is_unfinished:
+            self._put(("\r\x1b[K" if self.live else "") + f"{line}\n")
 
     def _put(self, text: str) -> None:
         self.shown = time.monotonic()

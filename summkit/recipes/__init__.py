@@ -5,5 +5,5 @@
 """
 
 from summkit.recipes.finetune import plan, train
-from summkit.recipes.notebooks import copy_chapters, measured_peak, repository_root, run_notebooks, stages
+from summkit.recipes.notebooks import copy_chapters, repository_root, run_notebooks, stages
 from summkit.recipes.sweep import run_sweep

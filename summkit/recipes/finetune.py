@@ -80,7 +80,7 @@ def train(
     environment.check_environment(profile)
     rows = own_data(settings.data)
     if not (resume or overwrite):
-        files.check_unused(settings.out, "--resume continues it")
+        files.check_unused(settings.out)
     ask_for_hub(profile, rows)
     files.make_folder(settings.out, "out")
     if progress.first_process():

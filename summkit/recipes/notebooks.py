@@ -89,19 +89,6 @@ def stages() -> dict[str, Stage]:
     return {name: chapters[name] for name in (*filter(chapters.get, FIRST), *chapters)}
 
 
-def measured_peak(profile: str) -> int | None:
-    """Return the peak memory in bytes that the committed run of task3 with this profile measured; None: there is none.
-
-    Args:
-        profile: The profile's name.
-    """
-    try:
-        record = read_record(repository_root() / "task3" / "REPORT" / "run.json")
-    except SummkitError:
-        return None
-    return record["resources"]["peak_rss_bytes"] if record["profile"] == profile else None
-
-
 def _stage(path: Path, root: Path) -> Stage | None:
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
@@ -179,7 +166,7 @@ def run_notebooks(
     folder = Path(out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{settings.name}").absolute()
     if not (resume or overwrite):
         for stage in chosen:
-            files.check_unused(folder / stage.name, "--resume continues it")
+            files.check_unused(folder / stage.name)
     remaining = [stage for stage in chosen if not (resume and _has_record(folder, stage, settings))]
     if remaining:
         finetune.ask_for_hub(settings, rows)

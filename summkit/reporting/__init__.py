@@ -7,5 +7,5 @@
 from summkit.reporting import figures, widgets
 from summkit.reporting.comparison import comparison_table
 from summkit.reporting.records import fill_record, new_record, read_record, run_folder, write_record
-from summkit.reporting.report import closing_lines, publish, report_page, result_lines, write_card, write_report
+from summkit.reporting.report import closing_lines, report_page, result_lines, write_card, write_report
 from summkit.reporting.tables import cell_text, display_name

@@ -73,19 +73,16 @@ def environment(device: str = "cpu") -> dict[str, str | None]:
     return {key: known[key] if key in known else _version(key) for key in SECTIONS["environment"]}
 
 
-def git_commit(file: Path | None = None) -> str | None:
+def git_commit() -> str | None:
     """Return the commit of the code.
 
-    Args:
-        file: A file of the code; None: this file.
-
     Returns:
-        The commit of the checkout that tracks the file, with "+dirty" if tracked files were changed. For this file
-        without such a checkout, the commit from which pip installed it. Otherwise None.
+        The commit of the checkout that tracks this file, with "+dirty" if tracked files were changed. Without such a
+        checkout, the commit from which pip installed it. Otherwise None.
     """
-    code = Path(file or __file__).resolve()
+    code = Path(__file__).resolve()
     if _git(code.parent, "ls-files", "--error-unmatch", code.name) is None:
-        return None if file else _installed_commit()
+        return _installed_commit()
     commit = _git(code.parent, "rev-parse", "HEAD")
     changed = _git(code.parent, "status", "--porcelain", "--untracked-files=no")
     return commit and commit + ("+dirty" if changed else "")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import textwrap
-import unicodedata
 from functools import cache
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,42 +26,8 @@ if TYPE_CHECKING:
 
 FEW = 30  # rows; below, the note under a table says that they are few
 _ELSEWHERE = ("differences", "examples", "scored_on", "energy_kwh")  # details with a separate place on the page
-_SIDE_BY_SIDE = ("reference", "zero_shot", "fine_tuned")  # columns of the examples on a terminal
-
-
-def publish(run: Path, repository: Path) -> Path:
-    """Copy a run's executed notebook and report into the repository, to be committed.
-
-    Those of a chapter are in its folder; those of a study are notebooks/NAME.ipynb and notebooks/REPORT/NAME/. If the
-    README has a pair of marks for the chapter, its results are written between them.
-
-    Args:
-        run: The run's folder.
-        repository: The root of the repository.
-
-    Returns:
-        The report's page.
-
-    Raises:
-        SummkitError: The record is broken, or the repository has no notebook of that name.
-    """
-    record = records.read_record(run / "run.json")
-    chapter = repository / record["stage"]
-    is_study = chapter.parent == repository / "notebooks"
-    notebooks = chapter.parent if is_study else chapter / "NOTEBOOK"
-    report = notebooks / "REPORT" / chapter.name if is_study else chapter / "REPORT"
-    executed = sorted(run.glob(f"{chapter.name}.ipynb" if is_study else "*.ipynb"))
-    if not executed or not all((notebooks / path.name).is_file() for path in executed):
-        raise SummkitError(f"{near(run)}: a run of {record['stage']!r}, but the repository has no such notebook")
-    page = write_report(run, report)
-    for path in executed:
-        shutil.copy(path, notebooks / path.name)
-    readme = repository / "README.md"
-    if record["scores"] and readme.is_file():
-        result = f"{tables.scores_table(record['scores'])}\n\n{scores_note(record)}\n\n{cost_line([record])}\n"
-        marks = re.compile(rf"(<!-- result of {record['stage']}: [^\n]*-->\n).*?(<!-- end of result -->)", re.DOTALL)
-        write_text(readme, marks.sub(lambda mark: mark[1] + result + mark[2], readme.read_text(encoding="utf-8")))
-    return page
+_EXAMPLES = 3  # on a terminal
+_SHOWN = ("reference", "zero_shot", "fine_tuned")  # texts of an example on a terminal
 
 
 def write_report(run: Path, report: Path) -> Path:
@@ -82,7 +44,7 @@ def write_report(run: Path, report: Path) -> Path:
         SummkitError: The record is broken, or a figure is missing. The report is then unchanged.
     """
     record = records.read_record(run / "run.json")
-    page = _page(run)
+    page = _page(run, record)
     for name in record["figures"]:
         if not (run / name).resolve().is_relative_to(run.resolve()) or not (run / name).is_file():
             raise SummkitError(f"{near(run / 'run.json')}: its figure {name} is not in the run's folder")
@@ -93,11 +55,10 @@ def write_report(run: Path, report: Path) -> Path:
     return write_text(report / "README.md", page)
 
 
-def _page(run: Path, folder: str = "") -> str:
+def _page(run: Path, record: dict, folder: str = "") -> str:
     """Return a run's page, or raise a SummkitError that names a record with wrong values."""
     from jinja2 import TemplateError
 
-    record = records.read_record(run / "run.json")
     try:
         return report_page(record, folder)
     except (TemplateError, KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration) as error:
@@ -186,10 +147,10 @@ def closing_lines(folder: Path, names: list[str]) -> str:
         names: The chapters, each a folder in it.
 
     Returns:
-        Scores, three summaries side by side, time and memory, and the paths of run folder and report.
+        Scores, three examples, time and memory, and the paths of run folder and report.
     """
     runs = {name: records.read_record(folder / name / "run.json") for name in names}
-    write_text(folder / "README.md", "\n".join(_page(folder / name, f"{name}/") for name in names))
+    write_text(folder / "README.md", "\n".join(_page(folder / name, runs[name], f"{name}/") for name in names))
     results = [result_lines(record) for record in runs.values() if "fine_tuned" in record["scores"]]
     places = [f"run folder: {near(folder)}", f"report: {near(folder / 'README.md')}"]
     return "\n".join(["", *results, cost_line(list(runs.values())), *places])
@@ -224,42 +185,30 @@ def scores_note(record: dict) -> str:
     return note
 
 
-def result_lines(record: dict, examples: int = 3) -> str:
+def result_lines(record: dict) -> str:
     """Return a run's scores and a few examples as text for a terminal.
 
     Args:
         record: A run record. Its `details.examples` are dicts with any of reference, zero_shot and fine_tuned.
-        examples: The largest number of examples.
 
     Returns:
-        The table of scores with its note, and the examples' texts side by side; "" for a record without scores.
+        The table of scores with its note, and the examples' texts below each other; "" for a record without scores.
     """
     if not record["scores"]:
         return ""
     table = score_table({tables.display_name(system): entry for system, entry in record["scores"].items()})
     lines = [table.iloc[:, :4].to_string(), scores_note(record)]
-    shown = record["details"].get("examples", [])[:examples]
-    columns = [key for key in _SIDE_BY_SIDE if any(key in example for example in shown)]
-    if not columns:
-        return "\n".join(lines)
-    room = min(shutil.get_terminal_size((100, 24)).columns, 160) - 2 * (len(columns) - 1)
-    width = max(16, room // len(columns))
-    lines += ["", "  ".join(tables.display_name(key).ljust(width) for key in columns).rstrip()]
-    for example in shown:
-        texts = (_wrapped({None: "–", "": "(empty)"}.get(text, text), width) for text in map(example.get, columns))
-        lines += ["  ".join(row).rstrip() for row in zip_longest(*texts, fillvalue=" " * width)] + [""]
+    for example in record["details"].get("examples", [])[:_EXAMPLES]:
+        texts = {tables.display_name(key): example[key] for key in _SHOWN if key in example}
+        lines += ["", *(f"{name}: {_one_line(text)}" for name, text in texts.items())]
     return "\n".join(lines)
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    """Return the lines of a text, each as wide as `width` letters; Chinese, for example, is twice as wide as Latin."""
-
-    def wide(part: str) -> int:
-        return sum(unicodedata.east_asian_width(character) in "WF" for character in part)
-
-    text = "".join(character if character.isprintable() else " " for character in text)
-    lines = textwrap.wrap(text, width // 2 if wide(text) > len(text) // 2 else width)
-    return [line.ljust(width - wide(line)) for line in lines]
+def _one_line(text: str | None) -> str:
+    """Return a text without what a terminal would act on."""
+    if text is None:
+        return "–"
+    return "".join(character if character.isprintable() else " " for character in text) or "(empty)"
 
 
 def _differences(pairs: dict[str, dict]) -> list[dict]:

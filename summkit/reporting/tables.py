@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,8 @@ def rows_table(rows: dict[str, Any] | list, index: str = "", empty: str = "") ->
         index: Heading of the column of names.
         empty: What is shown in place of an empty text.
     """
+    import pandas as pd
+
     named: dict = rows if isinstance(rows, dict) else dict(enumerate(rows, 1))
     if all(_is_scored(row) for row in named.values()):
         return scores_table(named)
@@ -53,7 +54,7 @@ def rows_table(rows: dict[str, Any] | list, index: str = "", empty: str = "") ->
         return _with_unit(key if column == "value" else column, row.get(column)) or empty
 
     texts = {display_name(column): [text(key, row, column) for key, row in cells.items()] for column in columns}
-    return _table(texts, named, index)
+    return markdown_table(pd.DataFrame(texts, index=pd.Index(map(display_name, named), name=index)))
 
 
 def _is_scored(row: Any) -> bool:
@@ -71,12 +72,6 @@ def _with_unit(key: str, value: Any) -> str:
     if isinstance(value, int | float) and str(key).endswith("_kwh"):
         return f"{1000 * value:.2g} Wh"
     return cell_text(value)
-
-
-def _table(columns: dict[str, list[str]], names: Iterable, title: str) -> str:
-    import pandas as pd
-
-    return markdown_table(pd.DataFrame(columns, index=pd.Index([display_name(name) for name in names], name=title)))
 
 
 def cell_text(value: Any) -> str:

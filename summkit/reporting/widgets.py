@@ -6,7 +6,6 @@ import html
 import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from summkit import progress
@@ -125,7 +124,7 @@ def playground(summarizer: Summarizer, text: str = EXAMPLE) -> HTML | Playground
 class Playground:
     """Controls of a live notebook, and below them the answers as HTML, which a saved page keeps.
 
-    One text is answered at a time, in a thread of its own: the page shows how far it is, and "Stop" ends it.
+    One text is answered at a time, in a thread: the page shows how many steps were made, and "Stop" ends it.
     """
 
     def __init__(self, summarizer: Summarizer, text: str) -> None:
@@ -145,62 +144,53 @@ class Playground:
         buttons = ipywidgets.HBox([self.start, self.stop, self.status], layout={"flex_flow": "row wrap"})
         self.controls = ipywidgets.VBox([self.text, self.model, self.decoding, buttons])
         self.controls.add_class("summkit-playground")
-        self.page = ""  # the answers, as HTML
-        self._tokens = 0
-        self._output: Any = None
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
 
         view = {"version_major": 2, "version_minor": 0, "model_id": self.controls.model_id}
         display({WIDGET: view, "text/plain": "The controls of the playground need a running kernel."}, raw=True)
-        self.page = answer_html(self.summarizer, self.text.value)
-        self._output = display(HTML(STYLE + self.page), display_id=True)
+        answers = HTML(STYLE + answer_html(self.summarizer, self.text.value))
+        self._output = display(answers, display_id=True)
 
     def _begin(self, _: Any) -> None:
         if self.start.disabled:  # a second click, sent before the page knew of the first
             return
         self.start.disabled = True
-        self._stopped.clear()
-        self._tokens = 0
         self.stop.disabled = False
+        self._stopped.clear()
+        self._steps = 0
+        self._began = time.perf_counter()
         chosen = (self.text.value, self.model.value, self.decoding.value)
-        self.thread = threading.Thread(target=self._watch, args=chosen, daemon=True)
+        self.thread = threading.Thread(target=self._answer, args=chosen, daemon=True)
         self.thread.start()
 
-    def _watch(self, text: str, model: str, decoding: str) -> None:
-        """Answer in a thread, show the seconds meanwhile, then the answers."""
-        began = time.perf_counter()
-        with ThreadPoolExecutor(1) as pool:
-            answers = pool.submit(self._answer, text, model, decoding)
-            while not wait([answers], 0.5).done:
-                self.status.value = f"{decoding}: {self._tokens} steps, {time.perf_counter() - began:.0f} s"
-        page, self.status.value = answers.result()
-        if page:
-            self.page = page
-            if self._output:
-                from IPython.display import HTML
+    def _answer(self, text: str, model: str, decoding: str) -> None:
+        """Show the answers below the controls, and what there is to say beside the buttons."""
+        from IPython.display import HTML
 
-                self._output.update(HTML(STYLE + page))
+        base = loading.unwrapped(self.summarizer.model)
+        base = base.get_base_model() if hasattr(base, "get_base_model") else base
+        hook = base.register_forward_pre_hook(lambda *_: self._step(decoding))
+        page = ""
+        said = ""
+        try:
+            page = answer_html(self.summarizer, text, model, decoding)
+        except KeyboardInterrupt:
+            said = "Stopped; below are the last answers."
+        except Exception as error:  # a traceback in a widget's output does not help users
+            page = _refusal(f"{type(error).__name__}: {error}")
+        finally:
+            hook.remove()
+        if page:
+            self._output.update(HTML(STYLE + page))
+        self.status.value = said
         self.stop.disabled = True
         self.start.disabled = False
 
-    def _answer(self, text: str, model: str, decoding: str) -> tuple[str, str]:
-        """Return the answers as HTML, and what to say beside the buttons."""
-        base = loading.unwrapped(self.summarizer.model)
-        base = base.get_base_model() if hasattr(base, "get_base_model") else base
-        hook = base.register_forward_pre_hook(self._step)
-        try:
-            return answer_html(self.summarizer, text, model, decoding), ""
-        except KeyboardInterrupt:
-            return "", "Stopped; below are the last answers."
-        except Exception as error:  # a traceback in a widget's output does not help users
-            return _refusal(f"{type(error).__name__}: {error}"), ""
-        finally:
-            hook.remove()
-
-    def _step(self, *_: Any) -> None:
+    def _step(self, decoding: str) -> None:
         """Count a step of the model, or end the answer."""
         if self._stopped.is_set():
             raise KeyboardInterrupt
-        self._tokens += 1
+        self._steps += 1
+        self.status.value = f"{decoding}: {self._steps} steps, {time.perf_counter() - self._began:.0f} s"

@@ -114,12 +114,6 @@ def test_an_installed_package_brings_the_chapters_and_copies_them(repository, mo
         notebooks.repository_root()
 
 
-def test_nothing_is_published_into_an_installed_package(repository, monkeypatch, capsys):
-    monkeypatch.setattr(notebooks, "COURSE", repository)
-    assert cli.main(["report", "--publish", "out"]) == 2
-    assert "--publish writes into the repository: clone it" in capsys.readouterr().err
-
-
 def test_parameters_come_from_a_file_and_a_log_has_lines_of_json(repository, monkeypatch, capsys):
     monkeypatch.setenv("SUMMKIT_LOG", "log.jsonl")
     Path("mine.yaml").write_text("SEED: 4\nSIZE: 7\n")

@@ -163,7 +163,7 @@ def test_continuous_batching_gives_the_same_answers_and_leaves_the_model_as_it_w
     ("kind", "options"),
     [
         ("phi", {}),
-        ("gpt2", {"n_embd": 64, "n_head": 4, "n_layer": 2}),
+        ("gpt2", {"n_embd": 64, "n_head": 4, "n_layer": 2, "num_key_value_heads": 4}),
         ("qwen2", {}),
         ("mistral", {"sliding_window": 32}),
     ],

@@ -162,19 +162,22 @@ def test_a_record_with_a_stray_key_is_not_written(record, tmp_path):
         records.write_record(record, tmp_path / "run.json")
 
 
-def test_git_commit_says_dirty_and_is_null_outside(tmp_path):
+def test_git_commit_says_dirty_and_is_null_outside(tmp_path, monkeypatch):
     inside, loose = tmp_path / "module.py", tmp_path / "untracked.py"
     inside.write_text("a = 1\n")
-    assert records.git_commit(inside) is None
+    monkeypatch.setattr(records, "_installed_commit", lambda: "installed")
+    monkeypatch.setattr(records, "__file__", str(inside))
+    assert records.git_commit() == "installed"
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "module.py")
     git(tmp_path, "commit", "-qm", "one")
     loose.write_text("b = 1\n")
     head = git(tmp_path, "rev-parse", "HEAD")
-    assert records.git_commit(inside) == head
-    assert records.git_commit(loose) is None  # as a package installed inside another project's checkout
+    assert records.git_commit() == head
     inside.write_text("a = 2\n")
-    assert records.git_commit(inside) == head + "+dirty"
+    assert records.git_commit() == head + "+dirty"
+    monkeypatch.setattr(records, "__file__", str(loose))
+    assert records.git_commit() == "installed"  # a package inside another project's checkout
 
 
 class Installed:

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def shaped(kind, dtype=torch.float32, **options):
     """A tiny random decoder of a family."""
     transformers.set_seed(0)
-    config = transformers.AutoConfig.for_model(kind, **SHAPE, **options)
+    config = transformers.AutoConfig.for_model(kind, **SHAPE | options)
     return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).train()
 
 

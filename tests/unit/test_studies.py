@@ -3,8 +3,9 @@
 import pytest
 
 from summkit.errors import SummkitError
-from summkit.reporting import report, tables
+from summkit.reporting import tables
 from tests.unit.test_report import entry, make_run
+from tools import publish
 
 STUDY = "notebooks/01_lengths"
 
@@ -29,7 +30,7 @@ def run(tmp_path):
 
 def test_a_study_is_put_back_beside_the_others(run, repository):
     before = {path for path in repository.rglob("*") if path.is_file()}
-    page = report.publish(run, repository)
+    page = publish.publish(run, repository)
     assert page == repository / "notebooks/REPORT/01_lengths/README.md"
     made = {path.relative_to(page.parent).as_posix() for path in page.parent.rglob("*") if path.is_file()}
     assert made == {"README.md", "run.json", "figures/a.png"}
@@ -41,7 +42,7 @@ def test_a_study_is_put_back_beside_the_others(run, repository):
 
 def test_a_study_leaves_the_courses_result_in_the_readme(run, repository):
     before = (repository / "README.md").read_text()
-    report.publish(run, repository)
+    publish.publish(run, repository)
     assert (repository / "README.md").read_text() == before
 
 
@@ -51,7 +52,7 @@ def test_a_run_of_another_name_replaces_nothing(tmp_path, repository, stage):
     (made / "01_lengths.ipynb").write_text("executed")
     before = {path: path.read_text() for path in repository.rglob("*") if path.is_file()}
     with pytest.raises(SummkitError, match="has no such notebook"):
-        report.publish(made, repository)
+        publish.publish(made, repository)
     assert {path: path.read_text() for path in repository.rglob("*") if path.is_file()} == before
 
 
