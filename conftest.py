@@ -18,7 +18,8 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
-from tests import warm  # noqa: E402 - its processes get this environment
+# Its processes get this environment.
+from tests import warm
 
 
 def pytest_configure(config):
