@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from summkit.run import Run, start
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # When it is imported, bitsandbytes logs that a kernel from the Hub is missing; nothing here uses that kernel.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit" not in record.getMessage())
