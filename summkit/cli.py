@@ -303,7 +303,7 @@ def _label(options: Namespace) -> None:
     request = {"without": options.without, "rename": _values(options.rename), "extra": _values(options.extra)}
     labels = distillation.label_file(options.file, options.out, **asked, **request)
     counts = ", ".join(f"{reason} {rows}" for reason, rows in labels.counts().items())
-    print(f"{options.out}: {counts}; {labels.asked} rows asked now, {labels.reused} before, {labels.seconds:.0f} s")
+    print(f"{options.out}: {counts}; rows asked now: {labels.asked}, before: {labels.reused}; {labels.seconds:.0f} s")
     if not labels.labels or distillation.NOT_ASKED in labels.set_aside.values():
         raise RunFailedError("rows are without a label; the same command asks again where the server failed")
 

@@ -295,7 +295,7 @@ ASK = ["label", "rows.jsonl", "--out", "l.jsonl", "--profile", "smoke"]
 def test_the_command_labels_a_file(abstracts, capsys):
     with LocalEndpoint(answer) as server:
         assert main([*ASK, "--url", server.url, "--model", "teacher", "--examples", "shown.jsonl"]) == 0
-    assert capsys.readouterr().out.startswith("l.jsonl: labelled 19, empty 1; 20 rows asked now, 0 before")
+    assert capsys.readouterr().out.startswith("l.jsonl: labelled 19, empty 1; rows asked now: 20, before: 0")
     assert {line["label"] for line in lines_of("l.jsonl")} >= {"bridges; river 1; at 0.0", None}
     turns = [(turn["role"], turn["content"]) for turn in server.asked[0]["messages"]]
     shown = [("system", WORDING.instruction), ("user", "We sail a ship."), ("assistant", "ships; sailing")]
@@ -366,14 +366,14 @@ def test_a_server_that_only_fails_labels_nothing_and_is_asked_again(abstracts, c
         ask = [*ASK, "--url", server.url, "--model", "teacher"]
         assert main(ask) == 1
         said = capsys.readouterr()
-        assert said.out.startswith("l.jsonl: labelled 0, server error 20; 20 rows asked now")
+        assert said.out.startswith("l.jsonl: labelled 0, server error 20; rows asked now: 20")
         assert len(server.asked) == 60 and "the same command asks again where the server failed" in said.err
         assert {(line["status"], line["label"]) for line in lines_of("l.jsonl")} == {("failed", None)}
         server.broken.clear()
         assert main(ask) == 0
-        assert capsys.readouterr().out.startswith("l.jsonl: labelled 19, empty 1; 20 rows asked now, 0 before")
+        assert capsys.readouterr().out.startswith("l.jsonl: labelled 19, empty 1; rows asked now: 20, before: 0")
         assert main(ask) == 0
-    assert capsys.readouterr().out.startswith("l.jsonl: labelled 19, empty 1; 0 rows asked now, 20 before")
+    assert capsys.readouterr().out.startswith("l.jsonl: labelled 19, empty 1; rows asked now: 0, before: 20")
 
 
 def test_a_job_ends_where_the_server_fails_for_a_whole_batch(tmp_path, no_pause):
