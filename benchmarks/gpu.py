@@ -62,7 +62,7 @@ LEVERS = {
 _ALL = {name: value for lever in LEVERS.values() for name, value in lever.items()}
 _OURS = {name: value for name, value in _ALL.items() if name != "compile_from_steps"}
 # Whatever the profile sets by now.
-_BEFORE = {option.name: option.default for option in dataclasses.fields(Profile) if option.name in _ALL}
+_BEFORE = {name: Profile.__pydantic_fields__[name].default for name in _ALL}
 TOGETHER, TEXTS = 64, 1  # texts that are answered at once, and one by one
 
 

@@ -75,7 +75,9 @@ def test_prompts_are_padded_on_the_left(tiny, monkeypatch):
     """Mistake 5: padded on the right, a decoder goes on from a pad. The same call with right padding must differ."""
     right = generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS)
     collator = tokenisation.Collator
-    monkeypatch.setattr(tokenisation, "Collator", lambda tokenizer, side: collator(tokenizer, "right"))
+    monkeypatch.setattr(
+        tokenisation, "Collator", lambda *given, side, **options: collator(*given, side="right", **options)
+    )
     assert generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS) != right
 
 
