@@ -109,7 +109,7 @@ def serve(path: str) -> tuple[list, list[int]]:
                         links.pop(link)
                         with contextlib.suppress(KeyError):
                             waiting.unregister(link)
-                        with contextlib.suppress(OSError):  # whoever called was killed
+                        with contextlib.suppress(OSError):  # the caller was killed
                             link.send(b"s" + bytes([-code]) if code < 0 else b"e" + bytes([code]))
                         link.close()
             elif source is listening:
