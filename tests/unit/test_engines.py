@@ -1,6 +1,5 @@
 """A merged copy and each engine answer as the packed model and its adapter do, and leave the model as it was."""
 
-import signal
 import threading
 import types
 
@@ -181,8 +180,15 @@ def test_continuous_batching_of_other_families(kind, options):
 
 def test_ctrl_c_ends_continuous_batching(packed, monkeypatch):
     before, threads, read = described(packed[0]), threading.active_count(), generation.read_answer
-    count = iter(range(99))
-    monkeypatch.setattr(generation, "read_answer", lambda *a: read(*a) if next(count) < 1 else signal.raise_signal(2))
+    answered = []
+
+    def stopped(*given):
+        if answered:
+            raise KeyboardInterrupt
+        answered.append(read(*given))
+        return answered[-1]
+
+    monkeypatch.setattr(generation, "read_answer", stopped)
     with pytest.raises(Interrupted, match="interrupted: 1 of 4 texts were answered"):
         generation.summarize(*packed, TEXTS, engine="continuous", merge=True, batch_size=1, **LIMITS)
     assert described(packed[0]) == before and threading.active_count() == threads
