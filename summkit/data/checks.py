@@ -62,7 +62,10 @@ def find_column(
             return found[name.strip().lower()]
     shown = [f"{name:.60}" + (f" (the {taken[name]})" if name in taken else "") for name in names[:_SHOWN]]
     present = ", ".join(shown) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
-    there = f"there are: {present or 'none'}; known: {', '.join(candidates)}"
+    delimiters = r"[;|\t]" if len(names) > 1 else r"[;|\t,]"
+    unsplit = [name for name in names if re.search(delimiters, name)]
+    advice = f"; {unsplit[0]!r:.60} looks like several columns: check what is between them" if unsplit else ""
+    there = f"there are: {present or 'none'}; known: {', '.join(candidates)}{advice}"
     raise SummkitError(f"{location}: no column for the {kind}; {there}")
 
 

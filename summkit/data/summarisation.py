@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,8 @@ from summkit.data.splits import CheckedRows, Splits, row_id
 
 if TYPE_CHECKING:
     from summkit.config import Profile
+
+_log = logging.getLogger(__name__)
 
 
 def load_summaries(profile: Profile, seed: int = 0, data: str | Path | None = None) -> Splits:
@@ -43,12 +47,15 @@ def load_summaries(profile: Profile, seed: int = 0, data: str | Path | None = No
     raw, source = read_rows(data_set, own)
     usual = {"document": checks.DOCUMENT_COLUMNS, "summary": checks.SUMMARY_COLUMNS}
     columns = checks.columns_of(profile, {} if own else data_set.columns, raw, usual)
-    rows = CheckedRows(raw, columns, partial(_row, profile=profile))
+    unused: Counter[str] = Counter()
+    rows = CheckedRows(raw, columns, partial(_row, profile=profile, unused=unused))
+    if unused:
+        _log.warning("chats: the last answer and its question are used; messages not used, by role: %s", dict(unused))
     rows.drop_duplicates()
     return Splits(**rows.deal(profile, seed), source=source, dropped=rows.dropped)
 
 
-def _row(row: dict, columns: dict[str, str], location: str, profile: Profile) -> dict | str:
+def _row(row: dict, columns: dict[str, str], location: str, profile: Profile, unused: Counter[str]) -> dict | str:
     document = checks.as_text(row.get(columns["document"]), "user")
     summary = checks.as_text(row.get(columns["summary"]), "assistant")
     reason = checks.reason_unusable(document) or checks.reason_unusable(summary) or _reason_length(document, profile)
@@ -56,6 +63,7 @@ def _row(row: dict, columns: dict[str, str], location: str, profile: Profile) ->
         return reason
     if document.split() == summary.split():
         return "summary equals document"
+    unused.update(role for role, text in checks.chat_turns(row[columns["document"]]) if text not in (document, summary))
     # An abstract is one paragraph; arXiv breaks it into lines of 80 characters.
     text = " ".join(document.split()) if columns["document"] == "abstract" else document.strip()
     return {"id": row_id(row.get("id"), location), "document": text, "summary": " ".join(summary.split())}

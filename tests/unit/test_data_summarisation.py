@@ -87,10 +87,18 @@ def test_chats_of_any_form_are_read(tmp_path, form):
     assert splits.dropped == {} and found == {(pair(n)["document"], pair(n)["summary"]) for n in range(6)}
 
 
-def test_of_a_chat_the_last_question_and_its_answer_are_used(tmp_path):
-    more = (("system", "Be brief."), ("user", "Hello."), ("assistant", "Hello!"))
+def test_messages_that_are_not_used_are_said(tmp_path, caplog):
+    write(tmp_path, [{"messages": talk(n, ("system", "Be brief."))} for n in range(4)])
+    read(tmp_path)
+    assert "messages not used, by role: {'system': 4}" in caplog.text
+    caplog.clear()
+    more = (("user", "Hello."), ("assistant", "Hello!"))
     write(tmp_path, [{"messages": talk(n, *more)} for n in range(4)])
     assert all(row["document"].startswith("Bridge") for row in all_rows(read(tmp_path)))
+    assert "messages not used, by role: {'user': 4, 'assistant': 4}" in caplog.text
+    caplog.clear()
+    read(write(tmp_path, [{"messages": talk(n)} for n in range(4)]))
+    assert "not used" not in caplog.text
 
 
 @pytest.mark.parametrize(

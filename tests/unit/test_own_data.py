@@ -194,6 +194,8 @@ def test_a_file_of_no_split_is_named_and_not_used(tmp_path, caplog):
         (b"text,text,summary\na,b,c\n", "rows.csv, line 1: two columns have the same name: 'text'"),
         (b"Text;Kurz\na;b\n", r"no column for the summary; there are: Text \(the document\), Kurz; known"),
         (b"text\na\n", r"for the summary; there are: text \(the document\); .* name it with summary_column"),
+        (b'"document,summary"\n"a,b"\n', "'document,summary' looks like several columns: check what"),
+        (b"text (de, en);kurz\na;b\n", "en.;kurz; .*' en.;kurz' looks like several columns: check what is between"),
         pytest.param(b"a," * 99_999 + b"b\n1\n", "two columns have the same name: 'a'$", id="the same names"),
         pytest.param(
             ",".join(f"c{n}" for n in range(99_999)).encode() + b"\n1\n",
