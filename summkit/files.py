@@ -86,13 +86,13 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `folder` when the block ends without an error.
 
     Args:
-        folder: The destination; an existing folder is replaced at the end.
+        folder: The destination; an existing folder is replaced at the end, and of a link the folder it points to.
 
     Yields:
         A new folder beside it, removed if the block raises.
     """
-    folder = Path(folder).absolute()
-    part, old = (folder.with_name(f"{folder.name}.{end}") for end in ("part", "old"))
+    folder = Path(folder).resolve()
+    part, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))  # hidden: no names of the user's
     _restore(folder, old)  # of a process that was killed between the two moves below
     for rest in (part, old):
         shutil.rmtree(rest, ignore_errors=True)
@@ -115,7 +115,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     Raises:
         SummkitError: The folder has files, is the working folder, or cannot be written.
     """
-    folder = Path(folder).absolute()
+    folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) or folder == Path.cwd()):
         raise SummkitError(f"{folder} already exists: choose a new folder, or remove it")
     try:
