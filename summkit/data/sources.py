@@ -98,6 +98,8 @@ def text_lines(path: Path) -> Iterator[str]:
         SummkitError: It is no such text; the message says what it is, or after which line it is broken.
     """
     number = 0
+    if path.is_fifo():
+        raise SummkitError(f"{path} is a pipe, which can be read only once: save its content to a file")
     try:
         with path.open("rb") as file:
             opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
