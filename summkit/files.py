@@ -144,11 +144,18 @@ def _move(folder: Path, target: Path) -> None:
 
 
 def log_event(event: str, **values: Any) -> None:
-    """Append a line of JSON with the time to the file that SUMMKIT_LOG names, if it names one."""
+    """Append a line of JSON with the time to the file that SUMMKIT_LOG names, if it names one.
+
+    Raises:
+        SummkitError: The file cannot be written.
+    """
     if path := os.environ.get("SUMMKIT_LOG"):
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event} | values
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        try:
+            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:  # \\udce9, as JSON writes it
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise SummkitError(f"SUMMKIT_LOG={path}: {error.strerror}; name a file that can be written") from None
 
 
 @contextmanager
@@ -222,7 +229,10 @@ def _yaml_loader() -> Any:
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
             _unique([(key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
-            return super().construct_mapping(node, deep)
+            values = super().construct_mapping(node, deep)
+            if wrong := [key for key in values if not isinstance(key, str)]:
+                raise ValueError(f"the key {wrong[0]!r} is not text: put it in quotes")
+            return values
 
     number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))

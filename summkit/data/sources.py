@@ -222,7 +222,8 @@ def own_data(data: str | Path | None) -> Path | None:
         return None
     path = Path(str(name)).expanduser().absolute()
     if not path.exists():
-        raise SummkitError(f"data {name}: no such file or folder (a set of the Hub is named by the option dataset)")
+        given = "data" if data else "SUMMKIT_DATA_DIR"
+        raise SummkitError(f"{given} {name}: no such file or folder (a set of the Hub is named by the option dataset)")
     return path
 
 

@@ -110,3 +110,20 @@ def test_events_are_lines_of_json_with_the_time(tmp_path, monkeypatch):
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line.pop("time")[-6:] for line in lines] == ["+00:00", "+00:00"]
     assert lines == [{"event": "started", "command": ["run", "naïve"]}, {"event": "ended", "exit_code": 0}]
+
+
+def test_the_log_takes_any_name_of_a_file_and_says_where_it_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUMMKIT_LOG", str(tmp_path / "log.jsonl"))
+    files.log_event("started", command=["summarize", "caf\udce9.txt"])  # a name that is not UTF-8
+    assert json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8"))["command"][1] == "caf\udce9.txt"
+    for path, reason in ((tmp_path, "(Is a directory|Permission denied)"), (tmp_path / "gone" / "log", "No such file")):
+        monkeypatch.setenv("SUMMKIT_LOG", str(path))
+        with pytest.raises(SummkitError, match=f"^SUMMKIT_LOG=.*: {reason}.*; name a file that can be written$"):
+            files.log_event("started")
+
+
+@pytest.mark.parametrize(("text", "key"), [("on: 1", "True"), ("base: {5: 1}", "5"), ("null: a", "None")])
+def test_a_key_that_yaml_takes_for_something_else_is_named(tmp_path, text, key):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(SummkitError, match=f"plan .*a.yaml is not YAML: the key {key} is not text: put it in quotes"):
+        files.read_mapping(tmp_path / "a.yaml", "plan")
