@@ -206,7 +206,7 @@ def read_mapping(path: str | Path, kind: str) -> dict[str, Any]:
         values = yaml.load(text, _yaml_loader()) if is_yaml else json.loads(text, object_pairs_hook=_unique)
     except OSError as error:
         raise SummkitError(f"{kind} {path}: {error.strerror}") from None
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise SummkitError(f"{kind} {path} is not {'YAML' if is_yaml else 'JSON'}: {error}") from None
     if not isinstance(values, dict):
         raise SummkitError(f'{kind} {path}: a JSON object is needed, such as {{"profile": "cpu", "seed": 0}}')

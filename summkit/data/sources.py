@@ -110,6 +110,8 @@ def text_lines(path: Path) -> Iterator[str]:
                 number += 1
                 yield line
     except (UnicodeError, EOFError, OSError, zlib.error) as error:
+        if reason := getattr(error, "strerror", None):
+            raise SummkitError(f"{path}: {reason}") from None
         advice = "save it as UTF-8 (in a spreadsheet: as CSV UTF-8), or copy it again"
         reason = f"cannot be read as text in UTF-8 ({error}); {advice}"
         raise SummkitError(f"{path.name}, after line {number}: {reason}") from None

@@ -42,10 +42,8 @@ def read_texts(names: list[str], columns: tuple[str, ...] = DOCUMENT_COLUMNS) ->
 
 def _read(name: str, columns: tuple[str, ...]) -> list[tuple[str, Any]]:
     path = Path(name)
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise SummkitError(f"{name}: {error.strerror}") from None
+    if not path.exists():
+        raise SummkitError(f"{name}: No such file")
     if name.lower().endswith(".pdf"):
         return [(name, _pdf(name))]
     if not name.lower().removesuffix(".gz").endswith(FORMATS):

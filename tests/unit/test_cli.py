@@ -139,6 +139,7 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("SUMMKIT_DATA_DIR", "moved")
     assert "SUMMKIT_DATA_DIR moved: no such file or folder" in refused(capsys, "run", "task2")
     label = ("label", "rows.jsonl", "--out", "labels.jsonl", "--url", "http://127.0.0.1:9/v1", "--model", "m")
+    assert refused(capsys, *label) == "summkit: rows.jsonl: No such file or directory\n"
     assert "--rename seed: NAME=VALUE is needed" in refused(capsys, *label, "--rename", "seed")
     Path("ours").mkdir()
     Path("ours/model.bin").touch()
@@ -323,7 +324,7 @@ def test_the_readmes_commands_for_own_data_run_as_they_are_written(one_thread, t
         ('{"profile": "smoke", "seed": -1}', "c.json: seed=-1: input should be greater than or equal to 0"),
         ('{"profile": "smoke", "score": ["all"]}', "score.0='all': input should be 'train', 'validation' or 'test'"),
         ('{"profile": "smoke", "patience": -1}', "patience=-1: input should be greater than or equal to 1"),
-        ('{"profile": "smoke", "targets": ["q_proj"]}', "targets=['q_proj']: input should be a valid string"),
+        ('{"profile": "smoke", "targets": ["q_proj"]}', "targets=['q_proj']: input should be a valid string\n"),
         ('{"profile": "smoke", "min_words": 9, "max_words": 3}', "max_words=3: must be at least min_words"),
     ],
 )
