@@ -12,21 +12,22 @@ from pathlib import Path
 import pandas as pd
 
 from summkit.errors import SummkitError
+from summkit.files import write_text
 from summkit.reporting import read_record
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the table. Return the exit code: 2, with a message, if there is no record or a broken one."""
+    """Write the table. Return the exit code: 2, with a message, if one cannot be read or written."""
     parser = argparse.ArgumentParser(description="collect the records of many runs into one table")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="every run.json below these folders is read")
     parser.add_argument("--out", default="runs.csv", metavar="FILE")
     options = parser.parse_args(arguments)
     try:
         frame = table(options.folders)
-    except SummkitError as error:
+        write_text(options.out, frame.to_csv(index=False, lineterminator="\n"))
+    except (SummkitError, OSError) as error:
         print(f"collect: {error}", file=sys.stderr)
         return 2
-    frame.to_csv(options.out, index=False, encoding="utf-8")
     print(f"{options.out}: {len(frame)} runs, {len(frame.columns)} columns")
     return 0
 
@@ -37,7 +38,7 @@ def table(folders: list[str]) -> pd.DataFrame:
     if not paths:
         raise SummkitError(f"there is no run.json below {', '.join(folders)}")
     records = [{"run": path.parent.as_posix()} | read_record(path) for path in sorted(paths)]
-    frame = pd.json_normalize(sorted(records, key=lambda record: record["started"]))
+    frame = pd.json_normalize(sorted(records, key=lambda record: str(record["started"])))
     return frame.drop(columns=[name for name in frame if frame[name].map(type).eq(list).any()])
 
 

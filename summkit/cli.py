@@ -29,6 +29,9 @@ ADVICE = {
     r"(?i)out ?of ?memory|MemoryError|bad_alloc|not enough memory": (
         "memory is short; a smaller batch_size, max_length or model helps, and `doctor CONFIG` says what fits"
     ),
+    r"PermissionError|Read-only file system|File name too long|(Not|Is)ADirectoryError": (
+        "a file or folder cannot be used under this name; choose another, or change its rights"
+    ),
     r"index out of range in self": "the tokenizer has tokens that the model lacks; use the one that came with it",
 }
 
@@ -51,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _find_home()
         options = _parser(wanted=arguments[0] if arguments else "").parse_args(arguments)
+        if getattr(options, "resume", False) and getattr(options, "overwrite", False):
+            raise SummkitError("--resume continues an earlier run and --overwrite replaces it: choose one of them")
         log_event("started", command=arguments)
         load_plugins()
         options.command(options)
@@ -69,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         message = _reason_failed(error)
     if message:
         print(f"summkit: {message}", file=sys.stderr)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(SummkitError):
         log_event("ended", exit_code=code, message=message)
     return code
 
@@ -139,14 +144,14 @@ def _options_text() -> str:
     return "options of CONFIG:\n" + "\n".join(f"  {name:24}{text}" for name, text in options.items())
 
 
-def _values(texts: list[str]) -> dict[str, Any]:
-    """Parse NAME=VALUE texts into {name: value}; a value is a Python or JSON literal, or else text."""
+def _values(texts: list[str], option: str = "-p") -> dict[str, Any]:
+    """Parse NAME=VALUE texts of an option into {name: value}; a value is a Python or JSON literal, or else text."""
     values = {}
     words = {"true": True, "false": False, "none": None, "null": None}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
-            raise SummkitError(f"-p {text}: NAME=VALUE is needed, such as -p SEED=1")
+            raise SummkitError(f"{option} {text}: NAME=VALUE is needed, such as {option} seed=1")
         try:
             values[name] = words[value.lower()] if value.lower() in words else ast.literal_eval(value)
         except (ValueError, SyntaxError, TypeError):
@@ -277,7 +282,7 @@ def _summarize(options: Namespace) -> None:
     summarizer: inference.Exported | inference.Served | inference.Summarizer
     if is_exported:
         if asking != {"decoding": "greedy", "base": False, "engine": "batches"}:
-            raise SummkitError(f"{options.adapter} is an exported model: it has no base, and decodes greedily")
+            raise SummkitError(f"{options.adapter} is an export: --decoding, --base and --engine are for adapters")
         asking = {}
         if options.url:
             summarizer = inference.Served.load(options.adapter, options.url)
@@ -300,7 +305,8 @@ def _label(options: Namespace) -> None:
     from summkit import distillation
 
     asked = {name: getattr(options, name) for name in ("teacher", "url", "model", "wording", "examples", "profile")}
-    request = {"without": options.without, "rename": _values(options.rename), "extra": _values(options.extra)}
+    changes = {name: _values(getattr(options, name), f"--{name}") for name in ("rename", "extra")}
+    request = {"without": options.without} | changes
     labels = distillation.label_file(options.file, options.out, **asked, **request)
     counts = ", ".join(f"{reason} {rows}" for reason, rows in labels.counts().items())
     print(f"{options.out}: {counts}; rows asked now: {labels.asked}, before: {labels.reused}; {labels.seconds:.0f} s")
@@ -326,7 +332,7 @@ def _export(options: Namespace) -> None:
 def _report(options: Namespace) -> None:
     from summkit import progress, reporting
 
-    runs = [Path(name).parent if name.endswith(".json") else Path(name) for name in options.runs]
+    runs = [path.parent if path.name == "run.json" else path for path in map(Path, options.runs)]
     for run in runs:  # check all records before anything is written
         reporting.read_record(run / "run.json")
     for run in runs:

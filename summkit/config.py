@@ -153,7 +153,7 @@ def detect_hardware() -> Hardware:
     return Hardware("cpu", f"{os.cpu_count()} CPU cores", psutil.virtual_memory().total)
 
 
-def choose_profile(name: str = "auto", task: str = "summary", **overrides: Any) -> Profile:
+def choose_profile(name: str = "auto", /, task: str = "summary", **overrides: Any) -> Profile:
     """Build a profile: the task's preset with the overrides applied.
 
     Args:
@@ -178,6 +178,7 @@ def choose_profile(name: str = "auto", task: str = "summary", **overrides: Any) 
     reason = "asked for by name"
     if name == "auto" and os.environ.get("SUMMKIT_PROFILE"):
         name, reason = os.environ["SUMMKIT_PROFILE"], "set by SUMMKIT_PROFILE"
+        check_known("SUMMKIT_PROFILE", name, (*PROFILES, "auto"))
     if name == "auto":
         machine = detect_hardware()
         name, reason = _from_hardware(machine)

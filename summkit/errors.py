@@ -65,7 +65,7 @@ def build(model: type[Model], values: dict[str, Any], location: str) -> Model:
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             check_known(f"key in {location}", str(first["loc"][0]), descriptions(model))
         reason = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
-        if first["type"] == "string_type":
+        if first["type"] == "string_type" and not isinstance(first["input"], list | dict | None):
             reason += ", so put it in quotes"
         value = "" if first["type"].startswith("missing") else f"={first['input']!r}"
         raise SummkitError(f"{location} {key}{value}: {reason}") from None

@@ -86,13 +86,13 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `folder` when the block ends without an error.
 
     Args:
-        folder: The destination; an existing folder is replaced at the end.
+        folder: The destination; an existing folder is replaced at the end, and of a link the folder it points to.
 
     Yields:
         A new folder beside it, removed if the block raises.
     """
-    folder = Path(folder).absolute()
-    part, old = (folder.with_name(f"{folder.name}.{end}") for end in ("part", "old"))
+    folder = Path(folder).resolve()
+    part, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))  # hidden: no names of the user's
     _restore(folder, old)  # of a process that was killed between the two moves below
     for rest in (part, old):
         shutil.rmtree(rest, ignore_errors=True)
@@ -115,7 +115,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     Raises:
         SummkitError: The folder has files, is the working folder, or cannot be written.
     """
-    folder = Path(folder).absolute()
+    folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) or folder == Path.cwd()):
         raise SummkitError(f"{folder} already exists: choose a new folder, or remove it")
     try:
@@ -144,11 +144,18 @@ def _move(folder: Path, target: Path) -> None:
 
 
 def log_event(event: str, **values: Any) -> None:
-    """Append a line of JSON with the time to the file that SUMMKIT_LOG names, if it names one."""
+    """Append a line of JSON with the time to the file that SUMMKIT_LOG names, if it names one.
+
+    Raises:
+        SummkitError: The file cannot be written.
+    """
     if path := os.environ.get("SUMMKIT_LOG"):
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event} | values
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        try:
+            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:  # \\udce9, as JSON writes it
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise SummkitError(f"SUMMKIT_LOG={path}: {error.strerror}; name a file that can be written") from None
 
 
 @contextmanager
@@ -199,7 +206,7 @@ def read_mapping(path: str | Path, kind: str) -> dict[str, Any]:
         values = yaml.load(text, _yaml_loader()) if is_yaml else json.loads(text, object_pairs_hook=_unique)
     except OSError as error:
         raise SummkitError(f"{kind} {path}: {error.strerror}") from None
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise SummkitError(f"{kind} {path} is not {'YAML' if is_yaml else 'JSON'}: {error}") from None
     if not isinstance(values, dict):
         raise SummkitError(f'{kind} {path}: a JSON object is needed, such as {{"profile": "cpu", "seed": 0}}')
@@ -222,7 +229,10 @@ def _yaml_loader() -> Any:
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
             _unique([(key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
-            return super().construct_mapping(node, deep)
+            values = super().construct_mapping(node, deep)
+            if wrong := [key for key in values if not isinstance(key, str)]:
+                raise ValueError(f"the key {wrong[0]!r} is not text: put it in quotes")
+            return values
 
     number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))

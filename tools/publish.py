@@ -46,12 +46,16 @@ def publish(run: Path, repository: Path = ROOT) -> Path:
     return page
 
 
-def main() -> int:
-    """Publish the runs that are named, and print their pages."""
+def main(arguments: list[str] | None = None) -> int:
+    """Publish the runs that are named, and print their pages; return 2, with a message, where that is impossible."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
-    for run in parser.parse_args().runs:
-        print(near(publish(run)))
+    try:
+        for run in parser.parse_args(arguments).runs:
+            print(near(publish(run)))
+    except SummkitError as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

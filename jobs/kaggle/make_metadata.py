@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         folder = write(**vars(options))
-    except SummkitError as error:
+    except (SummkitError, OSError) as error:
         print(f"make_metadata: {error}", file=sys.stderr)
         return 2
     print(f"{folder}: kaggle kernels push -p {folder}")

@@ -98,6 +98,8 @@ def text_lines(path: Path) -> Iterator[str]:
         SummkitError: It is no such text; the message says what it is, or after which line it is broken.
     """
     number = 0
+    if path.is_fifo():
+        raise SummkitError(f"{path} is a pipe, which can be read only once: save its content to a file")
     try:
         with path.open("rb") as file:
             opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
@@ -108,6 +110,8 @@ def text_lines(path: Path) -> Iterator[str]:
                 number += 1
                 yield line
     except (UnicodeError, EOFError, OSError, zlib.error) as error:
+        if reason := getattr(error, "strerror", None):
+            raise SummkitError(f"{path}: {reason}") from None
         advice = "save it as UTF-8 (in a spreadsheet: as CSV UTF-8), or copy it again"
         reason = f"cannot be read as text in UTF-8 ({error}); {advice}"
         raise SummkitError(f"{path.name}, after line {number}: {reason}") from None
@@ -220,7 +224,8 @@ def own_data(data: str | Path | None) -> Path | None:
         return None
     path = Path(str(name)).expanduser().absolute()
     if not path.exists():
-        raise SummkitError(f"data {name}: no such file or folder (a set of the Hub is named by the option dataset)")
+        given = "data" if data else "SUMMKIT_DATA_DIR"
+        raise SummkitError(f"{given} {name}: no such file or folder (a set of the Hub is named by the option dataset)")
     return path
 
 

@@ -26,10 +26,11 @@ _SPELT |= {f"{tens}-{_UNITS[unit]}": _SPELT[tens] + unit for tens in _TENS for u
 _SCALES = {"hundred": 2, "thousand": 3, "k": 3, "million": 6, "m": 6, "mn": 6, "billion": 9, "b": 9, "bn": 9}
 _SCALES |= {"trillion": 12, "tn": 12}
 
+# Only ASCII letters are compared without case in number words: Turkish NİNE is no nine, nor is old ſix a six.
 _TOKEN = re.compile(
     r"(?P<number>\d+(?::\d\d)+|\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?"
-    rf"|\b(?:(?:{'|'.join(_TENS)})(?:-(?:{'|'.join(_UNITS[1:10])}))?|{'|'.join(_UNITS)})\b)"
-    r"(?:[ -]?(?P<scale>hundred|thousand|million|billion|trillion|[mb]n|tn)(?!\w)|(?P<letter>(?<=\d)[mbk])(?!\w))?"
+    rf"|\b(?a:(?:{'|'.join(_TENS)})(?:-(?:{'|'.join(_UNITS[1:10])}))?|{'|'.join(_UNITS)})\b)"
+    r"(?:[ -]?(?P<scale>(?a:hundred|thousand|million|billion|trillion|[mb]n|tn))(?!\w)|(?P<letter>(?<=\d)[mbk])(?!\w))?"
     rf"|(?P<word>{ACRONYM}(?!\w)|[^\W\d_](?:\w|['’&](?=\w))*)",
     re.IGNORECASE,
 )

@@ -121,19 +121,23 @@ def read_configuration(path: Path, changes: dict[str, Any]) -> tuple[Settings, P
         SummkitError: The file cannot be read, or it holds an unknown or impossible value: the message names the file,
             the key and what is allowed.
     """
-    values = files.read_mapping(path, "configuration") | changes
+    return check_configuration(files.read_mapping(path, "configuration") | changes, f"configuration {path}")
+
+
+def check_configuration(values: dict[str, Any], location: str) -> tuple[Settings, Profile]:
+    """Check the values of a configuration, which is emptied; `location` begins its errors."""
     own = {key: values.pop(key) for key in options() if key in values}
-    settings = build(Settings, own, f"configuration {path}:")
+    settings = build(Settings, own, f"{location}:")
     try:
         profile = choose_profile(settings.profile, settings.task, **values)
         for registry, name in ((WORDINGS, profile.wording), (TEMPLATES, profile.template), (METHODS, profile.method)):
             registry.find(name)
     except SummkitError as error:
-        raise SummkitError(f"configuration {path}: {error}") from None
+        raise SummkitError(f"{location}: {error}") from None
     for key, value in (("watch", settings.watch), ("score", settings.score)):
         if value and profile.kind != "summarisation":
             reason = f"only a model that writes summaries can be asked, and the task {profile.task!r} is for labels"
-            raise SummkitError(f"configuration {path}: {key}={value}: {reason}")
+            raise SummkitError(f"{location}: {key}={value}: {reason}")
     return settings, profile
 
 

@@ -154,15 +154,15 @@ def run_notebooks(
     }
     profile = given.pop("PROFILE", None) or profile
     rows = own_data(given.pop("DATA", None) or data)
-    options = {name: given.pop(name) for name in profile_options() if name in given}
+    own = given.pop("OPTIONS", None) or {}
+    if not isinstance(own, dict):
+        raise SummkitError(f"-p OPTIONS={own}: a mapping is needed, such as {{rank: 8}}, or -p rank=8 alone")
+    options = own | {name: given.pop(name) for name in profile_options() if name in given}
     settings = _check_parameters(chosen, given, options, profile)
     if resume:
         given["RESUME"] = True
     if options:
-        own = given.get("OPTIONS", {})
-        if not isinstance(own, dict):
-            raise SummkitError(f"-p OPTIONS={own}: a mapping is needed, such as {{rank: 8}}, or -p rank=8 alone")
-        given["OPTIONS"] = own | options
+        given["OPTIONS"] = options
     folder = Path(out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{settings.name}").absolute()
     if not (resume or overwrite):
         for stage in chosen:

@@ -57,7 +57,9 @@ class Plan:
         configurations: dict[str, dict[str, Any]] = {}
         for changes in [*varied, *self.only]:
             described = ",".join(f"{option}-{value}" for option, value in changes.items())
-            name = re.sub(r'[<>:"/\\|?*]', "_", changes.get("name", described))  # not allowed in names on Windows
+            name = re.sub(r'[<>:"/\\|?*]', "_", str(changes.get("name", described)))  # not allowed in names on Windows
+            if not name.strip(". "):
+                raise SummkitError(f"the plan's name {name!r} is not the name of a folder: choose another")
             if name in configurations:
                 raise SummkitError(f"the plan has two combinations called {name!r}: give one of them another name")
             configurations[name] = {key: value for key, value in (self.base | changes).items() if key != "name"}
@@ -85,7 +87,10 @@ def run_sweep(plan: str | Path | dict[str, Any], out: str | Path | None = None) 
     values = plan if isinstance(plan, dict) else files.read_mapping(plan, "plan")
     chosen = build(Plan, values, "the plan's")
     folder = Path(out or chosen.out)
-    paths = {name: _write_configuration(folder / name, values) for name, values in chosen.combinations().items()}
+    combinations = chosen.combinations()
+    for name, values in combinations.items():
+        finetune.check_configuration(dict(values), f"the plan's {name}")
+    paths = {name: _write_configuration(folder / name, values) for name, values in combinations.items()}
     for number, (name, path) in enumerate(paths.items(), 1):
         title = f"[{number}/{len(paths)}] {name}"
         if _has_record(path.parent):
@@ -142,6 +147,6 @@ def _has_record(folder: Path) -> bool:
 def _write_configuration(folder: Path, settings: dict[str, Any]) -> Path:
     path = folder / "config.json"
     settings = {"baselines": False} | settings | {"out": str(folder)}  # the same for every training
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+    if path.is_file() and files.read_mapping(path, "configuration") != json.loads(json.dumps(settings)):
         raise SummkitError(f"{path} has other settings than this plan: choose another out, or remove that folder")
     return files.write_text(path, json.dumps(settings, indent=1))

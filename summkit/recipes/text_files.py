@@ -42,14 +42,12 @@ def read_texts(names: list[str], columns: tuple[str, ...] = DOCUMENT_COLUMNS) ->
 
 def _read(name: str, columns: tuple[str, ...]) -> list[tuple[str, Any]]:
     path = Path(name)
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise SummkitError(f"{name}: {error.strerror}") from None
+    if not path.exists():
+        raise SummkitError(f"{name}: No such file")
     if name.lower().endswith(".pdf"):
         return [(name, _pdf(name))]
     if not name.lower().removesuffix(".gz").endswith(FORMATS):
-        return [(name, "".join(text_lines(path)))]
+        return [(name, "".join(text_lines(path)).replace("\r\n", "\n"))]
     rows = {f"{name}, row {number}": row for number, row in enumerate(file_rows(path), 1)}
     if not rows:
         raise SummkitError(f"{name}: no rows; there is no text to summarise")
@@ -59,7 +57,8 @@ def _read(name: str, columns: tuple[str, ...]) -> list[tuple[str, Any]]:
 
 def _standard_input() -> str:
     try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")
+        content = sys.stdin.buffer.read() if sys.stdin else b""
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise SummkitError("standard input: not a text in UTF-8") from None
 

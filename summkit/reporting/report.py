@@ -13,7 +13,7 @@ from summkit.data import find_dataset
 from summkit.errors import SummkitError
 from summkit.evaluation import METRICS, Metric, score_table
 from summkit.evaluation.languages import CHARACTERS, WORDS
-from summkit.files import write_text
+from summkit.files import whole_folder, write_text
 from summkit.models import public_name
 from summkit.offline import ASSETS
 from summkit.progress import near
@@ -48,11 +48,12 @@ def write_report(run: Path, report: Path) -> Path:
     for name in record["figures"]:
         if not (run / name).resolve().is_relative_to(run.resolve()) or not (run / name).is_file():
             raise SummkitError(f"{near(run / 'run.json')}: its figure {name} is not in the run's folder")
-    shutil.rmtree(report, ignore_errors=True)
-    for name in ("run.json", *record["figures"]):
-        (report / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(run / name, report / name)
-    return write_text(report / "README.md", page)
+    with whole_folder(report) as part:
+        for name in ("run.json", *record["figures"]):
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(run / name, part / name)
+        write_text(part / "README.md", page)
+    return report / "README.md"
 
 
 def _page(run: Path, record: dict, folder: str = "") -> str:

@@ -150,7 +150,7 @@ def settings_in(folder: Path, kind: str = "summarisation") -> dict[str, Any]:
         settings = {key: _completed(written)[key] for key in ASKING}
         choose_profile("smoke").replace(**settings)  # checks the values
     except (SummkitError, KeyError) as error:
-        raise SummkitError(f"{folder / SETTINGS} is broken ({error}): save the adapter again") from None
+        raise SummkitError(f"{folder / SETTINGS} is missing or broken ({error}): save the adapter again") from None
     if settings["kind"] != kind:
         raise SummkitError(
             f"{folder} was trained for the task {settings['task']!r}, which is {settings['kind']}, not {kind}: use an "

@@ -157,6 +157,7 @@ def fit(
             )
     weights = environment.trained_weights(trainer.model) if environment.is_spread(profile) else None
     if progress.first_process():
+        (job.out_dir / "run.json").unlink(missing_ok=True)  # an earlier run's record, whose adapter is replaced
         checkpoints.save_adapter(trainer.model, job.out_dir / "adapter", profile, weights)
     return _result(job, trainer, interrupted)
 

@@ -223,6 +223,10 @@ def test_an_option_of_the_profile_goes_into_the_parameter_options(repository):
         notebooks.run_notebooks(["task7", "task8"], "smoke", "out2", {"dropout": 0})
     with pytest.raises(SummkitError, match="OPTIONS=3: a mapping is needed"):
         notebooks.run_notebooks(["task7"], "smoke", "out2", {"dropout": 0, "OPTIONS": 3})
+    with pytest.raises(SummkitError, match="OPTIONS=3: a mapping is needed"):
+        notebooks.run_notebooks(["task7"], "smoke", "out2", {"OPTIONS": 3})
+    with pytest.raises(SummkitError, match="option rank=-1: input should be greater"):
+        notebooks.run_notebooks(["task7"], "smoke", "out2", {"OPTIONS": {"rank": -1}})
     assert not Path("out2").exists()
 
 

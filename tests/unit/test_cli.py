@@ -126,6 +126,21 @@ def test_wrong_calls_of_run_report_and_summarize(capsys, tmp_path, monkeypatch):
     assert "task1/xsum, task2, task3" in refused(capsys, "run", "task9")
     assert "unknown parameter 'SEEED'; known: " in refused(capsys, "run", "task2", "-p", "SEEED=1")
     assert "cannot read the run record none/run.json" in refused(capsys, "report", "none")
+    Path("run.json").write_text("{}")
+    assert "cannot read the run record earlier.json/run.json" in refused(capsys, "report", "earlier.json")
+    Path("run.json").unlink()
+    both = ("c.json", "--resume", "--overwrite")
+    assert "--resume continues an earlier run and --overwrite replaces it" in refused(capsys, "train", *both)
+    monkeypatch.setenv("SUMMKIT_PROFILE", "smok")
+    assert "unknown SUMMKIT_PROFILE 'smok'; known: auto, cpu, gpu, smoke, t4; did you" in refused(
+        capsys, "run", "task2"
+    )
+    monkeypatch.setenv("SUMMKIT_PROFILE", "smoke")
+    monkeypatch.setenv("SUMMKIT_DATA_DIR", "moved")
+    assert "SUMMKIT_DATA_DIR moved: no such file or folder" in refused(capsys, "run", "task2")
+    label = ("label", "rows.jsonl", "--out", "labels.jsonl", "--url", "http://127.0.0.1:9/v1", "--model", "m")
+    assert refused(capsys, *label) == "summkit: rows.jsonl: No such file or directory\n"
+    assert "--rename seed: NAME=VALUE is needed" in refused(capsys, *label, "--rename", "seed")
     Path("ours").mkdir()
     Path("ours/model.bin").touch()
     Path("ours/summkit.json").write_text(json.dumps(ASKED))
@@ -298,6 +313,7 @@ def test_the_readmes_commands_for_own_data_run_as_they_are_written(one_thread, t
             "option track='neptune': input should be '', 'trackio', 'wandb' or 'mlflow'",
         ),
         ('{"profile": "smoke", "data": "gone"}', "data gone: no such file or folder"),
+        ('{"profile": "smoke", "name": "my run"}', "c.json: unknown option 'name'; known: alpha, "),
         ('{"profile": "smoke", "dropout": 1.5}', "c.json: option dropout=1.5: input should be less than 1"),
         ('{"profile": "smoke", "gradient_accumulation": 0}', "gradient_accumulation=0: input should be greater than"),
         ('{"profile": "smoke", "compute_dtype": "bf16"}', "input should be 'float32', 'float16' or 'bfloat16'"),
@@ -308,7 +324,7 @@ def test_the_readmes_commands_for_own_data_run_as_they_are_written(one_thread, t
         ('{"profile": "smoke", "seed": -1}', "c.json: seed=-1: input should be greater than or equal to 0"),
         ('{"profile": "smoke", "score": ["all"]}', "score.0='all': input should be 'train', 'validation' or 'test'"),
         ('{"profile": "smoke", "patience": -1}', "patience=-1: input should be greater than or equal to 1"),
-        ('{"profile": "smoke", "targets": ["q_proj"]}', "targets=['q_proj']: input should be a valid string"),
+        ('{"profile": "smoke", "targets": ["q_proj"]}', "targets=['q_proj']: input should be a valid string\n"),
         ('{"profile": "smoke", "min_words": 9, "max_words": 3}', "max_words=3: must be at least min_words"),
     ],
 )

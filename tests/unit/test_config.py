@@ -110,7 +110,7 @@ def test_the_environment_may_choose(monkeypatch):
     monkeypatch.setenv("SUMMKIT_PROFILE", "smoke")
     assert choose_profile().name == "smoke" and "SUMMKIT_PROFILE" in choose_profile().reason
     monkeypatch.setenv("SUMMKIT_PROFILE", "huge")
-    with pytest.raises(SummkitError, match="unknown profile 'huge'; known: auto, cpu, gpu, smoke, t4"):
+    with pytest.raises(SummkitError, match="unknown SUMMKIT_PROFILE 'huge'; known: auto, cpu, gpu, smoke, t4"):
         choose_profile()
 
 

@@ -65,6 +65,9 @@ def test_what_nobody_foresaw_is_one_line_and_the_place_of_a_log(monkeypatch, cap
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "memory is short; a smaller batch_size"),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9"), "memory is short"),
         (MemoryError(), "memory is short"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS), "REPORT"), "a file or folder cannot be used under this name"),
+        (OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "x" * 300), "a file or folder cannot be used"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "REPORT"), "a file or folder cannot be used"),
     ],
 )
 def test_short_of_disk_or_memory_says_what_helps(monkeypatch, capsys, error, advice):

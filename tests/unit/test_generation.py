@@ -298,7 +298,7 @@ def test_weights_that_are_cut_off(broken, kept):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": "tiny-llama"}'])
 def test_settings_that_are_broken(broken, text):
     (broken / "summkit.json").write_text(text)
-    with pytest.raises(SummkitError, match="summkit.json is broken"):
+    with pytest.raises(SummkitError, match="summkit.json is missing or broken"):
         generation.Summarizer.load(broken)
 
 

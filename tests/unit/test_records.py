@@ -210,10 +210,15 @@ def test_every_key_of_a_record_says_what_it_is():
         assert all(isinstance(meaning, str) and len(meaning) > 4 for meaning in keys.values()), section
 
 
-def test_the_records_of_many_runs_are_one_table(record, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def collect():
     spec = importlib.util.spec_from_file_location("collect", Path(__file__).parents[2] / "jobs" / "collect.py")
-    collect = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(collect)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_records_of_many_runs_are_one_table(record, tmp_path, monkeypatch, capsys, collect):
     monkeypatch.chdir(tmp_path)
     assert collect.main(["none"]) == 2 and "there is no run.json below none" in capsys.readouterr().err
     for name, seed, started in (("b/task3", 1, "2026-01-01"), ("a/task3", 2, "2026-01-02"), ("a/task3/REPORT", 2, "x")):
@@ -229,3 +234,14 @@ def test_the_records_of_many_runs_are_one_table(record, tmp_path, monkeypatch, c
     assert "details.rows" not in rows[0] and "environment.torch" in rows[0]
     Path("runs/a/task3/run.json").write_text("{")
     assert collect.main(["runs"]) == 2 and "is broken" in capsys.readouterr().err
+
+
+def test_a_table_of_runs_is_written_whole_or_not_at_all(tmp_path, monkeypatch, capsys, collect):
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):  # the second has no start, as after a change by hand
+        record = records.new_record("task3", "smoke", seed=seed) | ({"started": None} if seed else {})
+        records.write_record(record, Path("runs", str(seed), "run.json"))
+    Path("taken").mkdir()
+    assert collect.main(["runs", "--out", "taken"]) == 2 and "directory" in capsys.readouterr().err
+    assert collect.main(["runs", "--out", "new/all.csv"]) == 0
+    assert len(Path("new/all.csv").read_text().splitlines()) == 3

@@ -312,6 +312,20 @@ def test_write_report_and_publish(run, tmp_path):
     assert "| fine-tuned | 26.1" in readme and "Time 8.3 min" in readme and "old" not in readme
 
 
+def test_a_report_that_cannot_be_written_leaves_the_earlier_one(run, monkeypatch):
+    before = report.write_report(run, run / "REPORT").read_text()
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report.shutil, "copy", full)
+    with pytest.raises(OSError, match="No space left"):
+        report.write_report(run, run / "REPORT")
+    assert (run / "REPORT" / "README.md").read_text() == before
+    assert (run / "REPORT" / "figures" / "scores.png").is_file()
+    assert not [path for path in run.iterdir() if "part" in path.name]
+
+
 def test_several_runs_in_one_table(run):
     make_run(Path("other"), "task3", scores={"fine_tuned": entry(20, 32)})
     table, _, trained = comparison.comparison_table([run, Path("other")]).partition("\n\n")

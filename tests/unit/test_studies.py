@@ -63,3 +63,9 @@ def test_every_lead_is_named_alike():
         "lead-12",
         "misleading1",
     ]
+
+
+def test_the_command_says_in_one_line_why_it_publishes_nothing(tmp_path, capsys):
+    assert publish.main([str(tmp_path / "gone")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("publish: cannot read the run record ") and err.count("\n") == 1

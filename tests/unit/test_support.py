@@ -98,3 +98,10 @@ def test_rules_take_linear_time_on_100k_characters(piece):
 )
 def test_the_best_supported_summary(summaries, best):
     assert support.best_supported(summaries, ARTICLE) == best
+
+
+@pytest.mark.parametrize("word", ["NİNE", "ſix", "sıx", "SİX"])
+def test_a_word_that_differs_from_a_number_word_by_a_letter_is_no_number(word):
+    """Python takes İ, ı and ſ for i and s where case does not count."""
+    assert names_and_numbers(f"He saw {word.lower()} boats.") == []
+    assert unsupported(f"He saw {word} in Rome.", f"Rome, {word}, Paris.") == []

@@ -32,11 +32,20 @@ def test_a_name_of_a_training_is_a_name_of_a_folder_everywhere():
     ({"vary": {"seed": []}}, "vary.seed=.*at least 1 item"),
     ({"varies": {"seed": [0]}}, "unknown key in the plan's 'varies'; known: base, keep, only, out, subprocess, vary"),
     ({"only": [{"name": "a"}, {"name": "a", "seed": 1}]}, "two combinations called 'a'"),
+    ({"only": [{"name": ".."}]}, "the plan's name '..' is not the name of a folder: choose another"),
+    ({"only": [{}]}, "the plan's name '' is not the name of a folder"),
+    ({"base": {"profile": "smoke"}, "vary": {"rank": [8, -1]}}, "the plan's rank--1: option rank=-1: input should be"),
+    ({"base": {"profile": "smoke", "sed": 1}, "vary": {"seed": [0]}}, "the plan's seed-0: unknown option 'sed'; known"),
     ({"only": [{"seed": 1}], "keep": "nothing"}, "keep='nothing': input should be 'all' or 'records'"),
 ])  # fmt: skip
 def test_a_wrong_plan_says_what_is_wrong(tmp_path, plan, message):
     with pytest.raises(SummkitError, match=message):
         sweep.run_sweep(plan, tmp_path)
+    assert list(tmp_path.iterdir()) == [], "nothing is written before all is checked"
+
+
+def test_a_number_may_be_the_name_of_a_training():
+    assert list(sweep.Plan(only=[{"name": 5, "seed": 1}]).combinations()) == ["5"]
 
 
 def test_a_run_with_its_record_is_left_alone(tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -55,6 +56,29 @@ def test_plain_text_standard_input_and_json_lines(here, monkeypatch):
     ]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Fog.")))
     assert text_files.read_texts([]) == [("standard input", "Fog.")]
+
+
+def test_lines_that_windows_wrote_are_lines(here, monkeypatch):
+    (here / "a.txt").write_bytes(b"Rain.\r\nFog.\r\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Rain.\r\nFog.\r\n")))
+    assert [text_files.read_texts(names)[0][1] for names in (["a.txt"], [])] == ["Rain.\nFog.\n"] * 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_a_pipe_in_place_of_a_file_is_refused_since_its_beginning_would_be_lost():
+    """As of `summarize <(pdftotext paper.pdf -)`: a file is opened more than once."""
+    reading, writing = os.pipe()
+    os.write(writing, b"Rain fell. " * 3000)
+    os.close(writing)
+    with pytest.raises(SummkitError, match=f"/dev/fd/{reading} is a pipe, .*: save its content to a file"):
+        text_files.read_texts([f"/dev/fd/{reading}"])
+    os.close(reading)
+
+
+def test_no_standard_input_is_an_empty_one(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(SummkitError, match="standard input: empty; there is no text"):
+        text_files.read_texts([])
 
 
 @pytest.mark.parametrize(

@@ -357,6 +357,19 @@ def test_the_training_cell_twice_gives_the_same_adapter_twice(tmp_path, caplog):
     assert losses(fit(model, *given, seed=0, out_dir=tmp_path / "2")) == losses(first)
 
 
+def test_the_record_of_an_earlier_run_goes_with_its_adapter(finished, monkeypatch):
+    """Mistaken once: a run that failed after its training left a new adapter beside the numbers of the old one."""
+    record = finished / "run.json"
+    record.write_text("{}")
+    monkeypatch.setattr(checkpoints, "check_room", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(finished)
+    assert record.exists(), "the old adapter is still there"
+    monkeypatch.undo()
+    run(finished)
+    assert not record.exists()
+
+
 def test_a_model_of_its_own_weights_trained_twice_says_that_it_goes_on(tmp_path, caplog):
     profile = dataclasses.replace(PLAIN, method="head", epochs=0.5)
     model = adapted(profile)

@@ -62,7 +62,10 @@ def said(capsys, *arguments):
 @pytest.mark.parametrize(
     ("values", "about"),
     [
-        ({"max_length": "abc"}, r"summkit.json is broken \(option max_length='abc': input should be a valid integer\)"),
+        (
+            {"max_length": "abc"},
+            r"summkit.json is missing or broken \(option max_length='abc': input should be a valid integer\)",
+        ),
         ({"max_new_tokens": 0}, "option max_new_tokens=0: input should be greater than or equal to 1"),
         ({"model": ""}, "option model='': string should have at least 1 character"),
         ({"precision": "fp99"}, "option precision='fp99': input should be 'fp32'"),
