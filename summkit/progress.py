@@ -198,16 +198,18 @@ class Line:
     """Two bars in one line of a terminal: the finished cells of a run, and the bar of the running cell.
 
     It acts as a file for both: `write` takes the kernel's stderr, `cells.write` the count. Other text is printed above
-    the line. In a log, a finished bar is one line, and the state is printed once a minute.
+    the line. `printed.write` takes what the cell prints: where it shows no bar, its last line stands in the bar's
+    place. In a log, a finished bar is one line, and the state is printed once a minute.
     """
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
         self.title = title
-        self.count = self.rest = ""
+        self.count = self.rest = self.said = ""
         self.live = self.stream.isatty()
         self.shown = time.monotonic()
         self.cells = types.SimpleNamespace(write=self._count, flush=self.flush)
+        self.printed = types.SimpleNamespace(write=self._say, flush=self.flush)
 
     def write(self, text: str) -> None:
         """Write text as tqdm and other programs do: text after a carriage return replaces the line."""
@@ -215,7 +217,8 @@ class Line:
         for line in ended:
             self._end(line)
         self.rest = rest.rpartition("\r")[2]
-        both = " · ".join(part for part in (f"{self.title} {self.count}".strip(), self.rest.strip()) if part)
+        now = self.rest.strip() or self.said
+        both = " · ".join(part for part in (f"{self.title} {self.count}".strip(), now) if part)
         if self.live:
             width = shutil.get_terminal_size().columns
             self._put(f"\r{both[: width - 1]}\x1b[K")
@@ -237,6 +240,11 @@ class Line:
 
     def _count(self, text: str) -> None:
         self.count = text.strip() or self.count
+        self.said = ""
+        self.write("")
+
+    def _say(self, text: str) -> None:
+        self.said = text.strip().rpartition("\n")[2] or self.said
         self.write("")
 
     def _end(self, line: str) -> None:

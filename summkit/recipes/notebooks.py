@@ -312,6 +312,7 @@ def _papermill(stage: Stage, target: Path, parameters: dict[str, Any], line: pro
             config=Config({"KernelManager": {"shutdown_wait_time": STOP_SECONDS}}),
             extra_arguments=["--log-level=50"],  # the kernel shows a traceback of itself for every Ctrl-C
             stderr_file=line,
+            stdout_file=line.printed,
             progress_bar={"file": line.cells, "bar_format": "{n_fmt}/{total_fmt}"},
         )
     except papermill.PapermillExecutionError as error:

@@ -1,6 +1,8 @@
 """Reports are made from records alone: what they say, what they escape, what they refuse."""
 
+import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -387,3 +389,21 @@ def test_two_bars_share_one_line_and_messages_stay(live, monkeypatch):
     assert "a warning\n" in screen.text and screen.text.count("\n") == 2 and "done: 100%|##| 2/2" in screen.text
     assert ("\rtask3, cell 3/45 · training:  50%|#####" in shown) is live
     assert all(len(part.strip("\r")) < 40 for part in shown if "\n" not in part)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_a_cell_prints_last_is_shown_where_it_has_no_bar(live, monkeypatch):
+    """Cells whose trainings are processes print a line for each: between them, the count alone stood for minutes."""
+    monkeypatch.setattr(progress.time, "monotonic", itertools.count(0, 61).__next__)
+    screen = Screen(live)
+    line = progress.Line("methods", screen)
+    line.cells.write("\r23/47")
+    line.printed.write("rates\n1/9 lora: loss 2.9\n")
+    line.printed.write("\n")
+    line.write("\rtraining:  50%|## | 1/2 [00:01<00:01]")
+    line.write("\r" + " " * 30 + "\r")
+    line.cells.write("\r24/47")
+    seen = [part.strip("\r") for part in re.split("\x1b\\[K|\n", screen.text)]
+    bar = "methods 23/47 · training:  50%|## | 1/2 [00:01<00:01]"
+    said = "methods 23/47 · 1/9 lora: loss 2.9"
+    assert seen == ["methods 23/47", said, said, bar, said, "methods 24/47", ""]
