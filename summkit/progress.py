@@ -227,7 +227,8 @@ class Line:
 
     def room(self) -> int:
         """Return the number of columns left for a cell's bar, which would otherwise take the whole width."""
-        return max(40, shutil.get_terminal_size().columns - len(self.title) - len(" 99/99 · ") - 1)
+        columns = shutil.get_terminal_size().columns if self.live else 160
+        return max(40, columns - len(self.title) - len(" 99/99 · ") - 1)
 
     def flush(self) -> None:
         """Flush the stream, as a file does."""
@@ -250,7 +251,7 @@ class Line:
     def _end(self, line: str) -> None:
         """Write a line that ended, unless it is an unfinished bar."""
         line = line.rpartition("\r")[2].rstrip()
-        is_unfinished = re.search(r"\d\d:\d\d", line) and "100%" not in line
+        is_unfinished = re.search(r"\d\d:\d\d|\d%\|", line) and "100%" not in line  # a narrow bar has no time
         if line and not is_unfinished:
             self._put(("\r\x1b[K" if self.live else "") + f"{line}\n")
 

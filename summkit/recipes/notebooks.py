@@ -252,7 +252,7 @@ def _execute(stage: Stage, folder: Path, profile: str, parameters: dict[str, Any
     (place / "run.json").unlink(missing_ok=True)  # an earlier run's must not pass for this one's
     target = place / stage.notebook.name
     started = time.monotonic()
-    line = progress.Line(stage.name)
+    line = progress.Line(stage.name.rpartition("/")[2])
     with tempfile.TemporaryDirectory() as kernels:
         environment = _kernel_environment(folder, profile, rows, line, Path(kernels))
         with patch.dict(os.environ, environment):  # the kernel inherits them

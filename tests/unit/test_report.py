@@ -379,7 +379,12 @@ def test_two_bars_share_one_line_and_messages_stay(live, monkeypatch):
     screen = Screen(live)
     line = progress.Line("task3, cell", screen)
     line.cells.write("\r3/45   ")
-    for text in ("\rtraining:  50%|", "#####     | 1/2 [00:01<00:01]", "\n\rinner: 10%|# | 1/9 [00:01<00:09]\x1b[A"):
+    for text in (
+        "\rtraining:  50%|",
+        "#####     | 1/2 [00:01<00:01]",
+        "\n\rwith a long name:   0%| | 0/9",
+        "\n\rinner: 10%|# | 1/9 [00:01<00:09]\x1b[A",
+    ):
         line.write(text)
     line.write("\r" + " " * 30 + "\r")
     line.write("a warn")
