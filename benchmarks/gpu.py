@@ -309,19 +309,9 @@ def answer(work: dict, ways, engine: str = "batches", merge: bool = True) -> dic
             _wait()
             seconds.append(time.perf_counter() - started)
         about = {"cold_seconds": seconds[0], "seconds": seconds[1:], "new_tokens": sum(answers)}
-        about |= {"peak_device_bytes": _peak(), "planned_bytes": _planned(model, profile, size, merge)}
+        about["peak_device_bytes"] = _peak()
         found[f"{size} at once" if size > 1 else "one by one"] = about
     return found
-
-
-def _planned(model, profile: Profile, size: int, merged: bool) -> int:
-    from summkit.resources import memory
-
-    settings = {"precision": profile.precision, "compute_dtype": profile.compute_dtype, "device": "cuda"}
-    base = model.get_base_model()
-    return memory.plan_inference(
-        base, batch_size=size, sequence_length=profile.max_length, merged=merged, **settings
-    ).total
 
 
 def _training(about: str, run, ways=ONE, needs: str = "", **changes) -> Contestant:

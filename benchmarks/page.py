@@ -276,5 +276,4 @@ GPU_ANSWERED = {
     "seconds": _spread("step_seconds", digits=2),
     "first time, s": _number("cold_seconds", 1),
     "peak GB": GPU["peak GB"],
-    "planned GB": GPU["planned GB"],
 }

@@ -1,6 +1,6 @@
 """Time, memory, energy, carbon and money: measured, and predicted.
 
-`metering` measures a block of work; `memory` predicts the memory of training or generation, from a forward pass without
+`metering` measures a block of work; `memory` predicts the memory of training, from a forward pass without
 weights (`activations`); `forecast` predicts a training from a few measured steps, and `plan_lines` prints it.
 """
 
@@ -13,7 +13,6 @@ from summkit.resources.memory import (
     Plan,
     largest_batch,
     on_meta,
-    plan_inference,
     plan_settings,
     plan_training,
 )

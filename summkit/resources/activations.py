@@ -10,17 +10,13 @@ imitates the GPU; the results were compared with measured peaks of one GPU.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from summkit.errors import SummkitError
 from summkit.models import loading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
@@ -30,199 +26,134 @@ BLOCKS = 3  # blocks run in each stack: the first, which may save less; a middle
 FP32_ON_GPU = {"layer_norm", "pow", "__pow__", "softmax", "rsqrt", "exp", "log", "sum", "cumsum", "norm", "softplus"}
 
 
-@dataclass(frozen=True)
-class Stack:
-    """An encoder or a decoder of `layers` blocks; `kept` and `cache` are bytes of each block that was run."""
-
-    layers: int
-    kept: tuple[int, ...]
-    state: int  # bytes of a block's input
-    cache: tuple[int, ...] = ()
-
-    def total(self, sizes: tuple[int, ...]) -> int:
-        """Return the sum of `sizes` over all layers; the middle block that was run represents the others."""
-        return sum(sizes) + (self.layers - len(sizes)) * sizes[len(sizes) // 2]
-
-
-@dataclass(frozen=True)
 class Measured:
-    """The bytes that one forward pass saves: its stacks of blocks, and `ends`, the bytes before and after them.
+    """What a forward pass saves for backward: the bytes of distinct storages, by block.
 
-    `widest`: numbers in the largest tensor that a block computes; `copies`: tensors of this size at the same time.
+    Args:
+        model: The model; its weights are not counted.
+        blocks: {block: how many blocks it stands for}.
+
+    Attributes:
+        kept: {block, or None outside of blocks: bytes}.
+        inputs: {block: bytes of its input}.
+        widest: Numbers in the largest tensor that a block computes.
+        copies: Tensors of this size at the same time.
     """
 
-    stacks: tuple[Stack, ...]
-    ends: int
-    widest: int
-    copies: int
+    def __init__(self, model: PreTrainedModel | PeftModel, blocks: dict[torch.nn.Module, int]) -> None:
+        weights = (*model.parameters(), *model.buffers())
+        self._storages = {tensor.untyped_storage()._cdata: tensor for tensor in weights}
+        self._blocks = blocks
+        self._block: torch.nn.Module | None = None
+        self.kept: Counter[torch.nn.Module | None] = Counter()
+        self.inputs: dict[torch.nn.Module, int] = {}
+        self.widest = 0
+        self.copies = 2
+        for block in blocks:
+            block.register_forward_pre_hook(self._enter, with_kwargs=True)
+            block.register_forward_hook(self._leave)
 
-    def kept(self, gradient_checkpointing: bool) -> int:
+    def total(self, gradient_checkpointing: bool) -> int:
         """Return the bytes saved for backward; with checkpointing, each block's input and the largest block."""
+        kept = {block: self.kept[block] for block in self._blocks}
         if not gradient_checkpointing:
-            return self.ends + sum(stack.total(stack.kept) for stack in self.stacks)
-        inputs = sum(stack.total(tuple(stack.state * (kept > 0) for kept in stack.kept)) for stack in self.stacks)
-        return self.ends + inputs + max(max(stack.kept) for stack in self.stacks)
+            return self.kept[None] + sum(kept[block] * count for block, count in self._blocks.items())
+        inputs = sum(self.inputs[block] * count for block, count in self._blocks.items() if kept[block])
+        return self.kept[None] + inputs + max(kept.values())
 
-    def cache(self) -> int:
-        """Return the bytes of the keys and values of all layers."""
-        return sum(stack.total(stack.cache) for stack in self.stacks if stack.cache)
+    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Count a tensor that autograd saves, unless it is a weight or counted already."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._storages:
+            self._storages[storage._cdata] = tensor  # kept alive, so that no other storage gets its address
+            self.kept[self._block] += storage.nbytes()
+        return tensor
+
+    def computed(self, tensor: torch.Tensor) -> None:
+        """Update the largest size with a tensor that a block computed."""
+        if self._block is not None and tensor.numel() > self.widest:
+            self.widest = tensor.numel()
+            self.copies = 3 if tensor.dim() > 3 else 2  # attention scores, the added bias, and their sum
+
+    def _enter(self, block: torch.nn.Module, given: tuple, named: dict) -> None:
+        self._block = block
+        self.inputs[block] = (given[0] if given else named["hidden_states"]).nbytes
+
+    def _leave(self, *_: object) -> None:
+        self._block = None
 
 
-class Forward:
-    """A model without weights, ready for any number of forward passes on fake tensors.
+def measure_forward(
+    model: PreTrainedModel | PeftModel,
+    weight_dtype: str,
+    compute_dtype: str,
+    device: str,
+    *,
+    batch: int,
+    length: int,
+    answer: int,
+) -> Measured:
+    """Run the forward pass of a training step on fake tensors.
 
     Args:
         model: A model on the meta device, prepared by its method. It is changed, and cannot be used afterwards.
         weight_dtype: The dtype of the model's weights; adapters are fp32.
         compute_dtype: Half precision means autocast.
         device: "cpu" or "cuda".
+        batch: Rows; with several rows, some are padded.
+        length: Tokens per row that a decoder, or the encoder of an encoder-decoder, reads.
+        answer: Tokens per row that an encoder-decoder's decoder writes.
+
+    Raises:
+        SummkitError: The model cannot run on tensors without values.
     """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
 
-    def __init__(self, model: PreTrainedModel | PeftModel, weight_dtype: str, compute_dtype: str, device: str) -> None:
-        import torch
-        from torch._subclasses.fake_tensor import FakeTensorMode
-
-        self.model = model
-        self.compute_dtype = getattr(torch, compute_dtype)
-        self.on_gpu = device == "cuda"
-        self.stacks = _block_lists(model)
-        self.layers = [len(blocks) for blocks in self.stacks]
-        for blocks in self.stacks:
-            if len(blocks) > BLOCKS:
-                del blocks[len(blocks) // 2 + 1 : -1]
-                del blocks[1:-2]
-        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with self.mode:
-            _make_fake(model, getattr(torch, weight_dtype))
-
-    def training(self, batch: int, length: int, answer: int) -> Measured:
-        """Measure the bytes that one forward pass saves for backward.
-
-        Args:
-            batch: Rows; with several rows, some are padded.
-            length: Tokens per row that a decoder, or the encoder of an encoder-decoder, reads.
-            answer: Tokens per row that an encoder-decoder's decoder writes.
-
-        Raises:
-            SummkitError: The model cannot run on tensors without values.
-        """
-        import torch
-
-        watch = _Watch(self.model)
-        self.model.train()
-        with torch.autocast("cpu", self.compute_dtype, enabled=self.compute_dtype != torch.float32):
-            hooks = torch.autograd.graph.saved_tensors_hooks(watch.pack, lambda tensor: tensor)
-            self._run(watch, hooks, batch, length, answer, use_cache=False)
-        stacks = []
-        for number, blocks in enumerate(self.stacks):
-            kept = tuple(watch.kept[number, block] for block in range(len(blocks)))
-            stacks.append(Stack(self.layers[number], kept, watch.states[number]))
-        return Measured(tuple(stacks), watch.kept[None], watch.widest, watch.copies)
-
-    def answering(self, batch: int, length: int, answer: int) -> Measured:
-        """Measure the cache of keys and values after one forward pass, and the largest tensor; see `training`."""
-        import torch
-
-        watch = _Watch(self.model)
-        self.model.eval()
-        caches = self._run(watch, torch.no_grad(), batch, length, answer, use_cache=True).past_key_values
-        parts = [getattr(caches, name, None) for name in ("self_attention_cache", "cross_attention_cache")]
-        layers = [part.layers for part in parts if part is not None] or [caches.layers]
-        sizes = tuple(sum(map(_cache_bytes, same)) for same in zip(*layers, strict=True))
-        run = tuple(size for size in sizes if size)  # a cache may have layers for blocks that were not run
-        return Measured((Stack(self.layers[-1], (), 0, run),), 0, watch.widest, watch.copies)
-
-    def _run(self, watch: _Watch, context: Any, batch: int, length: int, answer: int, use_cache: bool) -> Any:
-        """Run one forward pass in `context`, and return its output."""
-        ops = _ops(watch)
-        with self.mode, ops, _gpu_rules() if self.on_gpu else contextlib.nullcontext(), watch.blocks(self.stacks):
-            inputs = _inputs(self.model, batch, length, answer)
-            try:
-                with context:
-                    return self.model(**inputs, use_cache=use_cache)
-            except Exception as error:  # a model's own code may fail in any way without values
-                kind = self.model.config.model_type
-                raise SummkitError(f"a model of type {kind!r} cannot be measured without weights: {error}") from error
+    compute = getattr(torch, compute_dtype)
+    blocks = _shorten(model)
+    _set_dtypes(model.train(), getattr(torch, weight_dtype))
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        model.to_empty(device="cpu")  # fake tensors in place of those on the meta device
+    measured = Measured(model, blocks)
+    ops = _ops(measured)
+    rules = _gpu_rules() if device == "cuda" else contextlib.nullcontext()
+    autocast = torch.autocast("cpu", compute, enabled=compute != torch.float32)
+    hooks = torch.autograd.graph.saved_tensors_hooks(measured.pack, lambda tensor: tensor)
+    try:
+        with mode, ops, rules, autocast, hooks:
+            model(**_inputs(model, batch, length, answer), use_cache=False)
+    except Exception as error:  # a model's own code may fail in any way without values
+        kind = model.config.model_type
+        raise SummkitError(f"a model of type {kind!r} cannot be measured without weights: {error}") from error
+    return measured
 
 
-class _Watch:
-    """Counts the bytes of distinct storages that autograd saves, by block, and finds the largest computed tensor.
-
-    `kept`: {(stack, block), or None outside of blocks: bytes}; `states`: {stack: bytes of a block's input}.
-    """
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        weights = (*model.parameters(), *model.buffers())
-        self.storages = {tensor.untyped_storage()._cdata: tensor for tensor in weights}
-        self.kept: Counter[tuple[int, int] | None] = Counter()
-        self.states: Counter[int] = Counter()
-        self.block: tuple[int, int] | None = None
-        self.widest, self.copies = 0, 2
-
-    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Count a tensor that autograd saves, unless it is a weight or counted already."""
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self.storages:
-            self.storages[storage._cdata] = tensor  # kept alive, so that no other storage gets its address
-            self.kept[self.block] += storage.nbytes()
-        return tensor
-
-    def computed(self, tensor: torch.Tensor) -> None:
-        """Update the largest size with a tensor that a block computed."""
-        if self.block is not None and tensor.numel() > self.widest:
-            self.widest = tensor.numel()
-            self.copies = 3 if tensor.dim() > 3 else 2  # attention scores, the added bias, and their sum
-
-    @contextlib.contextmanager
-    def blocks(self, stacks: list[torch.nn.ModuleList]) -> Iterator[None]:
-        """Track the running block in this context."""
-
-        def enter(place: tuple[int, int], _: object, given: tuple, named: dict) -> None:
-            self.block = place
-            self.states[place[0]] = (given[0] if given else named["hidden_states"]).nbytes
-
-        def leave(*_: object) -> None:
-            self.block = None
-
-        with contextlib.ExitStack() as handles:
-            for stack, blocks in enumerate(stacks):
-                for number, block in enumerate(blocks):
-                    hook = functools.partial(enter, (stack, number))
-                    handles.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
-                    handles.callback(block.register_forward_hook(leave).remove)
-            yield
-
-
-def _block_lists(model: PreTrainedModel | PeftModel) -> list[torch.nn.ModuleList]:
-    """Return the blocks of a decoder, or the lists of an encoder's and its decoder's blocks."""
+def _shorten(model: PreTrainedModel | PeftModel) -> dict[torch.nn.Module, int]:
+    """Leave BLOCKS blocks in a decoder, or in an encoder and its decoder, and return how many each stands for."""
     import torch
 
-    lists = []
+    counts: dict[torch.nn.Module, int] = {}
     for part in [model.get_encoder(), model.get_decoder()] if loading.is_encoder_decoder(model) else [model]:
         blocks = next((module for module in part.modules() if isinstance(module, torch.nn.ModuleList)), None)
         if blocks is None:
             raise SummkitError(f"a model of type {model.config.model_type!r} has no list of blocks to measure")
-        lists.append(blocks)
-    return lists
+        left_out = max(0, len(blocks) - BLOCKS)
+        if left_out:
+            del blocks[len(blocks) // 2 + 1 : -1]
+            del blocks[1:-2]
+        counts |= dict.fromkeys(blocks, 1)
+        counts[blocks[len(blocks) // 2]] += left_out
+    return counts
 
 
-def _make_fake(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Replace the tensors on the meta device by fake ones; shared tensors remain shared."""
+def _set_dtypes(model: torch.nn.Module, dtype: torch.dtype) -> None:
     import torch
 
     adapted = hasattr(model, "peft_config")
-    made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # keeps the old tensor alive, so that no other gets its id
-    for module in model.modules():
-        for name, old in [*module._parameters.items(), *module._buffers.items()]:
-            if old is None:
-                continue
-            if id(old) not in made:
-                new = torch.empty(old.shape, dtype=old.dtype)
-                if isinstance(old, torch.nn.Parameter):
-                    weight = new.to(torch.float32 if adapted and old.requires_grad else dtype)
-                    new = torch.nn.Parameter(weight, old.requires_grad)
-                made[id(old)] = (old, new)
-            setattr(module, name, made[id(old)][1])
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.float32 if adapted and parameter.requires_grad else dtype)
 
 
 def _inputs(model: PreTrainedModel | PeftModel, batch: int, length: int, answer: int) -> dict[str, torch.Tensor]:
@@ -240,13 +171,8 @@ def _inputs(model: PreTrainedModel | PeftModel, batch: int, length: int, answer:
     return inputs
 
 
-def _cache_bytes(layer: Any) -> int:
-    keys = getattr(layer, "keys", None)  # None before the layer's first use
-    return 0 if keys is None else keys.nbytes + layer.values.nbytes
-
-
-def _ops(watch: _Watch) -> Any:
-    """Return a mode that passes computed tensors to `watch`, and supplies the few values that models need."""
+def _ops(measured: Measured) -> Any:
+    """Return a mode that passes computed tensors to `measured`, and supplies the few values that models need."""
     import torch
     from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -263,7 +189,7 @@ def _ops(watch: _Watch) -> Any:
                 if result.dim() == 0 and result.dtype in ones and result.constant is None:
                     result.constant = ones[result.dtype]  # LED needs the number of global tokens
                 if not func.is_view:
-                    watch.computed(result)
+                    measured.computed(result)
             return result
 
     return Ops()

@@ -1,4 +1,4 @@
-"""Plan the memory of training or generation, part by part, before any weight is loaded.
+"""Plan the memory of a training step, part by part, before any weight is loaded.
 
 Weights, gradients and the optimizer's state are counted on the model without weights; activations are measured on it
 (see `activations`). A plan adds up all parts, although they do not all peak at the same time, so it is usually too high
@@ -20,7 +20,7 @@ import yaml
 from summkit.config import Profile, choose_profile
 from summkit.errors import SummkitError, check_known
 from summkit.models import loading, methods
-from summkit.resources.activations import Forward
+from summkit.resources.activations import measure_forward
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -48,7 +48,7 @@ FRAMEWORK = {"cpu": 500 * 2**20, "cuda": 600 * 2**20}
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts of the memory of a training step or of generation: (part, bytes, how it was computed)."""
+    """The parts of the memory of a training step: (part, bytes, how it was computed)."""
 
     parts: tuple[tuple[str, int, str], ...]
 
@@ -116,7 +116,9 @@ def plan_training(
         >>> plan_training("tiny-llama", precision="fp32", batch_size=4)["gradients"]
         57344
     """
-    _check(precision, compute_dtype, device)
+    check_known("precision", precision, loading.PRECISIONS)
+    check_known("compute dtype", compute_dtype, COMPUTE_BYTES)
+    check_known("device", device, FRAMEWORK)
     check_known("optimizer", optimizer, OPTIMIZERS)
     meta = on_meta(model)
     answer = logits_tokens or sequence_length
@@ -128,9 +130,9 @@ def plan_training(
         read += f" and {answer} of the answer"
     prepared = _prepare(meta, method, precision, targets, rank, dropout)
     trained = [parameter.numel() for parameter in prepared.parameters() if parameter.requires_grad]
-    forward = Forward(prepared, WEIGHT_DTYPES.get(precision, compute_dtype), compute_dtype, device)
-    measured = forward.training(batch_size, sequence_length, answer)
-    saved = measured.kept(gradient_checkpointing)
+    dtypes = (WEIGHT_DTYPES.get(precision, compute_dtype), compute_dtype)
+    measured = measure_forward(prepared, *dtypes, device, batch=batch_size, length=sequence_length, answer=answer)
+    saved = measured.total(gradient_checkpointing)
     kept = "one state a layer and one layer whole" if gradient_checkpointing else "all that backward needs"
     logits = batch_size * answer * vocabulary * (compute + 8)
     numbers = f"{batch_size * answer} × {vocabulary:,}: themselves, log-probabilities, gradient"
@@ -142,65 +144,6 @@ def plan_training(
         ("logits", logits, numbers),
         ("working copy", working, "largest quantised layer unpacked, and the widest tensors in flight"),
         ("allocator", round(HEAP[device] * (saved + logits + working)), "measured: what a CPU's heap wastes"),
-        ("framework", FRAMEWORK[device], "not computed: libraries (CPU), context and workspaces (CUDA)"),
-    ]
-    return Plan(tuple(parts))
-
-
-def plan_inference(
-    model: str | PretrainedConfig | PreTrainedModel,
-    *,
-    precision: str = "nf4",
-    compute_dtype: str = "float32",
-    batch_size: int = 1,
-    sequence_length: int = 512,
-    answer_tokens: int = 128,
-    device: str = "cpu",
-    merged: bool = False,
-) -> Plan:
-    """Plan the memory of greedy generation with a cache.
-
-    Args:
-        model: A known name, a configuration, or a model of which the configuration is taken.
-        precision: What the weights are held in, one of `models.PRECISIONS`.
-        compute_dtype: The dtype of products with quantised weights.
-        batch_size: Rows.
-        sequence_length: Tokens per row, prompt and answer together; for an encoder-decoder, tokens of the prompt.
-        answer_tokens: Tokens per row that an encoder-decoder writes.
-        device: "cpu" or "cuda".
-        merged: Plan for a plain copy of 4-bit layers, from which a GPU answers if twice its bytes are free.
-
-    Returns:
-        The plan.
-
-    Raises:
-        SummkitError: A setting is unknown.
-    """
-    _check(precision, compute_dtype, device)
-    meta = on_meta(model)
-    compute = WEIGHT_BYTES.get(precision, COMPUTE_BYTES[compute_dtype])
-    weights, sizes = _weights(meta, precision, compute)
-    vocabulary = meta.get_output_embeddings().weight.shape[0]
-    copied = compute * sum(sizes) if merged and precision in loading.FOUR_BITS else 0
-    if precision in WEIGHT_BYTES or copied:
-        unpacked, how = 0, "the widest tensors in flight"
-    elif device == "cpu" and precision != "int8":
-        unpacked, how = 4 * sum(sizes), "every 4-bit layer unpacked once (models.unpacked), and the widest in flight"
-    else:
-        unpacked, how = compute * max(sizes), "largest quantised layer unpacked, and the widest tensors in flight"
-    measured = Forward(meta, "float32", "float32", device).answering(batch_size, sequence_length, answer_tokens)
-    cache = measured.cache() * compute // 4  # it was measured in fp32
-    length = sequence_length + (answer_tokens if loading.is_encoder_decoder(meta) else 0)
-    logits = batch_size * vocabulary * (compute + 4)
-    working = unpacked + measured.copies * compute * measured.widest
-    layers = measured.stacks[0].layers
-    parts = [
-        *weights,
-        *([("merged copy", copied, "4-bit layers in the compute dtype, with the adapter merged")] if copied else []),
-        ("KV cache", cache, f"keys and values of {batch_size} × {length} tokens in {layers} layers"),
-        ("logits", logits, f"{batch_size} × {vocabulary:,}, of the last token alone, and once more in fp32"),
-        ("working copy", working, how),
-        ("allocator", round(HEAP[device] * (cache + logits + working - unpacked)), "a CPU's heap, as in training"),
         ("framework", FRAMEWORK[device], "not computed: libraries (CPU), context and workspaces (CUDA)"),
     ]
     return Plan(tuple(parts))
@@ -354,9 +297,3 @@ def _optimizer_bytes(trained: list[int], bits: int) -> int:
         return 2 * sum(trained) * bits // 8
     # bitsandbytes keeps tensors below 4,096 numbers in fp32; others have an fp32 absmax for 256 numbers and moment.
     return sum(8 * n if n < 4096 else 2 * (n + 4 * math.ceil(n / 256)) for n in trained)
-
-
-def _check(precision: str, compute_dtype: str, device: str) -> None:
-    check_known("precision", precision, loading.PRECISIONS)
-    check_known("compute dtype", compute_dtype, COMPUTE_BYTES)
-    check_known("device", device, FRAMEWORK)

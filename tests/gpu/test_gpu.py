@@ -156,24 +156,6 @@ def test_a_training_takes_the_memory_that_was_planned(phi, tmp_path, checkpointi
     assert meter.peak_device_bytes == pytest.approx(plan.total - plan["framework"], rel=0.1), plan.rows()
 
 
-def test_answers_from_a_merged_copy_take_the_memory_that_was_planned(phi):
-    from summkit.data import templates
-    from summkit.inference import Summarizer
-    from summkit.models import loading
-    from summkit.resources import Meter, memory, release_memory
-
-    model, tokenizer = loading.load_model(phi, "nf4", "float16"), loading.load_tokenizer(phi)
-    template = templates.build_template("instruction", tokenizer)
-    asked = Summarizer(model, tokenizer, template, 512, 64, batch_size=16, end_tokens=[-1])
-    for merge in (False, True):
-        release_memory()
-        with Meter(energy=False) as meter:
-            asked.summarize(["word " * 200] * 16, merge=merge)
-        settings = {"precision": "nf4", "compute_dtype": "float16", "device": "cuda", "merged": merge}
-        plan = memory.plan_inference(model, batch_size=16, sequence_length=512, **settings)
-        assert meter.peak_device_bytes == pytest.approx(plan.total - plan["framework"], rel=0.1), plan.rows()
-
-
 @pytest.mark.parametrize("precision", ["nf4", "fp32"])
 def test_every_way_to_answer_writes_the_same(precision):
     """In fp32, where two tokens hardly ever tie."""
