@@ -165,11 +165,8 @@ class EndpointTeacher(Server):
             return list(pool.imap(lambda document: self._ask(document, temperature, seed), documents))
 
     def _messages(self, document: str) -> list[dict[str, str]]:
-        instruction, *turns = templates.chat_messages(self.wording, document)
-        if "system" not in self.without:
-            return [instruction | {"role": self.rename.get("system", "system")}, *turns]
-        first = turns[0] | {"content": f"{instruction['content']}\n\n{turns[0]['content']}"}
-        return [first, *turns[1:]]
+        first, *turns = templates.chat_messages(self.wording, document, system="system" not in self.without)
+        return [first | {"role": self.rename.get(first["role"], first["role"])}, *turns]
 
     def _ask(self, document: str, temperature: float, seed: int) -> Answer:
         fields: dict[str, float] = {"max_tokens": self.max_new_tokens, "temperature": temperature, "seed": seed}
