@@ -1,6 +1,8 @@
 """Data sets: load rows from any source as summaries or labels, and turn them into tokens.
 
-`summarisation` and `classification` load a data set in three splits; `sets/` has one file for each data set.
+`summarisation` and `classification` load a data set in three splits; `sets/` has one file for each data set. On the
+way, `sources` finds the rows in files of your own, on the Hub or in the package index, `formats` reads files, `readers`
+are for the files of single data sets, `checks` finds the columns and unusable texts, and `splits` deals the rows.
 `templates` builds the prompt, and `tokenisation` turns rows into tokens, labels and padded batches.
 """
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from summkit.data import checks, templates
+from summkit.data.formats import text_lines
 from summkit.data.registry import DATASETS, DataSet, Schema, find_dataset
-from summkit.data.sources import own_data, read_rows, text_lines
+from summkit.data.sources import own_data, read_rows
 from summkit.data.splits import CheckedRows, Splits, column_values, row_id, writing_rows
 from summkit.errors import SummkitError, check_known
 

@@ -45,7 +45,7 @@ class DataSet:
         licence: The terms of use.
         credit: The line that a report prints below quoted rows.
         files: File names for "code", names of assets for "embedded"; if empty, the asset has the name of the data set.
-        reader: The function that turns the files into rows: one of `sources.py`, or your own as "package.module:name".
+        reader: The function that turns the files into rows: one of `readers.py`, or your own as "package.module:name".
         configuration: The configuration on the Hub, if the data set has several.
         revision: The commit, tag or branch on the Hub; None for the newest.
         splits: Our names of splits → the Hub's. If empty, the names are the same, and all but train may be missing.

@@ -22,7 +22,7 @@ from summkit import files, progress
 from summkit.config import choose_profile
 from summkit.data import templates
 from summkit.data.checks import DOCUMENT_COLUMNS, SUMMARY_COLUMNS, as_text, find_column, reason_unusable
-from summkit.data.sources import file_rows
+from summkit.data.formats import file_rows
 from summkit.data.splits import row_id
 from summkit.distillation import topics
 from summkit.distillation.teachers import TEACHERS, Teacher

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from summkit.data.checks import DOCUMENT_COLUMNS, MAX_BOOK, as_text, find_column, reason_unusable
-from summkit.data.sources import FORMATS, file_rows, text_lines
+from summkit.data.formats import FORMATS, file_format, file_rows, text_lines
 from summkit.errors import SummkitError
 
 _END_MARKS = (".", "!", "?", ":", ";", "…", '"', "”", "’", ")")
@@ -19,7 +19,7 @@ _END_MARKS = (".", "!", "?", ":", ";", "…", '"', "”", "’", ")")
 def read_texts(names: list[str], columns: tuple[str, ...] = DOCUMENT_COLUMNS) -> list[tuple[str, Any]]:
     """Read all texts of the given files, in order.
 
-    A file of rows (see `sources.FORMATS`) has one text per row, of chat messages the user's last one; a .pdf file is
+    A file of rows (see `formats.FORMATS`) has one text per row, of chat messages the user's last one; a .pdf file is
     one text, without its line breaks; every other file is one text in UTF-8.
 
     Args:
@@ -46,7 +46,7 @@ def _read(name: str, columns: tuple[str, ...]) -> list[tuple[str, Any]]:
         raise SummkitError(f"{name}: No such file")
     if name.lower().endswith(".pdf"):
         return [(name, _pdf(name))]
-    if not name.lower().removesuffix(".gz").endswith(FORMATS):
+    if file_format(path) not in FORMATS:
         return [(name, "".join(text_lines(path)).replace("\r\n", "\n"))]
     rows = {f"{name}, row {number}": row for number, row in enumerate(file_rows(path), 1)}
     if not rows:

@@ -18,7 +18,7 @@ from collections import namedtuple
 import pytest
 
 from summkit import progress
-from summkit.data.sources import file_rows
+from summkit.data.formats import file_rows
 from summkit.errors import SummkitError
 from summkit.offline import archives, assets
 from summkit.registry import Registry

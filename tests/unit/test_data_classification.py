@@ -10,8 +10,8 @@ import pytest
 
 from summkit.config import PROFILES, TASKS, choose_profile
 from summkit.data import DATASETS, SPLITS, Schema, classification, tokenisation
+from summkit.data.formats import file_rows
 from summkit.data.registry import SETS
-from summkit.data.sources import file_rows
 from summkit.data.splits import text_key
 from summkit.errors import SummkitError
 from summkit.inference import label_scores

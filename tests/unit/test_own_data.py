@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from summkit.config import choose_profile
-from summkit.data import SPLITS, checks, find_dataset, load_labels, load_summaries, sources
+from summkit.data import SPLITS, checks, find_dataset, formats, load_labels, load_summaries
 from summkit.errors import SummkitError
 from summkit.offline import hub
 
@@ -452,5 +452,5 @@ def test_a_set_of_the_hub_that_cannot_be_read(monkeypatch, error, about):
 def test_a_large_table_is_read_row_by_row(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(table())
-    rows = sources.FileRows(path)
+    rows = formats.FileRows(path)
     assert len(rows) == 12 and iter(rows) is not iter(rows) and rows.column_names == ["document", "summary"]

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from summkit.config import choose_profile
-from summkit.data import SPLITS, sources, summarisation, templates
+from summkit.data import SPLITS, readers, summarisation, templates
 from summkit.data.splits import text_key
 from summkit.models import loading
 from summkit.offline import assets
@@ -31,9 +31,9 @@ def files(tmp_path):
 
 
 def test_a_conversation_has_a_turn_a_line(files):
-    rows = sources.mts_dialog(files["mts-dialog"])
+    rows = readers.mts_dialog(files["mts-dialog"])
     assert rows[2] == {"id": "2", "document": f"{TURNS} 2", "summary": "Visit 2,\nwell."} and len(rows) == 4
-    rows = sources.aci_bench(files["aci-bench"])
+    rows = readers.aci_bench(files["aci-bench"])
     assert rows[3] == {"id": "D3", "document": "[doctor] hi .\n[patient] 3 ?", "summary": "PLAN\n\nRest 3."}
 
 
@@ -58,7 +58,7 @@ def test_they_come_in_the_archive_of_the_sample_of_news(name):
 
 @pytest.mark.skipif(not assets.is_cached("mts-dialog"), reason="the cache does not hold mts-dialog")
 def test_the_cached_pieces_of_visits_are_whole(monkeypatch):
-    rows = sources.mts_dialog(assets.fetch("mts-dialog"))
+    rows = readers.mts_dialog(assets.fetch("mts-dialog"))
     assert len(rows) == len({row["id"] for row in rows}) == len({text_key(row) for row in rows}) == 100
     assert all(row["summary"] and 6 <= len(row["document"].split()) <= 630 for row in rows)
     monkeypatch.delenv("SUMMKIT_DATA_DIR", raising=False)
@@ -71,7 +71,7 @@ def test_the_cached_pieces_of_visits_are_whole(monkeypatch):
 
 @pytest.mark.skipif(not assets.is_cached("aci-bench"), reason="the cache does not hold aci-bench")
 def test_the_cached_visits_are_whole():
-    rows = sources.aci_bench(assets.fetch("aci-bench"))
+    rows = readers.aci_bench(assets.fetch("aci-bench"))
     assert len(rows) == len({row["id"] for row in rows}) == len({text_key(row) for row in rows}) == 40
     for row in rows:
         assert row["document"].startswith(("[doctor] ", "[patient] ")) and row["document"].count("\n[") > 20

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from summkit.data import sources, splits
+from summkit.data import formats, splits
 from summkit.errors import SummkitError
 
 
@@ -121,7 +121,7 @@ except SummkitError as error:
 def test_rows_of_a_file_are_read_anew_each_time(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n\n".join(json.dumps(row) for row in [{"a": 1}, {"b": 2, "a": 3}, {}]), encoding="utf-8")
-    lines = sources.FileRows(path)
+    lines = formats.FileRows(path)
     assert len(lines) == 3 and lines.column_names == ["a", "b"]
     assert list(lines) == list(lines) == [{"a": 1}, {"b": 2, "a": 3}, {}]
 
@@ -130,4 +130,4 @@ def test_a_file_is_checked_before_its_first_row_is_used(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n{"a"', encoding="utf-8")
     with pytest.raises(SummkitError, match=r"rows\.jsonl, line 2: cannot be read as JSON"):
-        sources.FileRows(path)
+        formats.FileRows(path)

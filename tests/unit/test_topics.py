@@ -8,8 +8,8 @@ import pytest
 
 from summkit.config import PROFILES, choose_profile
 from summkit.data import templates
+from summkit.data.formats import file_rows
 from summkit.data.registry import SETS
-from summkit.data.sources import file_rows
 from summkit.distillation import topics
 from summkit.errors import SummkitError
 from summkit.evaluation import metrics, summarisation
