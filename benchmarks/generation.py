@@ -50,7 +50,7 @@ def _result(taken: dict, answers: list[tuple[str, int]], batches: list[list[int]
 
 def summkit(work: dict) -> dict:
     """`generation.summarize`: batches of similar length, their prompts read without padding."""
-    from summkit.data import templates, tokenisation
+    from summkit.data import batching, templates
     from summkit.inference import generation
 
     profile, tokenizer, model, documents, positions = _loaded(work)
@@ -60,7 +60,7 @@ def summkit(work: dict) -> dict:
     found, taken = harness.measure(
         lambda: generation.summarize(model, tokenizer, template, documents, batch_size=size, **limits)
     )
-    batches = tokenisation.length_sorted_batches([answer.prompt_tokens for answer in found], size)
+    batches = batching.length_sorted_batches([answer.prompt_tokens for answer in found], size)
     return _result(taken, [(one.text, one.tokens) for one in found], batches, positions=sum(positions))
 
 
@@ -104,14 +104,14 @@ def as_they_come(work: dict) -> dict:
 
 
 def _ctranslate2(work: dict, quantization: str) -> dict:
-    from summkit.data import tokenisation
+    from summkit.data import batching
     from summkit.inference import export
 
     profile, documents = Profile(**work["profile"]), [row["document"] for row in work["rows"]]
     asked = export.Exported.load(Path(work["made"]) / quantization)
     asked.batch_size = profile.generation_batch_size
     found, taken = harness.measure(lambda: asked.summarize(documents))
-    batches = tokenisation.length_sorted_batches([answer.prompt_tokens for answer in found], asked.batch_size)
+    batches = batching.length_sorted_batches([answer.prompt_tokens for answer in found], asked.batch_size)
     return _result(taken, [(answer.text, answer.tokens) for answer in found], batches)
 
 

@@ -3,9 +3,10 @@
 `summarisation` and `classification` load a data set in three splits; `sets/` has one file for each data set. On the
 way, `sources` finds the rows in files of your own, on the Hub or in the package index, `formats` reads files, `readers`
 are for the files of single data sets, `checks` finds the columns and unusable texts, and `splits` deals the rows.
-`templates` builds the prompt, and `tokenisation` turns rows into tokens, labels and padded batches.
+`templates` builds the prompt, `tokenisation` turns rows into tokens and labels, and `batching` makes batches of these.
 """
 
+from summkit.data.batching import Collator, length_sorted_batches, padding_fraction
 from summkit.data.chunking import chunks
 from summkit.data.classification import label_template, labels_as_text, load_labels
 from summkit.data.registry import DATASETS, SPLITS, DataSet, Schema, find_dataset, register_dataset
@@ -16,14 +17,11 @@ from summkit.data.summarisation import load_summaries
 from summkit.data.templates import TEMPLATES, WORDINGS, Template, Wording, build_template, get_wording, summary_template
 from summkit.data.tokenisation import (
     IGNORE,
-    Collator,
     answer_ids,
     count_tokens,
     encode,
     encode_rows,
     head_ids,
-    length_sorted_batches,
-    padding_fraction,
     room_for,
     window,
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from summkit import files, progress
 from summkit.config import detect_hardware
-from summkit.data import templates, tokenisation
+from summkit.data import batching, templates, tokenisation
 from summkit.data.checks import reason_unusable
 from summkit.data.support import best_supported
 from summkit.errors import Interrupted, SummkitError, check_known
@@ -153,7 +153,7 @@ class Prompter:
         answers: dict[int, Summary] = {}
         # Some chat formats open the thinking in the prompt: what the model writes is then a thought until it closes it.
         before = "<think>" if _THINKING.search(_THOUGHT.split(self.template.tail)[-1]) else ""
-        batches = tokenisation.length_sorted_batches([row["length"] for row in rows], together or self.batch_size)
+        batches = batching.length_sorted_batches([row["length"] for row in rows], together or self.batch_size)
         counted = {"total": len(rows), "unit": "text", "miniters": 0, "mininterval": 0.5}  # drawn between texts, too
         with progress.bar(desc=f"summaries ({title})", leave=False, **counted) as self._bar:
             try:

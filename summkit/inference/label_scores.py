@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from summkit import progress
-from summkit.data import tokenisation
+from summkit.data import batching, tokenisation
 from summkit.errors import SummkitError
 from summkit.inference.generation import ready_to_answer
 from summkit.inference.sampling import NOT_FINITE
@@ -97,7 +97,7 @@ def label_log_likelihoods(
     scores = np.empty((len(prompts), len(words)))
     bar = progress.bar(total=len(prompts), desc="labels", unit="text", leave=False)
     with ready_to_answer(model), torch.inference_mode(), bar:
-        for batch in tokenisation.length_sorted_batches([len(ids) for ids in prompts], batch_size):
+        for batch in batching.length_sorted_batches([len(ids) for ids in prompts], batch_size):
             scores[batch] = _score(model, [prompts[number] for number in batch], answers)
             bar.update(len(batch))
     if np.isnan(scores).any():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from summkit.data import tokenisation
+from summkit.data import batching, tokenisation
 from summkit.errors import SummkitError
 from summkit.inference import sampling
 from summkit.models import loading
@@ -45,7 +45,7 @@ class Prefill:
         self.pad_id = summarizer.tokenizer.pad_token_id
         # An encoder counts positions from the left, and its decoder has its own start token.
         side = "right" if summarizer.seq2seq else "left"
-        self.collate = tokenisation.Collator(summarizer.tokenizer, side=side, **loading.padding(self.model))
+        self.collate = batching.Collator(summarizer.tokenizer, side=side, **loading.padding(self.model))
         self.head: list[int] = []
         self.head_cache: Cache | None = None
         reason = _reason_not_joinable(summarizer, settings)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from summkit import data
 from summkit.config import Profile, detect_hardware
-from summkit.data import tokenisation
+from summkit.data import batching, tokenisation
 from summkit.data.classification import LabelledSplits
 from summkit.errors import SummkitError
 from summkit.models import loading, methods
@@ -101,7 +101,7 @@ def measure_steps(
         model.config.use_cache = False
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(trained, profile)
-    collate = tokenisation.Collator(tokenizer, **loading.padding(model))
+    collate = batching.Collator(tokenizer, **loading.padding(model))
     half = profile.compute_dtype == "bfloat16"
     metering.release_memory()
     with metering.Meter(energy=False) as used, torch.autocast(model.device.type, torch.bfloat16, enabled=half):
@@ -118,7 +118,7 @@ def measure_steps(
     return Trial(seconds, used.added_bytes, sum(p.numel() for p in trained), loss, peak)
 
 
-def accumulate_gradients(model: PreTrainedModel, collate: tokenisation.Collator, batches: list[list[dict]]) -> None:
+def accumulate_gradients(model: PreTrainedModel, collate: batching.Collator, batches: list[list[dict]]) -> None:
     """Add up the gradients of one step's batches, which gives the gradient of all rows in one batch.
 
     Each batch's loss is divided by the answer tokens of all batches.
@@ -260,7 +260,7 @@ def _optimizer(trained: list[torch.nn.Parameter], profile: Profile) -> Any:
 
 def _of_all_lengths(rows: list[dict], size: int) -> list[list[dict]]:
     """Return STEPS steps of `size` rows: the middle one of each equal part of all steps, sorted by length."""
-    steps = tokenisation.length_sorted_batches([row["length"] for row in rows], size)
+    steps = batching.length_sorted_batches([row["length"] for row in rows], size)
     part = max(1, len(steps) / STEPS)
     middle = [steps[int((place + 0.5) * part)] for place in range(min(STEPS, len(steps)))]
     return [[rows[number] for number in step] for step in middle]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from summkit.data.tokenisation import IGNORE, Collator, length_sorted_batches
+from summkit.data.batching import Collator, length_sorted_batches
+from summkit.data.tokenisation import IGNORE
 from summkit.errors import SummkitError
 from summkit.models import loading
 

@@ -16,7 +16,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from summkit.config import Profile
-from summkit.data.tokenisation import Collator
+from summkit.data.batching import Collator
 from summkit.errors import SummkitError
 from summkit.models import loading
 from summkit.models.methods import METHODS, blocks

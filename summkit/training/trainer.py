@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from summkit import files, progress
 from summkit.config import Profile
-from summkit.data.tokenisation import IGNORE, Collator, length_sorted_batches
+from summkit.data.batching import Collator, length_sorted_batches
+from summkit.data.tokenisation import IGNORE
 from summkit.errors import SummkitError
 from summkit.models import loading
 from summkit.training import checkpoints, environment, speed

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from summkit.config import Hardware, choose_profile
-from summkit.data import templates, tokenisation
+from summkit.data import batching, templates, tokenisation
 from summkit.errors import SummkitError
 from summkit.evaluation import watch
 from summkit.inference import export, generation, label_scores
@@ -101,7 +101,7 @@ def test_the_input_has_the_whole_limit_and_the_summary_is_never_cut():
 def test_labels_are_padded_with_ignore_to_their_own_longest():
     """Mistake 8: padded with the pad token, the model learns to write pads."""
     made = rows(T5_TOKENIZER)
-    batch = tokenisation.Collator(T5_TOKENIZER, global_first=True, shortest=5)(made)
+    batch = batching.Collator(T5_TOKENIZER, global_first=True, shortest=5)(made)
     longest = max(len(row["labels"]) for row in made)
     assert batch["labels"].shape == (3, longest) != batch["input_ids"].shape
     for row, labels, mask, first in zip(
@@ -111,7 +111,7 @@ def test_labels_are_padded_with_ignore_to_their_own_longest():
         size = len(row["input_ids"])
         assert mask == [1] * size + [0] * (len(mask) - size)
         assert first == [1] + [0] * (len(first) - 1)
-    wide = tokenisation.Collator(T5_TOKENIZER, shortest=500)(made)
+    wide = batching.Collator(T5_TOKENIZER, shortest=500)(made)
     assert wide["input_ids"].shape == (3, 500) and wide["labels"].shape == (3, longest)
 
 
@@ -142,7 +142,7 @@ def test_a_batch_of_different_lengths_has_the_loss_of_its_rows(kind):
     expected = by_hand(model, made)
     for batch_size in (1, 3):
         assert losses.mean_loss(model, made, tokenizer, batch_size) == pytest.approx(expected, rel=1e-4)
-    batch = tokenisation.Collator(tokenizer, **loading.padding(model))(made)
+    batch = batching.Collator(tokenizer, **loading.padding(model))(made)
     with torch.no_grad():
         assert float(losses.summary_loss(model, batch)) == pytest.approx(expected, rel=1e-4)
         own = float(model(**batch, use_cache=False).loss)  # the models' own, a mean over the batch's labels
@@ -179,7 +179,7 @@ def test_greedy_takes_the_likeliest_token_each_time(kind):
 def test_led_reads_its_first_token_globally(monkeypatch):
     """Mistake 8: without it no token sees further than its window, and nobody says so."""
     model, tokenizer, _ = asked("led")
-    batch = tokenisation.Collator(tokenizer, **loading.padding(model))(rows(tokenizer))
+    batch = batching.Collator(tokenizer, **loading.padding(model))(rows(tokenizer))
     without = {name: value for name, value in batch.items() if name != "global_attention_mask"}
     with torch.no_grad():
         assert abs(float(losses.summary_loss(model, batch)) - float(losses.summary_loss(model, without))) > 1e-4
@@ -273,7 +273,7 @@ def test_sparse_encoders_take_adapters(kind):
     model = prepared(kind, targets="attention")
     assert model.peft_config["default"].task_type == "SEQ_2_SEQ_LM"
     made = rows(BART_TOKENIZER)
-    losses.summary_loss(model, tokenisation.Collator(BART_TOKENIZER, **loading.padding(model))(made)).backward()
+    losses.summary_loss(model, batching.Collator(BART_TOKENIZER, **loading.padding(model))(made)).backward()
     missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing, "an adapter that no row reaches"
 
@@ -339,9 +339,7 @@ def test_checkpointing_gives_the_same_gradients(kind):
                 for name in ("dropout", "activation_dropout", "attention_dropout", "dropout_rate"):
                     if isinstance(getattr(module, name, None), float):
                         setattr(module, name, 0.0)
-        losses.summary_loss(
-            model, tokenisation.Collator(tokenizer, **loading.padding(model))(rows(tokenizer))
-        ).backward()
+        losses.summary_loss(model, batching.Collator(tokenizer, **loading.padding(model))(rows(tokenizer))).backward()
         found.append([p.grad for p in model.parameters() if p.requires_grad])
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found, strict=True))
     assert sum(float(grad.abs().sum()) for grad in found[1]) > 0

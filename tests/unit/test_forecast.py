@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from summkit.config import Hardware, Optimizer, choose_profile
-from summkit.data import Splits, classification, summarisation, templates, tokenisation
+from summkit.data import Splits, batching, classification, summarisation, templates, tokenisation
 from summkit.errors import SummkitError
 from summkit.models import loading
 from summkit.resources import forecast, memory
@@ -113,7 +113,7 @@ def test_the_first_steps_are_trained_and_not_counted(monkeypatch, warm_up):
 def test_accumulated_gradients_are_those_of_the_large_batch(size):
     """Not those of the pieces' means: answers differ in length."""
     model = loading.load_model("tiny-t5").eval()
-    collate = tokenisation.Collator(TOKENIZER, **loading.padding(model))
+    collate = batching.Collator(TOKENIZER, **loading.padding(model))
 
     def gradient(batches):
         model.zero_grad()

@@ -10,7 +10,7 @@ import torch
 import tqdm
 
 from summkit.config import choose_profile
-from summkit.data import templates, tokenisation
+from summkit.data import batching, templates, tokenisation
 from summkit.errors import Interrupted, SummkitError
 from summkit.inference import generation, prefill, sampling
 from summkit.models import loading, methods
@@ -74,10 +74,8 @@ def test_greedy_takes_the_likeliest_token_each_time(tiny):
 def test_prompts_are_padded_on_the_left(tiny, monkeypatch):
     """Mistake 5: padded on the right, a decoder goes on from a pad. The same call with right padding must differ."""
     right = generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS)
-    collator = tokenisation.Collator
-    monkeypatch.setattr(
-        tokenisation, "Collator", lambda *given, side, **options: collator(*given, side="right", **options)
-    )
+    collator = batching.Collator
+    monkeypatch.setattr(batching, "Collator", lambda *given, side, **options: collator(*given, side="right", **options))
     assert generation.summarize(*tiny, TEXTS, batch_size=4, **LIMITS) != right
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from summkit.config import choose_profile
-from summkit.data import tokenisation
+from summkit.data import batching
 from summkit.errors import SummkitError
 from summkit.models import loading, methods
 from summkit.resources import memory
@@ -52,10 +52,10 @@ def prepared(kind, changes, **settings):
 
 
 def forward(model, length=LENGTH):
-    """The forward pass over rows of which one is padded, as `features.Collator` makes them; its logits."""
+    """The forward pass over rows of which one is padded, as `batching.Collator` makes them; its logits."""
     import torch
 
-    collate = tokenisation.Collator(loading.tiny_tokenizer(ends_inputs=True), **loading.padding(model))
+    collate = batching.Collator(loading.tiny_tokenizer(ends_inputs=True), **loading.padding(model))
     rows = [{"input_ids": [9] * size, "labels": [9] * ANSWER} for size in (length, length - 10)]
     batch = collate(rows)
     labels = batch.pop("labels")

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from summkit.data import templates, tokenisation
+from summkit.data import batching, templates
 from summkit.inference import generation, prefill
 from summkit.models import loading
 from summkit.models.tiny import tiny_llama
@@ -108,7 +108,7 @@ def test_the_joined_cache_is_that_of_one_padded_batch():
     model = summarizer.model.eval()
     rows = sorted(summarizer.encode(TEXTS), key=lambda row: -row["length"])
     found = prefill.Prefill(summarizer, {})(rows)["past_key_values"]
-    batch = tokenisation.Collator(summarizer.tokenizer, side="left")(rows)
+    batch = batching.Collator(summarizer.tokenizer, side="left")(rows)
     mask = batch["attention_mask"]
     with torch.no_grad():
         positions = (mask.cumsum(1) - 1).clamp(min=0)

@@ -3,7 +3,7 @@
 import pytest
 
 from summkit.config import choose_profile
-from summkit.data import templates, tokenisation
+from summkit.data import batching, templates, tokenisation
 from summkit.inference import generation
 from summkit.models import loading, methods
 from summkit.training import summary_loss
@@ -58,10 +58,10 @@ def test_the_loss_is_that_of_all_positions_with_the_prompt_masked(asked):
 
     model, tokenizer, _ = asked
     rows = [encoded(asked, text, "It fell.") for text in DOCUMENTS]
-    batch = tokenisation.Collator(tokenizer)(rows)
+    batch = batching.Collator(tokenizer)(rows)
     with torch.no_grad():
         ours, theirs = summary_loss(model, batch), model(**batch, use_cache=False).loss
-        alone = [summary_loss(model, tokenisation.Collator(tokenizer)([row])) for row in rows]
+        alone = [summary_loss(model, batching.Collator(tokenizer)([row])) for row in rows]
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     assert ours.item() == pytest.approx(torch.stack(alone).mean().item(), rel=1e-5)
 
@@ -72,8 +72,8 @@ def test_padding_on_the_left_would_change_pefts_answer(asked):
 
     model, tokenizer, _ = asked
     rows = [encoded(asked, text, None) for text in DOCUMENTS]
-    left = tokenisation.Collator(tokenizer, side="left")(rows)
+    left = batching.Collator(tokenizer, side="left")(rows)
     with torch.no_grad():
         padded = model(**left, use_cache=False).logits[0, -1]
-        alone = model(**tokenisation.Collator(tokenizer)(rows[:1]), use_cache=False).logits[0, -1]
+        alone = model(**batching.Collator(tokenizer)(rows[:1]), use_cache=False).logits[0, -1]
     assert (padded - alone).abs().max() > 1e-4  # rounding alone is a hundred times less

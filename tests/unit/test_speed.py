@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from summkit.config import choose_profile
-from summkit.data import tokenisation
+from summkit.data import batching
 from summkit.inference import merge_adapter
 from summkit.models import loading, methods
 from summkit.training import fit, speed, summary_loss
@@ -88,9 +88,9 @@ class Operations(TorchDispatchMode):
 )
 def test_packed_rows_have_the_loss_and_gradients_of_padded_rows(kind, options):
     model, some = shaped(kind, **options), list(rows(5))
-    padded, grads = gradients(model, tokenisation.Collator(TOKENIZER)(some))
+    padded, grads = gradients(model, batching.Collator(TOKENIZER)(some))
     for multiple in (1, 16):
-        packed = tokenisation.Collator(TOKENIZER, packed=True, pad_to_multiple_of=multiple)(some)
+        packed = batching.Collator(TOKENIZER, packed=True, pad_to_multiple_of=multiple)(some)
         loss, again = gradients(model, packed)
         assert loss == pytest.approx(padded, abs=1e-5) and differ(grads, again) < 1e-5
     assert model.config._attn_implementation == "sdpa"
@@ -110,7 +110,7 @@ def test_packed_rows_have_the_loss_and_gradients_of_padded_rows(kind, options):
 )
 def test_models_that_mix_packed_rows_are_found_and_padded(kind, options, reason, caplog):
     model, report = shaped(kind, **options), {"packing": "on"}
-    collate = tokenisation.Collator(TOKENIZER, packed=True)
+    collate = batching.Collator(TOKENIZER, packed=True)
     before = torch.get_rng_state()
     speed.check_packing(model, list(rows(2)), collate, True, report)
     assert reason in report["packing"] and not collate.packed and f"packing is off: {report['packing']}" in caplog.text
@@ -120,8 +120,8 @@ def test_models_that_mix_packed_rows_are_found_and_padded(kind, options, reason,
 def test_checkpointing_computes_packed_attention_again():
     model, some = shaped("llama"), list(rows(4))
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    padded, grads = gradients(model, tokenisation.Collator(TOKENIZER)(some))
-    loss, again = gradients(model, tokenisation.Collator(TOKENIZER, packed=True)(some))
+    padded, grads = gradients(model, batching.Collator(TOKENIZER)(some))
+    loss, again = gradients(model, batching.Collator(TOKENIZER, packed=True)(some))
     assert loss == pytest.approx(padded, abs=1e-5) and differ(grads, again) < 1e-5
 
 
@@ -152,7 +152,7 @@ def with_adapters(kind="llama", dtype=torch.float32, **options):
 @pytest.mark.parametrize("kind", ["llama", "phi"])
 def test_adapters_have_the_same_loss_and_gradients_in_fp32(kind):
     model, profile = with_adapters(kind)
-    batch = tokenisation.Collator(TOKENIZER)(list(rows(4)))
+    batch = batching.Collator(TOKENIZER)(list(rows(4)))
     peft, grads = gradients(model.eval(), batch)
     with speed.fast(model, profile, 1) as report:
         loss, again = gradients(model, batch)
@@ -170,7 +170,7 @@ def test_adapters_have_the_same_loss_and_gradients_in_fp32(kind):
 def test_no_activation_is_cast_for_an_adapter(kind):
     """With autocast or in peft's own way, each adapter casts activations to fp32 and back."""
     model, profile = with_adapters(kind, torch.bfloat16)
-    batch = tokenisation.Collator(TOKENIZER)(list(rows(8)))
+    batch = batching.Collator(TOKENIZER)(list(rows(8)))
     with Operations() as autocast, torch.autocast("cpu", torch.bfloat16):
         gradients(model, batch)
     with Operations() as peft:

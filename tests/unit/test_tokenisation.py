@@ -10,8 +10,8 @@ import datasets
 import pytest
 import torch
 
+from summkit.data import batching, splits, templates, tokenisation
 from summkit.data import sentences as sentences_of
-from summkit.data import splits, templates, tokenisation
 from summkit.data.chunking import chunks
 from summkit.errors import SummkitError
 from summkit.models import loading
@@ -42,7 +42,7 @@ def test_the_prompt_is_masked_exactly_and_stays_so_in_a_batch(template, tokenize
     assert tokenizer.decode(row["labels"][start:-1]) == template.answer(SUMMARY)
     assert len(row["labels"]) == len(row["input_ids"]) == row["length"]
     short = encode(template, tokenizer, document="Fog.")
-    labels = tokenisation.Collator(tokenizer)([row, short])["labels"].tolist()
+    labels = batching.Collator(tokenizer)([row, short])["labels"].tolist()
     assert labels[0] == row["labels"]
     assert labels[1] == short["labels"] + [tokenisation.IGNORE] * (row["length"] - short["length"])
 
@@ -53,7 +53,7 @@ def test_the_end_is_learned_even_where_it_is_the_pad(template, pad):
     tokenizer = loading.tiny_tokenizer()
     tokenizer.pad_token = pad
     rows = [encode(template, tokenizer), encode(template, tokenizer, document="Fog.")]
-    batch = tokenisation.Collator(tokenizer)(rows)
+    batch = batching.Collator(tokenizer)(rows)
     for row, labels, mask in zip(rows, batch["labels"].tolist(), batch["attention_mask"].tolist(), strict=True):
         last = row["length"] - 1
         assert labels[last] == tokenizer.eos_token_id and mask[last] == 1
@@ -147,7 +147,7 @@ def test_no_bos_where_the_tokenizer_sets_none(tokenizer):
 def test_pads_stand_on_the_right_in_training_and_on_the_left_in_generation(template, tokenizer):
     rows = [encode(template, tokenizer, text, None) for text in (DOCUMENT, "Fog.")]
     longest, length = rows[0]["length"], rows[1]["length"]
-    right, left = (tokenisation.Collator(tokenizer, side)(rows) for side in ("right", "left"))
+    right, left = (batching.Collator(tokenizer, side)(rows) for side in ("right", "left"))
     assert right["input_ids"][1, :length].tolist() == left["input_ids"][1, -length:].tolist() == rows[1]["input_ids"]
     assert right["attention_mask"][1].tolist() == [1] * length + [0] * (longest - length)
     assert left["attention_mask"][1].tolist() == [0] * (longest - length) + [1] * length
@@ -158,7 +158,7 @@ def test_pads_stand_on_the_right_in_training_and_on_the_left_in_generation(templ
 def test_lengths_are_rounded_up_but_not_beyond_the_longest_row_there_is(tokenizer):
     rows = [{"input_ids": [5] * length, "labels": [7] * length} for length in (9, 4)]
     for longest, expected in ((None, 16), (100, 16), (12, 12), (3, 9)):
-        collate = tokenisation.Collator(tokenizer, pad_to_multiple_of=16, longest=longest)
+        collate = batching.Collator(tokenizer, pad_to_multiple_of=16, longest=longest)
         assert collate(rows)["labels"].shape == (2, expected)
 
 
@@ -168,13 +168,13 @@ def test_packed_rows_follow_each_other_and_predict_only_their_own_tokens(tokeniz
         {"input_ids": [11, 12, 13, 14], "labels": [ignore, ignore, 13, 14]},
         {"input_ids": [21, 22, 23], "labels": [21, ignore, 23]},  # no prompt: nothing predicts the first token
     ]
-    batch = tokenisation.Collator(tokenizer, packed=True, pad_to_multiple_of=5)(rows)
+    batch = batching.Collator(tokenizer, packed=True, pad_to_multiple_of=5)(rows)
     assert batch["input_ids"].tolist() == [[11, 12, 13, 14, 21, 22, 23] + [tokenizer.pad_token_id] * 3]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 1, 2]]
     assert batch["labels"].tolist() == [[ignore, ignore, 13, 14, ignore, ignore, 23] + [ignore] * 3]
     assert batch["kept"].tolist() == [1, 2, 5] and batch["max_length_q"] == 5
     assert batch["cu_seq_lens_q"].tolist() == [0, 4, 7, 10] and batch["cu_seq_lens_q"].dtype == torch.int32
-    assert tokenisation.Collator(tokenizer, packed=True)(rows)["cu_seq_lens_q"].tolist() == [0, 4, 7, 7]
+    assert batching.Collator(tokenizer, packed=True)(rows)["cu_seq_lens_q"].tolist() == [0, 4, 7, 7]
 
 
 def test_rows_of_a_data_set_are_encoded_one_by_one(template, tokenizer):
@@ -207,14 +207,14 @@ def test_rows_on_disk_are_encoded_on_disk_beside_them(tokenizer):
 
 def test_batches_of_similar_length_hold_every_row_once_and_pad_less():
     lengths = [5, 90, 7, 80, 6, 85, 9]
-    batches = tokenisation.length_sorted_batches(lengths, 3)
+    batches = batching.length_sorted_batches(lengths, 3)
     assert batches == [[1, 5, 3], [6, 2, 4], [0]]
     plain = [[0, 1, 2], [3, 4, 5], [6]]
     computed = 3 * 90 + 3 * 85 + 9
-    assert tokenisation.padding_fraction(plain, lengths) == pytest.approx(1 - sum(lengths) / computed)
-    assert tokenisation.padding_fraction(plain, lengths, 512) == pytest.approx(1 - sum(lengths) / (7 * 512))
-    assert tokenisation.padding_fraction(batches, lengths) < tokenisation.padding_fraction(plain, lengths)
-    assert tokenisation.padding_fraction([[0], [1]], lengths) == 0
+    assert batching.padding_fraction(plain, lengths) == pytest.approx(1 - sum(lengths) / computed)
+    assert batching.padding_fraction(plain, lengths, 512) == pytest.approx(1 - sum(lengths) / (7 * 512))
+    assert batching.padding_fraction(batches, lengths) < batching.padding_fraction(plain, lengths)
+    assert batching.padding_fraction([[0], [1]], lengths) == 0
 
 
 HYPOTHESIS = "The bridge is shut, and Ashby is full."

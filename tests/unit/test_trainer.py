@@ -18,7 +18,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from summkit.config import choose_profile
-from summkit.data import templates, tokenisation
+from summkit.data import batching, templates, tokenisation
 from summkit.errors import SummkitError
 from summkit.inference import generation
 from summkit.models import loading, methods
@@ -92,7 +92,7 @@ def by_hand(model, encoded):
 
 def test_the_loss_is_the_full_computations_and_its_logits_the_summarys():
     model, seen = tiny_llama(), []
-    batch = tokenisation.Collator(TOKENIZER)(list(rows(5)))
+    batch = batching.Collator(TOKENIZER)(list(rows(5)))
     model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
     loss = summary_loss(model, batch)
     full = model(**batch).loss
@@ -172,8 +172,8 @@ def test_tokens_and_padding_are_counted_and_length_grouping_saves_padding(tmp_pa
     result, _ = run(tmp_path, PLAIN, train)
     assert (result.steps, result.tokens) == (24, sum(lengths))
     order = random.Random(0).sample(range(96), 96)
-    at_random = tokenisation.padding_fraction([order[n : n + 4] for n in range(0, 96, 4)], lengths)
-    best = tokenisation.padding_fraction(tokenisation.length_sorted_batches(lengths, 4), lengths)
+    at_random = batching.padding_fraction([order[n : n + 4] for n in range(0, 96, 4)], lengths)
+    best = batching.padding_fraction(batching.length_sorted_batches(lengths, 4), lengths)
     assert best - 1e-9 <= result.padding_fraction < at_random / 2
 
 
