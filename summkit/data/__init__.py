@@ -1,9 +1,15 @@
 """Data sets: load rows from any source as summaries or labels, and turn them into tokens.
 
-`summarisation` and `classification` load a data set in three splits; `sets/` has one file for each data set. On the
-way, `sources` finds the rows in files of your own, on the Hub or in the package index, `formats` reads files, `readers`
-are for the files of single data sets, `checks` finds the columns and unusable texts, and `splits` deals the rows.
-`templates` builds the prompt, `tokenisation` turns rows into tokens and labels, and `batching` makes batches of these.
+In the order in which rows pass them:
+
+- `registry` knows the data sets, one file each in `sets/`.
+- `sources` finds the rows: in files of your own, on the Hub, or in the package index. `formats` reads files, and
+  `readers` has what only one data set needs.
+- `summarisation` and `classification` load a data set in three splits: `checks` finds the columns and the texts that
+  cannot be used, and `splits` keeps each text in one split.
+- `templates` builds the prompt, `tokenisation` turns rows into tokens and labels, and `batching` makes batches of them.
+
+Three modules work on texts: `sentences` and `chunking` cut them, and `support` finds invented names and numbers.
 """
 
 from summkit.data.batching import Collator, length_sorted_batches, padding_fraction
