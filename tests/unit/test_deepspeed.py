@@ -13,23 +13,11 @@ from pathlib import Path
 import pytest
 
 from summkit.reporting import records
+from tests.unit.test_fsdp import SMALL
 
 deepspeed = pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: make test-deepspeed")
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "summkit"]
-SMALL = {
-    "profile": "smoke",
-    "precision": "fp32",
-    "optimizer": "adamw_torch",
-    "train_rows": 16,
-    "validation_rows": 4,
-    "test_rows": 2,
-    "dropout": 0.0,
-    "epochs": 2,
-    "batch_size": 2,
-    "score": ["test"],
-    "watch": 2,
-}
 
 
 def train(folder, name, *more, **settings):

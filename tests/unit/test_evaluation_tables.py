@@ -1,20 +1,7 @@
 """Tables: scores as text, and Markdown that no cell can break."""
 
 from summkit.evaluation import summarisation, tables
-
-DOCUMENTS = [
-    "Sam Sodje was in Leeds.\nHe left in 2016. Nobody saw him.",
-    "The mayor of Bath met three men.\nThey spoke.",
-    "Fog hid the Tay bridge. Trains stood still.",
-    "Rain fell on Kent for 12 days.",
-]
-REFERENCES = [
-    "Sam Sodje has left Leeds.",
-    "Three men met the mayor of Bath.",
-    "Fog stopped trains at Tay.",
-    "Kent is wet.",
-]
-BAD = ["A man from Paris sang.", "", "He saw Rome.", "The Queen ate 7 pies."]
+from tests.unit.test_evaluation_summarisation import BAD, DOCUMENTS, REFERENCES
 
 
 def test_the_table_reads_the_record_alone():
