@@ -1,4 +1,4 @@
-"""Progress output: bars as plain text, in a terminal, in a log, and in a notebook's page."""
+"""What a run prints: its progress, in a terminal, a log or a notebook's page; and which messages are not shown."""
 
 from __future__ import annotations
 
