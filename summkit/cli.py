@@ -282,7 +282,7 @@ def _summarize(options: Namespace) -> None:
     summarizer: inference.Exported | inference.Served | inference.Summarizer
     if is_exported:
         if asking != {"decoding": "greedy", "base": False, "engine": "batches"}:
-            raise SummkitError(f"{options.adapter} is an export: --decoding, --base and --engine are for adapters")
+            raise SummkitError(f"{options.adapter} is an exported model: no --decoding, --base or --engine")
         asking = {}
         if options.url:
             summarizer = inference.Served.load(options.adapter, options.url)

@@ -379,7 +379,7 @@ def test_wrong_calls_of_export(saved, tmp_path, capsys, arguments, said):
 def test_an_exported_model_has_no_other_ways_to_answer(converted, tmp_path, capsys, arguments):
     (tmp_path / "a.txt").write_text(TEXTS[0])
     assert main(["summarize", "--adapter", str(converted), str(tmp_path / "a.txt"), *arguments]) == 2
-    assert "is an export: --decoding, --base and --engine are for adapters" in capsys.readouterr().err
+    assert "is an exported model: no --decoding, --base or --engine" in capsys.readouterr().err
 
 
 def test_prompts_are_those_of_the_training(converted, saved):
