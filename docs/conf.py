@@ -111,6 +111,7 @@ def contents(found: set[str]) -> dict[str, list[str]]:
     """Return {caption: pages} of the whole book."""
     guides = ["docs/running", "docs/configuration", "docs/command-line", "docs/data-and-licences", "docs/architecture"]
     book = {
+        "Quick start": ["notebooks/quickstart"],
         "Primer and core chapters": CHAPTERS[:4],
         "One label, several, pairs": [page for page in CHAPTERS[4:] if page.startswith("task")],
         "Studies": [page for page in CHAPTERS[4:] if page.startswith("notebooks")] + ["notebooks/template"],
