@@ -16,7 +16,8 @@ LABELS = {"task1/agnews": "accuracy", "task1/goemotions": "micro_f1", "task1/mnl
 PRIMER = "notebooks/00_how_a_language_model_writes"
 STUDY, DISTILLED = "notebooks/01_fine_tuning_methods", "notebooks/02_topic_distillation"
 LONG, COSTS = "notebooks/03_long_documents", "notebooks/04_what_training_costs"
-STUDIES = (PRIMER, STUDY, DISTILLED, LONG, COSTS)
+QUICKSTART, TEMPLATE = "notebooks/quickstart", "notebooks/template"
+STUDIES = (PRIMER, STUDY, DISTILLED, LONG, COSTS, QUICKSTART, TEMPLATE)
 REPORTS = {stage: ROOT / stage / "REPORT" for stage in (*SPINE, *LABELS)}
 REPORTS |= {study: ROOT / "notebooks/REPORT" / study.split("/")[1] for study in STUDIES}
 
@@ -63,6 +64,13 @@ def test_the_run_was_the_one_that_is_described(result):
     assert result["model"]["quantization"] == "nf4" and result["training"]["resumed_from"] is None
     assert result["training"]["padding_fraction"] < 0.1
     assert result["resources"]["energy_is_estimate"] in (True, False)
+
+
+def test_the_short_way_trains_what_task_3_trains(result):
+    short = records.read_record(REPORTS[QUICKSTART] / "run.json")
+    for system in ("lead1", "lead3", "zero_shot", "fine_tuned"):
+        for measure in ("rouge1", "rouge2", "rougeL", "support"):
+            assert short["scores"][system][measure] == pytest.approx(result["scores"][system][measure])
 
 
 def test_the_readme_shows_the_records_table(result):
