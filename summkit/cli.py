@@ -29,7 +29,7 @@ ADVICE = {
     r"(?i)out ?of ?memory|MemoryError|bad_alloc|not enough memory": (
         "memory is short; a smaller batch_size, max_length or model helps, and `doctor CONFIG` says what fits"
     ),
-    r"PermissionError|Read-only file system|File name too long|(Not|Is)ADirectoryError": (
+    r"PermissionError|Read-only file system|File name too long|(Not|Is)ADirectoryError|FileExistsError": (
         "a file or folder cannot be used under this name; choose another, or change its rights"
     ),
     r"index out of range in self": "the tokenizer has tokens that the model lacks; use the one that came with it",
@@ -306,8 +306,7 @@ def _label(options: Namespace) -> None:
 
     asked = {name: getattr(options, name) for name in ("teacher", "url", "model", "wording", "examples", "profile")}
     changes = {name: _values(getattr(options, name), f"--{name}") for name in ("rename", "extra")}
-    request = {"without": options.without} | changes
-    labels = distillation.label_file(options.file, options.out, **asked, **request)
+    labels = distillation.label_file(options.file, options.out, without=options.without, **asked, **changes)
     counts = ", ".join(f"{reason} {rows}" for reason, rows in labels.counts().items())
     print(f"{options.out}: {counts}; rows asked now: {labels.asked}, before: {labels.reused}; {labels.seconds:.0f} s")
     if not labels.labels or distillation.NOT_ASKED in labels.set_aside.values():

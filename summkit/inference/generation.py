@@ -110,6 +110,8 @@ class Prompter:
         """Use the prompt, limits and tokenizer in the folder of an exported model."""
         settings = checkpoints.settings_in(Path(folder))
         settings |= files.read_mapping(Path(folder) / checkpoints.SETTINGS, "settings")
+        if "head" not in settings:
+            raise SummkitError(f"{folder} is not an exported model: make one with `python -m summkit export`")
         return cls.from_settings(model, loading.load_tokenizer(str(folder)), settings)
 
     def special_tokens(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from summkit import files, progress
 from summkit.config import Profile, choose_profile
 from summkit.config import options as profile_options
 from summkit.data import own_data
-from summkit.errors import RunFailedError, SummkitError, check_known
+from summkit.errors import RunFailedError, SummkitError, build, check_known
 from summkit.recipes import finetune
 from summkit.reporting import read_record
 
@@ -170,6 +170,8 @@ def run_notebooks(
     remaining = [stage for stage in chosen if not (resume and _has_record(folder, stage, settings))]
     if remaining:
         finetune.ask_for_hub(settings, rows)
+    if not out:
+        folder.mkdir(parents=True)  # raises an error if another run was started in the same second
     print(settings.line())
     for number, stage in enumerate(chosen, 1):
         title = f"[{number}/{len(chosen)}] {stage.name}"
@@ -193,7 +195,8 @@ def _check_parameters(chosen: list[Stage], given: dict[str, Any], options: dict[
     for stage in chosen:
         if options and "OPTIONS" not in stage.parameters:
             raise SummkitError(f"{stage.name} has no parameter OPTIONS, and cannot take -p {next(iter(options))}=…")
-    own = {name.lower(): given[name] for name in ("MODEL", "DATASET") if given.get(name)}
+    build(finetune.Settings, {"seed": given.get("SEED", 0)}, "parameter")
+    own = {name.lower(): given[name] for name in given if name.lower() in profile_options() and given[name]}
     # The limits on words are a stage's own: they are checked when it starts.
     return choose_profile(profile, **{"min_words": 0, "max_words": None} | own | options)
 

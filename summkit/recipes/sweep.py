@@ -87,8 +87,7 @@ def run_sweep(plan: str | Path | dict[str, Any], out: str | Path | None = None) 
     values = plan if isinstance(plan, dict) else files.read_mapping(plan, "plan")
     chosen = build(Plan, values, "the plan's")
     folder = Path(out or chosen.out)
-    combinations = chosen.combinations()
-    for name, values in combinations.items():
+    for name, values in (combinations := chosen.combinations()).items():
         finetune.check_configuration(dict(values), f"the plan's {name}")
     paths = {name: _write_configuration(folder / name, values) for name, values in combinations.items()}
     for number, (name, path) in enumerate(paths.items(), 1):

@@ -42,8 +42,6 @@ def read_texts(names: list[str], columns: tuple[str, ...] = DOCUMENT_COLUMNS) ->
 
 def _read(name: str, columns: tuple[str, ...]) -> list[tuple[str, Any]]:
     path = Path(name)
-    if not path.exists():
-        raise SummkitError(f"{name}: No such file")
     if name.lower().endswith(".pdf"):
         return [(name, _pdf(name))]
     if file_format(path) not in FORMATS:
@@ -57,8 +55,7 @@ def _read(name: str, columns: tuple[str, ...]) -> list[tuple[str, Any]]:
 
 def _standard_input() -> str:
     try:
-        content = sys.stdin.buffer.read() if sys.stdin else b""
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        return (sys.stdin.buffer.read() if sys.stdin else b"").decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise SummkitError("standard input: not a text in UTF-8") from None
 

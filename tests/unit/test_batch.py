@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+import types
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
@@ -227,7 +229,23 @@ def test_an_option_of_the_profile_goes_into_the_parameter_options(repository):
         notebooks.run_notebooks(["task7"], "smoke", "out2", {"OPTIONS": 3})
     with pytest.raises(SummkitError, match="option rank=-1: input should be greater"):
         notebooks.run_notebooks(["task7"], "smoke", "out2", {"OPTIONS": {"rank": -1}})
+    notebook(repository / "task7" / "NOTEBOOK" / "task7.ipynb", "task7", [SHOW], f"{OPTIONS}\nTRAIN_ROWS = None")
+    for name, value in (("SEED", -1), ("SEED", "abc"), ("SEED", 1.5), ("TRAIN_ROWS", -3)):
+        with pytest.raises(SummkitError, match=f"{name.lower()}={value!r}: input should be"):
+            notebooks.run_notebooks(["task7"], "smoke", "out2", {name: value})
     assert not Path("out2").exists()
+
+
+def test_two_runs_of_one_second_do_not_share_a_folder(repository, monkeypatch):
+    """`for seed in 0 1; do summkit run … & done` starts both at once, and both name their folder by the time."""
+    notebook(repository / "task7" / "NOTEBOOK" / "task7.ipynb", "task7", [SHOW], OPTIONS)
+    monkeypatch.setattr(notebooks, "datetime", types.SimpleNamespace(now=lambda: datetime(2026, 1, 2)))
+    folder = notebooks.run_notebooks(["task7"], "smoke")
+    assert folder.name == "20260102-000000-smoke"
+    before = (folder / "task7" / "task7.ipynb").read_bytes()
+    with pytest.raises(FileExistsError):
+        notebooks.run_notebooks(["task7"], "smoke", parameters={"SEED": 1})
+    assert (folder / "task7" / "task7.ipynb").read_bytes() == before
 
 
 @pytest.mark.parametrize("out", ["runs {v1}", "a b/ü #1%20 [x] {}"])
@@ -258,6 +276,8 @@ def test_a_kernel_that_does_not_start_is_one_line(repository, monkeypatch):
 
 SLOW = """
 import time
+import types
+from datetime import datetime
 from pathlib import Path
 from tqdm import tqdm
 try:

@@ -90,7 +90,9 @@ def test_the_model_of_the_folders_name_is_asked(merged):
 
 
 def test_an_adapter_has_to_be_exported_first(adapter):
-    with pytest.raises(SummkitError):
+    with pytest.raises(
+        SummkitError, match="adapter is not an exported model: make one with `python -m summkit export`"
+    ):
         inference.Served.load(adapter, "http://127.0.0.1:1/v1")
 
 

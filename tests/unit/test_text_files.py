@@ -115,9 +115,9 @@ def test_the_column_is_the_one_that_is_named_and_of_a_chat_the_users_message(her
         text_files.read_texts(["a.csv"], ("Texte",))
 
 
-@pytest.mark.parametrize("name", ["gone.txt", "gone.jsonl", "gone.pdf", "."])
+@pytest.mark.parametrize("name", ["gone.txt", "gone.jsonl", "gone.parquet", "."])
 def test_no_such_file(name):
-    with pytest.raises(SummkitError, match=f"{name}: (No such file|Is a directory|Permission denied)"):
+    with pytest.raises(SummkitError, match=f"{name}: .*(No such file|Is a directory|Permission denied)"):
         text_files.read_texts([name])
 
 
@@ -151,6 +151,8 @@ def test_a_pdf_without_text_or_that_is_none(here, content, said):
     (here / "a.pdf").write_bytes(content)
     with pytest.raises(SummkitError, match=f"a.pdf: {said}"):
         text_files.read_texts(["a.pdf"])
+    with pytest.raises(SummkitError, match="gone.pdf: cannot be read as a PDF .*No such file"):
+        text_files.read_texts(["gone.pdf"])
 
 
 def test_lines_are_joined_into_paragraphs():
