@@ -305,7 +305,7 @@ def _label(options: Namespace) -> None:
     from summkit import distillation
 
     asked = {name: getattr(options, name) for name in ("teacher", "url", "model", "wording", "examples", "profile")}
-    changes = {name: _values(getattr(options, name), f"--{name}") for name in ("rename", "extra")}
+    changes: dict[str, Any] = {name: _values(getattr(options, name), f"--{name}") for name in ("rename", "extra")}
     labels = distillation.label_file(options.file, options.out, without=options.without, **asked, **changes)
     counts = ", ".join(f"{reason} {rows}" for reason, rows in labels.counts().items())
     print(f"{options.out}: {counts}; rows asked now: {labels.asked}, before: {labels.reused}; {labels.seconds:.0f} s")

@@ -229,10 +229,10 @@ def test_an_option_of_the_profile_goes_into_the_parameter_options(repository):
         notebooks.run_notebooks(["task7"], "smoke", "out2", {"OPTIONS": 3})
     with pytest.raises(SummkitError, match="option rank=-1: input should be greater"):
         notebooks.run_notebooks(["task7"], "smoke", "out2", {"OPTIONS": {"rank": -1}})
-    notebook(repository / "task7" / "NOTEBOOK" / "task7.ipynb", "task7", [SHOW], f"{OPTIONS}\nTRAIN_ROWS = None")
+    notebook(repository / "task5" / "NOTEBOOK" / "task5.ipynb", "task5", [SHOW], f"{OPTIONS}\nTRAIN_ROWS = None")
     for name, value in (("SEED", -1), ("SEED", "abc"), ("SEED", 1.5), ("TRAIN_ROWS", -3)):
         with pytest.raises(SummkitError, match=f"{name.lower()}={value!r}: input should be"):
-            notebooks.run_notebooks(["task7"], "smoke", "out2", {name: value})
+            notebooks.run_notebooks(["task5"], "smoke", "out2", {name: value})
     assert not Path("out2").exists()
 
 
