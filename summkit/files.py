@@ -151,9 +151,10 @@ def log_event(event: str, **values: Any) -> None:
     """
     if path := os.environ.get("SUMMKIT_LOG"):
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event} | values
+        text = re.sub(r'(?<=://)[^\s/"]+@', "***@", json.dumps(line, ensure_ascii=False))  # no password of an address
         try:
             with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:  # \\udce9, as JSON writes it
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(text + "\n")
         except OSError as error:
             raise SummkitError(f"SUMMKIT_LOG={path}: {error.strerror}; name a file that can be written") from None
 

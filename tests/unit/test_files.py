@@ -112,6 +112,13 @@ def test_events_are_lines_of_json_with_the_time(tmp_path, monkeypatch):
     assert lines == [{"event": "started", "command": ["run", "naïve"]}, {"event": "ended", "exit_code": 0}]
 
 
+def test_the_log_has_no_password_of_an_address(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUMMKIT_LOG", str(tmp_path / "log.jsonl"))
+    files.log_event("started", command=["label", "--url", "https://me:secret@host:8000/v1", "-p", "A=x@y"])
+    line = json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8"))
+    assert line["command"] == ["label", "--url", "https://***@host:8000/v1", "-p", "A=x@y"]
+
+
 def test_the_log_takes_any_name_of_a_file_and_says_where_it_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("SUMMKIT_LOG", str(tmp_path / "log.jsonl"))
     files.log_event("started", command=["summarize", "caf\udce9.txt"])  # a name that is not UTF-8
