@@ -284,6 +284,13 @@ def svg(book):
             yield f"cell {number}: an SVG; figures must be PNG"
 
 
+def described(book):
+    """A figure has an alternative text, for those who cannot see it: `run.show_figure` takes one."""
+    for number, output in _outputs(book):
+        if "image/png" in output.get("data", {}) and not output.metadata.get("image/png", {}).get("alt"):
+            yield f"cell {number}: a figure without alternative text"
+
+
 def errors(book):
     for number, output in _outputs(book):
         if output.output_type == "error":
@@ -339,6 +346,7 @@ RULES = {
         paths,
         debris,
         svg,
+        described,
         errors,
         size,
         counts,

@@ -179,6 +179,7 @@ BROKEN = [
     ("debris", output(name="stderr", text="50%|#####     | 5/10")),
     ("svg", output(data={"image/svg+xml": "<svg/>"})),
     ("svg", output(data={"text/html": "<div><svg></svg></div>"})),
+    ("described", output(data={"image/png": "AAAA"})),
     ("errors", output(kind="error", ename="ValueError", evalue="x", traceback=[])),
     ("size", output(name="stdout", text="x" * 1_000_000)),
     ("counts", lambda nb: nb.cells[CODE].update(execution_count=None)),
